@@ -1,0 +1,55 @@
+//! How nodes reach each other: what the driver asks of a transport, and what a transport brings in.
+
+use std::{fmt::Debug, future::Future, pin::Pin, sync::Arc};
+
+use bytes::Bytes;
+use quorate_core::{GroupId, Message, NodeId};
+
+/// A future that owns all it needs.
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send + 'static>>;
+
+/// Carries messages between nodes, as well as it can: it may lose, delay, repeat and reorder them, but it vouches for who
+/// sent them. Its queues are bounded: what does not fit is dropped, never waited for.
+pub trait Transport: Debug + Send + Sync + 'static {
+    /// Brings in what arrives from now on. Called once, before the first send.
+    fn start(&self, inbound: Arc<dyn Inbound>);
+
+    /// Sends a message of `group` to `to`, or drops it. Never blocks.
+    fn send(&self, group: GroupId, to: NodeId, message: Message);
+
+    /// Hands a request to `to` and brings back its answer. Unlike messages, a request goes at most once.
+    fn forward(&self, group: GroupId, to: NodeId, request: Bytes) -> BoxFuture<Result<Bytes, ForwardError>>;
+
+    /// Stops: closes connections and takes nothing in any more.
+    fn shutdown(&self) -> BoxFuture<()>;
+}
+
+/// Where a transport delivers.
+pub trait Inbound: Send + Sync + 'static {
+    /// A message has arrived. Never blocks; drops it if the node can't keep up.
+    fn receive(&self, group: GroupId, from: NodeId, message: Message);
+
+    /// A request has been forwarded here.
+    fn forwarded(&self, group: GroupId, from: NodeId, request: Bytes) -> BoxFuture<Result<Bytes, ForwardError>>;
+}
+
+/// Why a forwarded request has no answer.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ForwardError {
+    /// It never left, or was refused before anything was done: it may be tried again.
+    #[error("not delivered to node {to}: {why}")]
+    NotDelivered {
+        /// Where it should have gone.
+        to: NodeId,
+        /// Why it didn't.
+        why: String,
+    },
+    /// It left, and what became of it is not known.
+    #[error("no answer from node {to}: {why}")]
+    Unknown {
+        /// Where it went.
+        to: NodeId,
+        /// What happened.
+        why: String,
+    },
+}
