@@ -1,8 +1,8 @@
 //! What a node wants done: the one way out.
 
 use crate::{
-    Few, GroupId, HardState, Incarnation, Index, LoadId, LogId, Membership, Message, NodeId, Run, Term, Tokens,
-    WriteSeq,
+    Few, GroupId, HardState, Incarnation, Index, LoadId, LogId, Membership, Message, NodeId, Run, Term,
+    Tokens, WriteSeq,
 };
 
 /// Something to do. Each may be done the moment it is emitted, concurrently with all others, but for three ordered
@@ -116,7 +116,14 @@ impl Receipt {
         let follows = self.group == next.group
             && self.incarnation == next.incarnation
             && self.last.next() == next.first;
-        if follows { Ok(Self { last: next.last, ..self }) } else { Err((self, next)) }
+        if follows {
+            Ok(Self {
+                last: next.last,
+                ..self
+            })
+        } else {
+            Err((self, next))
+        }
     }
 }
 
@@ -230,4 +237,3 @@ pub enum Event {
     /// The store has failed: this incarnation is over.
     Stopped,
 }
-

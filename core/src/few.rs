@@ -6,7 +6,14 @@ use core::{fmt, slice};
 /// Zero, one or many of `T`; one takes no allocation.
 #[derive(Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(from = "Vec<T>", into = "Vec<T>", bound(serialize = "T: Clone + serde::Serialize")))]
+#[cfg_attr(
+    feature = "serde",
+    serde(
+        from = "Vec<T>",
+        into = "Vec<T>",
+        bound(serialize = "T: Clone + serde::Serialize")
+    )
+)]
 pub struct Few<T>(Repr<T>);
 
 #[derive(Clone, PartialEq, Eq)]
@@ -102,7 +109,11 @@ impl<T: core::hash::Hash> core::hash::Hash for Few<T> {
 
 impl<T> From<Vec<T>> for Few<T> {
     fn from(mut items: Vec<T>) -> Self {
-        if items.len() > 1 { Self(Repr::Many(items)) } else { items.pop().map_or_else(Self::new, Self::one) }
+        if items.len() > 1 {
+            Self(Repr::Many(items))
+        } else {
+            items.pop().map_or_else(Self::new, Self::one)
+        }
     }
 }
 

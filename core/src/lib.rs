@@ -4,13 +4,23 @@
 extern crate alloc;
 
 mod action;
+mod apply;
 mod config;
+mod election;
 mod entry;
 mod few;
 mod input;
+mod log;
 mod membership;
+mod memberships;
 mod message;
+mod outbox;
+mod progress;
+pub mod quorum;
 mod raft;
+mod read;
+mod replication;
+mod rng;
 mod status;
 mod store;
 mod types;
@@ -25,6 +35,8 @@ pub use message::{Body, Claims, Class, Malformed, Message, RequestId};
 pub use raft::{Raft, Reason, StartError};
 pub use status::{Mode, PeerStatus, Status};
 pub use store::{LogReader, Recovered, StateMachine, Store, TermStart};
-pub use types::{GroupId, HardState, Incarnation, Index, Instant, LogId, NodeId, Term, Token, Tokens, WriteSeq};
+pub use types::{
+    GroupId, HardState, Incarnation, Index, Instant, LogId, NodeId, Term, Token, Tokens, WriteSeq,
+};
 
 pub mod wire;

@@ -1,13 +1,162 @@
-//! The node (being written).
+//! The node: what it holds, and how what happens reaches the rules (paper Figures 2 and 4).
+//!
+//! Methods of [`Raft`] come in three kinds. **Inputs**: [`Raft::step`], the only one that changes anything.
+//! **Outputs**: [`Raft::poll`] and [`Raft::drain`], two views of one queue of actions, and [`Raft::deadline`]. **Looks**:
+//! all the others. There is no order that a caller owes: actions may be done as they come, whenever they come.
 
-use crate::{Action, Config, ConfigError, Index, Input, Instant, NodeId, Recovered, Rejected, RoleKind, Status, Term};
+use alloc::{collections::VecDeque, vec::Vec};
+
+use crate::{
+    Action, Body, Config, ConfigError, Event, HardState, Incarnation, Index, Input, Instant, LogId,
+    Membership, Message, NodeId, Outcome, Receipt, Recovered, Rejected, RequestId, Resource, RoleKind,
+    Status, Term, WriteSeq,
+    apply::Applying,
+    config::micros,
+    election::Votes,
+    log::Log,
+    memberships::Memberships,
+    outbox::Outbox,
+    progress::Peer,
+    quorum,
+    read::{ForwardedReads, LeaderReads},
+    rng::Rng,
+};
 
 /// One node of one group.
+///
+/// ```
+/// use quorate_core::{Action, Config, Incarnation, Input, Instant, Membership, NodeId, Proposal, Raft, Recovered, Token};
+///
+/// // A cluster of one, on a store that is durable at once.
+/// let fresh = Recovered::fresh(Incarnation(1), Membership::of_voters([NodeId(1)]));
+/// let mut raft = Raft::new(Config::new(NodeId(1)), fresh, Instant(0))?;
+/// let (mut applied, mut now) = (0, Instant(0));
+/// for input in [Input::Tick, Input::Propose(Proposal::one(Token(7), b"hello"))] {
+///     raft.step(now, input)?;
+///     while let Some(action) = raft.poll() {
+///         match action {
+///             Action::Write(write) => raft.step(now, Input::Persisted(write.into_receipt()))?,
+///             Action::Apply(apply) => {
+///                 applied += apply.entries.iter().map(|run| run.count()).sum::<u64>();
+///                 raft.step(now, Input::Applied { up_to: apply.last() })?;
+///             }
+///             _ => {}
+///         }
+///     }
+///     now = now.plus(1);
+/// }
+/// assert_eq!(applied, 2); // the leader's first entry, and ours
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
-pub struct Raft {}
+pub struct Raft {
+    pub(crate) config: Config,
+    pub(crate) timing: Timing,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) rng: Rng,
+    pub(crate) request_ids: RequestIds,
+    pub(crate) next_load: u64,
+    pub(crate) now: Instant,
+    clock_regressions: u64,
+    /// currentTerm and votedFor, as they will be durable.
+    pub(crate) hard_state: HardState,
+    pub(crate) role: Role,
+    pub(crate) log: Log,
+    /// commitIndex.
+    pub(crate) commit: Index,
+    pub(crate) applying: Applying,
+    pub(crate) memberships: Memberships,
+    pub(crate) outbox: Outbox,
+    /// When the leader of the term was last heard, for stickiness.
+    pub(crate) heard: Option<Instant>,
+    pub(crate) announced_role: Option<(Term, RoleKind)>,
+    pub(crate) announced_leader: (Term, Option<NodeId>),
+    stopped: bool,
+}
+
+/// The part that a node plays, with all that belongs to it and nothing else.
+///
+/// ```text
+///                timeout                    quorum would            quorum did
+///  Follower ───────────────► PreCandidate ──────────────► Candidate ──────────► Leader
+///   ▲ ▲ ▲                        │  │ ▲ timeout               │ │ timeout        │
+///   │ │ └── leader, later term ──┘  └─┘                       │ └─► PreCandidate │
+///   │ └──────── leader, later term, refused by a quorum ──────┘                  │
+///   └─────────────── later term, no word from a quorum ──────────────────────────┘
+/// ```
+#[derive(Debug)]
+pub(crate) enum Role {
+    Follower(Follower),
+    PreCandidate(PreCandidate),
+    Candidate(Candidate),
+    Leader(Leader),
+}
+
+/// Answers others (paper §5.2).
+#[derive(Debug)]
+pub(crate) struct Follower {
+    pub(crate) leader: Option<NodeId>,
+    /// This follower's randomised election timeout, in µs.
+    pub(crate) timeout: u64,
+    pub(crate) deadline: Instant,
+    pub(crate) reads: ForwardedReads,
+}
+
+/// Asks whether it could win (dissertation 9.6).
+#[derive(Debug)]
+pub(crate) struct PreCandidate {
+    pub(crate) id: RequestId,
+    pub(crate) votes: Votes,
+    pub(crate) deadline: Instant,
+}
+
+/// Asks for votes (paper §5.2).
+#[derive(Debug)]
+pub(crate) struct Candidate {
+    pub(crate) votes: Votes,
+    /// The write that makes its own vote durable: until then that doesn't count.
+    pub(crate) own_vote: WriteSeq,
+    pub(crate) deadline: Instant,
+}
+
+/// Decides (paper §5.3).
+#[derive(Debug)]
+pub(crate) struct Leader {
+    /// The index of the entry with which its term begins: nothing is known to be committed before that is.
+    pub(crate) term_start: Index,
+    /// Everyone else, sorted by id.
+    pub(crate) peers: Vec<Peer>,
+    pub(crate) heartbeat_due: Instant,
+    /// When to see next whether a quorum still answers.
+    pub(crate) quorum_due: Instant,
+    /// Counts the rounds of heartbeats.
+    pub(crate) round: u64,
+    /// Proposals not yet committed: the last index and the bytes of each batch.
+    pub(crate) uncommitted: VecDeque<(Index, usize)>,
+    pub(crate) uncommitted_bytes: usize,
+    pub(crate) reads: LeaderReads,
+}
+
+/// The configuration's durations, in µs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timing {
+    pub(crate) election: u64,
+    pub(crate) heartbeat: u64,
+}
+
+/// Numbers for questions, never used twice: the incarnation is part of them (contract, point 7).
+#[derive(Debug)]
+pub(crate) struct RequestIds(RequestId);
+
+impl RequestIds {
+    pub(crate) fn next(&mut self) -> RequestId {
+        self.0.number = self.0.number.saturating_add(1);
+        self.0
+    }
+}
 
 /// Why a node wants to be woken.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Reason {
     /// To begin an election, or another one.
     Election,
@@ -25,8 +174,8 @@ pub enum StartError {
     /// The configuration is not valid.
     #[error("configuration: {0}")]
     Config(#[from] ConfigError),
-    /// What was recovered contradicts itself.
-    #[error("recovered state: {0}")]
+    /// What was recovered contradicts itself: the store is damaged, or lies.
+    #[error("what the store has recovered can't be: {0}")]
     Recovered(&'static str),
 }
 
@@ -36,47 +185,573 @@ impl Raft {
     /// # Errors
     /// If one of them is not valid.
     pub fn new(config: Config, recovered: Recovered, now: Instant) -> Result<Self, StartError> {
-        let _ = (config, recovered, now);
-        Ok(Self {})
+        config.validate()?;
+        validate(&recovered).map_err(StartError::Recovered)?;
+        let timing = Timing {
+            election: micros(config.election_timeout),
+            heartbeat: micros(config.heartbeat_interval),
+        };
+        let incarnation = recovered.incarnation;
+        let log = Log::new(&recovered, config.max_cached_bytes);
+        // commitIndex is volatile (paper Figure 2), but what was applied or is in a snapshot was committed.
+        let commit = recovered.base.index.max(recovered.applied);
+        let mut rng = Rng::new([config.seed, config.group.0, config.id.0, incarnation.0]);
+        let timeout = timing.election.saturating_add(rng.below(timing.election));
+        let memberships = Memberships::new(
+            recovered.base.index,
+            recovered.base_membership,
+            recovered.memberships,
+        );
+        // Who is alone has nobody to wait for.
+        let alone =
+            memberships.current().members() == [config.id] && memberships.current().is_voter(config.id);
+        let deadline = if alone { now } else { now.plus(timeout) };
+        let follower = Follower {
+            leader: None,
+            timeout,
+            deadline,
+            reads: ForwardedReads::default(),
+        };
+        Ok(Self {
+            timing,
+            incarnation,
+            rng,
+            request_ids: RequestIds(RequestId {
+                incarnation,
+                number: 0,
+            }),
+            next_load: 0,
+            now,
+            clock_regressions: 0,
+            hard_state: recovered.hard_state,
+            role: Role::Follower(follower),
+            log,
+            commit,
+            applying: Applying::new(commit),
+            memberships,
+            outbox: Outbox::new(config.group, incarnation),
+            heard: None,
+            announced_role: None,
+            announced_leader: (Term(0), None),
+            stopped: false,
+            config,
+        })
     }
-    /// Something happened at `now`.
+
+    // ---- inputs ----
+
+    /// Something happened, and was taken up at `now`.
+    ///
+    /// `now` is sampled after the input was received. One that lies before the last is taken for the same.
     ///
     /// # Errors
-    /// If refused; nothing has changed then.
+    /// If the input is refused: nothing but the clock has changed then. For a request this is its resolution.
     pub fn step(&mut self, now: Instant, input: Input) -> Result<(), Rejected> {
-        let _ = (now, input);
-        Err(Rejected::Stopped)
+        if now < self.now {
+            self.clock_regressions = self.clock_regressions.saturating_add(1);
+        }
+        self.now = self.now.max(now);
+        if self.stopped {
+            return Err(Rejected::Stopped);
+        }
+        let result = match input {
+            Input::Tick => self.uncongested().map(|()| self.tick()),
+            Input::Receive { from, message } => self.uncongested().and_then(|()| self.receive(from, message)),
+            Input::Propose(proposal) => self.uncongested().and_then(|()| self.propose(proposal)),
+            Input::Read { token } => self.uncongested().and_then(|()| self.read(token)),
+            Input::Persisted(receipt) => self.on_persisted(&receipt),
+            Input::Loaded { id, result } => self.on_loaded(id, result),
+            Input::Applied { up_to } => self.on_applied(up_to),
+            Input::StorageFailed => {
+                self.stop();
+                Ok(())
+            }
+        };
+        self.outbox.flush();
+        result
     }
+
+    // ---- outputs ----
+
     /// The next thing to do.
     pub fn poll(&mut self) -> Option<Action> {
-        None
+        self.outbox.poll()
     }
-    /// All there is to do.
+
+    /// All there is to do, in order. What is left of it when the iterator is dropped stays queued.
     pub fn drain(&mut self) -> impl Iterator<Item = Action> + '_ {
         core::iter::from_fn(|| self.poll())
     }
-    /// When to call with `Input::Tick` next, and why.
+
+    /// When to step with [`Input::Tick`] next, and why; `None` if nothing will ever be due by itself.
+    #[must_use]
     pub fn deadline(&self) -> Option<(Instant, Reason)> {
-        None
+        if self.stopped {
+            return None;
+        }
+        match &self.role {
+            Role::Follower(follower) => {
+                let election = (follower.deadline, Reason::Election);
+                Some(
+                    follower
+                        .reads
+                        .deadline()
+                        .map_or(election, |read| election.min((read, Reason::Read))),
+                )
+            }
+            Role::PreCandidate(PreCandidate { deadline, .. })
+            | Role::Candidate(Candidate { deadline, .. }) => Some((*deadline, Reason::Election)),
+            Role::Leader(leader) if leader.peers.is_empty() => None,
+            Role::Leader(leader) => {
+                let heartbeat = (leader.heartbeat_due, Reason::Heartbeat);
+                let check = self
+                    .config
+                    .check_quorum
+                    .then_some((leader.quorum_due, Reason::CheckQuorum));
+                Some(check.map_or(heartbeat, |check| heartbeat.min(check)))
+            }
+        }
     }
-    /// All about it.
-    pub fn status(&self) -> Option<Status> {
-        None
+
+    // ---- looks ----
+
+    /// Who it is.
+    #[must_use]
+    pub const fn id(&self) -> NodeId {
+        self.config.id
     }
+
     /// Its term.
-    pub fn term(&self) -> Term {
-        Term(0)
+    #[must_use]
+    pub const fn term(&self) -> Term {
+        self.hard_state.term
     }
-    /// Its part.
-    pub fn role(&self) -> RoleKind {
-        RoleKind::Follower
+
+    /// Its term and vote.
+    #[must_use]
+    pub const fn hard_state(&self) -> HardState {
+        self.hard_state
     }
-    /// Who leads.
-    pub fn leader(&self) -> Option<NodeId> {
-        None
+
+    /// The part it plays.
+    #[must_use]
+    pub const fn role(&self) -> RoleKind {
+        match &self.role {
+            Role::Follower(_) => RoleKind::Follower,
+            Role::PreCandidate(_) => RoleKind::PreCandidate,
+            Role::Candidate(_) => RoleKind::Candidate,
+            Role::Leader(_) => RoleKind::Leader,
+        }
     }
+
+    /// Who leads in its term, as far as it knows.
+    #[must_use]
+    pub const fn leader(&self) -> Option<NodeId> {
+        match &self.role {
+            Role::Follower(follower) => follower.leader,
+            Role::PreCandidate(_) | Role::Candidate(_) => None,
+            Role::Leader(_) => Some(self.config.id),
+        }
+    }
+
     /// commitIndex.
-    pub fn commit(&self) -> Index {
-        Index(0)
+    #[must_use]
+    pub const fn commit(&self) -> Index {
+        self.commit
     }
+
+    /// The end of its log.
+    #[must_use]
+    pub const fn last(&self) -> LogId {
+        self.log.last()
+    }
+
+    /// The end of the durable part of its log.
+    #[must_use]
+    pub const fn durable(&self) -> Index {
+        self.log.durable()
+    }
+
+    /// Up to here entries were handed to apply.
+    #[must_use]
+    pub const fn handed(&self) -> Index {
+        self.applying.handed()
+    }
+
+    /// The term of the entry at `index`; `None` if its log doesn't have it any more, or not yet.
+    #[must_use]
+    pub fn term_at(&self, index: Index) -> Option<Term> {
+        self.log.term_at(index)
+    }
+
+    /// The membership in force: the latest in the log, committed or not (paper §6).
+    #[must_use]
+    pub fn membership(&self) -> &Membership {
+        self.memberships.current()
+    }
+
+    /// All about it.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let (peers, uncommitted_bytes) = match &self.role {
+            Role::Leader(leader) => (
+                leader.peers.iter().map(Peer::status).collect(),
+                leader.uncommitted_bytes,
+            ),
+            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => (Vec::new(), 0),
+        };
+        let unconfirmed = self.pending_reads().saturating_sub(self.applying.reads());
+        let (membership_index, membership) = self.memberships.current_entry();
+        Status {
+            id: self.config.id,
+            group: self.config.group,
+            incarnation: self.incarnation,
+            term: self.hard_state.term,
+            vote: self.hard_state.vote,
+            role: self.role(),
+            leader: self.leader(),
+            base: self.log.base(),
+            last: self.log.last(),
+            durable: self.log.durable(),
+            commit: self.commit,
+            applied: self.applying.applied(),
+            membership: membership.clone(),
+            membership_index,
+            peers,
+            uncommitted_bytes: uncommitted_bytes as u64,
+            unpersisted_bytes: self.outbox.unpersisted_bytes() as u64,
+            cached_bytes: self.log.cached_bytes() as u64,
+            pending: self.applying.pending().saturating_add(unconfirmed as u64),
+            parked: self.outbox.parked() as u64,
+            clock_regressions: self.clock_regressions,
+            stopped: self.stopped,
+        }
+    }
+
+    // ---- what happens ----
+
+    /// Nobody drains the queue: then nothing more is taken in that would fill it (contract, point 4).
+    fn uncongested(&self) -> Result<(), Rejected> {
+        let bound = self.config.max_actions;
+        if self.outbox.len() < bound {
+            Ok(())
+        } else {
+            Err(Rejected::Overloaded {
+                what: Resource::Actions,
+                bound: bound as u64,
+            })
+        }
+    }
+
+    /// Time has passed.
+    fn tick(&mut self) {
+        if self
+            .election_deadline()
+            .is_some_and(|deadline| deadline <= self.now)
+        {
+            return self.on_election_timeout();
+        }
+        match &self.role {
+            Role::Follower(follower) => {
+                if follower
+                    .reads
+                    .deadline()
+                    .is_some_and(|deadline| deadline <= self.now)
+                {
+                    self.ask_again();
+                }
+            }
+            Role::PreCandidate(_) | Role::Candidate(_) => {}
+            Role::Leader(leader) => {
+                let (heartbeat, check) = (leader.heartbeat_due <= self.now, leader.quorum_due <= self.now);
+                if check && self.config.check_quorum {
+                    self.check_quorum();
+                }
+                if heartbeat {
+                    self.broadcast_heartbeat();
+                }
+            }
+        }
+    }
+
+    /// A leader that no quorum has answered for an election timeout steps down: the others may have another by now,
+    /// and clients should not wait for it (dissertation 6.2).
+    fn check_quorum(&mut self) {
+        let Role::Leader(leader) = &self.role else { return };
+        let (me, now) = (self.config.id, self.now);
+        let since = quorum::reached(self.memberships.current(), |id| {
+            if id == me {
+                now
+            } else {
+                leader.peer(id).map_or(Instant(0), |peer| peer.heard)
+            }
+        });
+        let due = since.plus(self.timing.election);
+        if due <= now {
+            return self.become_follower(self.hard_state.term, None);
+        }
+        if let Role::Leader(leader) = &mut self.role {
+            leader.quorum_due = due;
+        }
+    }
+
+    /// "Rules for all servers" (paper Figure 2): terms first, then what the message says.
+    fn receive(&mut self, from: NodeId, message: Message) -> Result<(), Rejected> {
+        message.validate().map_err(Rejected::Malformed)?;
+        if from == self.config.id || from == NodeId(0) {
+            return Err(Rejected::Unexpected { from });
+        }
+        self.check_bounds(&message)?;
+        let Message { term, body } = message;
+        // Answers count from members only. Requests are answered whoever in the cluster sends them: a voter that lags
+        // behind the membership must still be led.
+        let answer = match &body {
+            Body::PreVoteReply { .. }
+            | Body::VoteReply { .. }
+            | Body::Appended { .. }
+            | Body::Conflict { .. }
+            | Body::HeartbeatReply { .. }
+            | Body::ReadIndexReply { .. } => true,
+            Body::PreVote { .. }
+            | Body::Vote { .. }
+            | Body::Append { .. }
+            | Body::Heartbeat { .. }
+            | Body::Commit { .. }
+            | Body::ReadIndex { .. } => false,
+        };
+        if answer && !self.memberships.current().contains(from) {
+            return Err(Rejected::Unexpected { from });
+        }
+        // Pre-votes are about a term that nobody is in yet.
+        match body {
+            Body::PreVote { id, last } => {
+                self.on_pre_vote(from, term, id, last);
+                return Ok(());
+            }
+            Body::PreVoteReply { id, granted } => {
+                self.on_pre_vote_reply(from, term, id, granted);
+                return Ok(());
+            }
+            _ if term < self.hard_state.term => {
+                self.on_earlier_term(from, &body);
+                return Ok(());
+            }
+            _ if term > self.hard_state.term => {
+                if matches!(body, Body::Vote { .. }) && self.hears_leader_for_votes() {
+                    return Ok(());
+                }
+                self.check_later_term(from, &body)?;
+                self.become_follower(term, None);
+            }
+            _ => {}
+        }
+        self.note_heard(from);
+        match body {
+            Body::PreVote { .. } | Body::PreVoteReply { .. } => Ok(()),
+            Body::Vote { last } => {
+                self.on_vote(from, last);
+                Ok(())
+            }
+            Body::VoteReply { granted } => {
+                self.on_vote_reply(from, granted);
+                Ok(())
+            }
+            Body::Append {
+                prev,
+                commit,
+                entries,
+            } => self.on_append(from, prev, commit, &entries),
+            Body::Appended { up_to } => self.on_appended(from, up_to),
+            Body::Conflict { prev, hint } => self.on_conflict(from, prev, hint),
+            Body::Heartbeat { commit, round } => self.on_heartbeat(from, commit, round),
+            Body::HeartbeatReply { round } => self.on_heartbeat_reply(from, round),
+            Body::Commit { commit } => self.on_commit(from, commit),
+            Body::ReadIndex { id } => {
+                self.on_read_index(from, id);
+                Ok(())
+            }
+            Body::ReadIndexReply { id, index } => {
+                self.on_read_index_reply(from, id, index);
+                Ok(())
+            }
+        }
+    }
+
+    /// A follower whose disk can't keep up drops appends; its leader sends them again.
+    fn check_bounds(&self, message: &Message) -> Result<(), Rejected> {
+        let Body::Append { entries, .. } = &message.body else {
+            return Ok(());
+        };
+        let (waiting, bound) = (self.outbox.unpersisted_bytes(), self.config.max_unpersisted_bytes);
+        let bytes: usize = entries.iter().map(crate::Run::bytes).sum();
+        if bytes > 0 && waiting > 0 && waiting.saturating_add(bytes) > bound {
+            return Err(Rejected::Overloaded {
+                what: Resource::UnpersistedBytes,
+                bound: bound as u64,
+            });
+        }
+        Ok(())
+    }
+
+    /// Refuses what no correct leader of a later term says, before that term is taken on.
+    fn check_later_term(&self, from: NodeId, body: &Body) -> Result<(), Rejected> {
+        let possible = match body {
+            Body::Append { prev, entries, .. } => !self.contradicts_commit(*prev, entries),
+            Body::Heartbeat { commit, .. } | Body::Commit { commit } => *commit <= self.log.last().index,
+            Body::PreVote { .. }
+            | Body::PreVoteReply { .. }
+            | Body::Vote { .. }
+            | Body::VoteReply { .. }
+            | Body::Appended { .. }
+            | Body::Conflict { .. }
+            | Body::HeartbeatReply { .. }
+            | Body::ReadIndex { .. }
+            | Body::ReadIndexReply { .. } => true,
+        };
+        if possible {
+            Ok(())
+        } else {
+            Err(Rejected::Unexpected { from })
+        }
+    }
+
+    /// A message of an earlier term. Who sends appends or heartbeats in it must learn of the own one, or a node that
+    /// is stuck at a later term never comes back; all else is old news.
+    fn on_earlier_term(&mut self, from: NodeId, body: &Body) {
+        match body {
+            Body::Append { .. } | Body::Heartbeat { .. } | Body::Commit { .. } => {
+                if self.memberships.current().contains(from) {
+                    self.send(from, Body::HeartbeatReply { round: 0 });
+                }
+            }
+            Body::Vote { .. } => self.refuse_vote(from),
+            Body::PreVote { .. }
+            | Body::PreVoteReply { .. }
+            | Body::VoteReply { .. }
+            | Body::Appended { .. }
+            | Body::Conflict { .. }
+            | Body::HeartbeatReply { .. }
+            | Body::ReadIndex { .. }
+            | Body::ReadIndexReply { .. } => {}
+        }
+    }
+
+    /// A leader that isn't held to a quorum (check-quorum off) could hold on to a cluster that it can't lead: only with it
+    /// on does a leader ignore candidates.
+    fn hears_leader_for_votes(&self) -> bool {
+        self.hears_leader() && (self.config.check_quorum || !matches!(self.role, Role::Leader(_)))
+    }
+
+    fn note_heard(&mut self, from: NodeId) {
+        let now = self.now;
+        if let Role::Leader(leader) = &mut self.role
+            && let Some(peer) = leader.peer_mut(from)
+        {
+            peer.heard = now;
+        }
+    }
+
+    /// A write is durable.
+    fn on_persisted(&mut self, receipt: &Receipt) -> Result<(), Rejected> {
+        self.outbox.check(receipt)?;
+        self.log.persisted(receipt.seq());
+        self.outbox
+            .persisted(receipt.seq(), self.hard_state.term, &self.log);
+        self.count_own_vote();
+        self.advance_commit();
+        self.advance_apply();
+        Ok(())
+    }
+
+    fn on_applied(&mut self, up_to: Index) -> Result<(), Rejected> {
+        self.applying.on_applied(up_to)?;
+        self.advance_apply();
+        Ok(())
+    }
+
+    /// The store has failed. What was appended may be durable or not; nothing is acknowledged any more, and there is no
+    /// retry: after a failed fsync nobody knows what the disk holds (contract, point 8).
+    fn stop(&mut self) {
+        match &mut self.role {
+            Role::Leader(leader) => leader.reads.end(Outcome::Unknown, &mut self.outbox),
+            Role::Follower(follower) => follower.reads.end(Outcome::Unknown, &mut self.outbox),
+            Role::PreCandidate(_) | Role::Candidate(_) => {}
+        }
+        self.applying.abandon(&mut self.outbox);
+        self.outbox.stop();
+        self.outbox.event(Event::Stopped);
+        self.stopped = true;
+    }
+
+    /// Everything that is said goes through here, to the outbox's choke point.
+    pub(crate) fn send(&mut self, to: NodeId, body: Body) {
+        let message = Message {
+            term: self.hard_state.term,
+            body,
+        };
+        self.outbox.send(to, message, &self.log);
+    }
+}
+
+/// Could a correct node have left this behind?
+fn validate(recovered: &Recovered) -> Result<(), &'static str> {
+    let Recovered {
+        incarnation,
+        hard_state,
+        base,
+        terms,
+        last,
+        memberships,
+        applied,
+        ..
+    } = recovered;
+    let rule = |ok: bool, why| if ok { Ok(()) } else { Err(why) };
+    rule(incarnation.0 > 0, "the incarnation is 0: a store counts from 1")?;
+    rule(hard_state.term < Term::LIMIT, "the term is out of range")?;
+    rule(
+        *last >= base.index && *last < Index::LIMIT,
+        "the log ends before its base, or out of range",
+    )?;
+    rule(*applied <= *last, "more was applied than is in the log")?;
+    rule(
+        base.term <= hard_state.term,
+        "the snapshot is of a later term than the hard state",
+    )?;
+    rule(
+        (base.index == Index(0)) == (base.term == Term(0)),
+        "the base has an index without a term, or the reverse",
+    )?;
+    rule(hard_state.vote != Some(NodeId(0)), "the vote is for node 0")?;
+    let above = *last > base.index;
+    rule(
+        above != terms.is_empty(),
+        "entries without terms, or terms without entries",
+    )?;
+    let mut before = *base;
+    for (n, start) in terms.iter().enumerate() {
+        rule(
+            n > 0 || start.first == base.index.next(),
+            "the terms don't begin right above the base",
+        )?;
+        let follows =
+            start.first > before.index && (start.term > before.term || n == 0 && start.term >= base.term);
+        rule(
+            follows && start.first <= *last && start.term.0 > 0,
+            "the terms are out of order",
+        )?;
+        rule(
+            start.term <= hard_state.term,
+            "an entry is of a later term than the hard state",
+        )?;
+        before = LogId::new(start.term, start.first);
+    }
+    let mut index = base.index;
+    for (at, _) in memberships {
+        rule(
+            *at > index && *at <= *last,
+            "the memberships are out of order, or not in the log",
+        )?;
+        index = *at;
+    }
+    Ok(())
 }

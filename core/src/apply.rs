@@ -1,0 +1,222 @@
+//! Handing committed entries to the state machine, in order, and no more than it can take.
+
+use alloc::collections::VecDeque;
+
+use crate::{
+    Action, Apply, Config, Done, Few, Index, Load, LoadId, Outcome, Rejected, Run, Token, Tokens,
+    log::{Log, Read},
+    outbox::Outbox,
+};
+
+/// What has been handed out, and who waits for it.
+#[derive(Debug)]
+pub(crate) struct Applying {
+    /// Up to here entries were handed out.
+    handed: Index,
+    /// lastApplied: up to here the state machine has said that it is done.
+    applied: Index,
+    /// Handed out and not yet applied: the last index and the bytes of each hand-out.
+    inflight: VecDeque<(Index, usize)>,
+    inflight_bytes: usize,
+    /// Old entries being read.
+    load: Option<LoadId>,
+    /// Proposals made here that have not been handed out, by index.
+    proposed: VecDeque<Done>,
+    /// Confirmed reads that wait until what they must see is handed out.
+    reads: VecDeque<(Index, Tokens)>,
+}
+
+impl Applying {
+    pub(crate) const fn new(applied: Index) -> Self {
+        Self {
+            handed: applied,
+            applied,
+            inflight: VecDeque::new(),
+            inflight_bytes: 0,
+            load: None,
+            proposed: VecDeque::new(),
+            reads: VecDeque::new(),
+        }
+    }
+
+    pub(crate) const fn applied(&self) -> Index {
+        self.applied
+    }
+
+    pub(crate) const fn handed(&self) -> Index {
+        self.handed
+    }
+
+    pub(crate) fn reads(&self) -> usize {
+        self.reads.len()
+    }
+
+    /// Tokens that wait for an outcome here.
+    pub(crate) fn pending(&self) -> u64 {
+        let proposals = self
+            .proposed
+            .iter()
+            .fold(0_u64, |sum, done| sum.saturating_add(done.tokens.count));
+        proposals.saturating_add(self.reads.len() as u64)
+    }
+
+    /// Proposals were appended at `first` and on.
+    pub(crate) fn propose(&mut self, first: Index, tokens: Tokens) {
+        self.proposed.push_back(Done { first, tokens });
+    }
+
+    /// Leadership is lost: what isn't committed may be, one day, or not. What is committed will be handed out.
+    pub(crate) fn disown_uncommitted(&mut self, commit: Index, outbox: &mut Outbox) {
+        while let Some(newest) = self.proposed.pop_back() {
+            let (kept, disowned) = split(newest, commit);
+            if let Some(disowned) = disowned {
+                outbox.resolve(disowned.tokens, Outcome::Unknown);
+            }
+            if let Some(kept) = kept {
+                self.proposed.push_back(kept);
+                break;
+            }
+        }
+    }
+
+    /// Nothing will be handed out any more.
+    pub(crate) fn abandon(&mut self, outbox: &mut Outbox) {
+        for done in self.proposed.drain(..) {
+            outbox.resolve(done.tokens, Outcome::Unknown);
+        }
+        for (_, tokens) in self.reads.drain(..) {
+            outbox.resolve(tokens, Outcome::Unknown);
+        }
+        self.load = None;
+    }
+
+    /// A read is confirmed: it is linearizable at `index`.
+    pub(crate) fn confirm(&mut self, token: Token, index: Index, outbox: &mut Outbox) {
+        self.reads.push_back((index, Tokens::one(token)));
+        self.release_reads(outbox);
+    }
+
+    /// Hands out what is committed and durable here (contract, point 12), as far as the bound allows.
+    pub(crate) fn advance(
+        &mut self,
+        commit: Index,
+        log: &Log,
+        outbox: &mut Outbox,
+        next_load: &mut u64,
+        config: &Config,
+    ) {
+        let end = commit.min(log.durable());
+        while self.handed < end && self.load.is_none() {
+            let room = config.max_applying_bytes.saturating_sub(self.inflight_bytes);
+            if room == 0 {
+                break;
+            }
+            let first = self.handed.next();
+            match log.read(first, end, room) {
+                Read::Cached(entries) => self.hand_out(entries, outbox),
+                Read::NotCached => {
+                    *next_load = next_load.saturating_add(1);
+                    let id = LoadId(*next_load);
+                    self.load = Some(id);
+                    outbox.emit(Action::Load(Load {
+                        id,
+                        first,
+                        last: end,
+                        max_bytes: room,
+                    }));
+                }
+            }
+        }
+    }
+
+    /// Is this what was asked for?
+    pub(crate) fn awaits(&self, id: LoadId) -> bool {
+        self.load == Some(id)
+    }
+
+    pub(crate) const fn load_first(&self) -> Index {
+        self.handed.next()
+    }
+
+    /// Old entries have been read; they are those of the log, and committed.
+    pub(crate) fn on_loaded(&mut self, entries: Few<Run>, outbox: &mut Outbox) {
+        self.load = None;
+        self.hand_out(entries, outbox);
+    }
+
+    /// The state machine is done up to `up_to`.
+    ///
+    /// # Errors
+    /// If that was never handed out, or was said before.
+    pub(crate) fn on_applied(&mut self, up_to: Index) -> Result<(), Rejected> {
+        if up_to > self.handed || up_to < self.applied {
+            return Err(Rejected::BadApplied {
+                up_to,
+                handed: self.handed,
+            });
+        }
+        self.applied = up_to;
+        while let Some((end, bytes)) = self.inflight.front()
+            && *end <= up_to
+        {
+            self.inflight_bytes = self.inflight_bytes.saturating_sub(*bytes);
+            self.inflight.pop_front();
+        }
+        Ok(())
+    }
+
+    fn hand_out(&mut self, entries: Few<Run>, outbox: &mut Outbox) {
+        let Some(last) = entries.last().map(Run::last) else {
+            return;
+        };
+        let bytes = entries.iter().map(Run::bytes).sum();
+        self.handed = last;
+        self.inflight.push_back((last, bytes));
+        self.inflight_bytes = self.inflight_bytes.saturating_add(bytes);
+        let mut done = Few::new();
+        while let Some(oldest) = self.proposed.front().copied()
+            && oldest.first <= last
+        {
+            self.proposed.pop_front();
+            let (now, later) = split(oldest, last);
+            if let Some(later) = later {
+                self.proposed.push_front(later);
+            }
+            if let Some(now) = now {
+                done.push(now);
+            }
+        }
+        outbox.emit(Action::Apply(Apply { entries, done }));
+        self.release_reads(outbox);
+    }
+
+    fn release_reads(&mut self, outbox: &mut Outbox) {
+        while let Some((index, tokens)) = self.reads.front().copied()
+            && index <= self.handed
+        {
+            self.reads.pop_front();
+            outbox.resolve(tokens, Outcome::Read { index });
+        }
+    }
+}
+
+/// The part of some proposals up to `last`, and the part after it.
+fn split(done: Done, last: Index) -> (Option<Done>, Option<Done>) {
+    let count = last.next().since(done.first).min(done.tokens.count);
+    let before = Done {
+        tokens: Tokens { count, ..done.tokens },
+        ..done
+    };
+    let first = Token(done.tokens.first.0.wrapping_add(count));
+    let after = Done {
+        first: done.first.plus(count),
+        tokens: Tokens {
+            first,
+            count: done.tokens.count.saturating_sub(count),
+        },
+    };
+    (
+        (before.tokens.count > 0).then_some(before),
+        (after.tokens.count > 0).then_some(after),
+    )
+}

@@ -1,0 +1,341 @@
+//! Elections (paper §5.2, §5.4.1), with a question before them (dissertation 9.6).
+
+use alloc::vec::Vec;
+
+use crate::{
+    Claims, Event, HardState, Instant, LogId, NodeId, Outcome, Rejected, RequestId, Run, Term, WriteSeq,
+    message::Body,
+    quorum::{self, VoteOutcome},
+    raft::{Candidate, Follower, Leader, PreCandidate, Raft, Role},
+    read::{ForwardedReads, LeaderReads},
+};
+
+/// Who has answered what: each counts once, whatever it says again.
+#[derive(Debug, Default)]
+pub(crate) struct Votes(Vec<(NodeId, bool)>);
+
+impl Votes {
+    fn record(&mut self, from: NodeId, granted: bool) {
+        if self.of(from).is_none() {
+            self.0.push((from, granted));
+        }
+    }
+
+    fn of(&self, id: NodeId) -> Option<bool> {
+        self.0
+            .iter()
+            .find(|(voter, _)| *voter == id)
+            .map(|(_, granted)| *granted)
+    }
+}
+
+impl Raft {
+    /// The election timer has fired.
+    pub(crate) fn on_election_timeout(&mut self) {
+        let me = self.config.id;
+        if !self.memberships.current().is_voter(me) || self.hard_state.term.next().is_none() {
+            // Nobody to campaign for; but whoever led is gone, and whoever waits for it should know.
+            return self.become_follower(self.hard_state.term, None);
+        }
+        if self.config.pre_vote {
+            self.become_pre_candidate()
+        } else {
+            self.become_candidate()
+        }
+    }
+
+    /// Asks whether an election could be won, before it disturbs anyone with a new term (dissertation 9.6).
+    fn become_pre_candidate(&mut self) {
+        self.leave_role();
+        let id = self.request_ids.next();
+        let deadline = self.now.plus(self.random_timeout());
+        let mut votes = Votes::default();
+        votes.record(self.config.id, true);
+        self.role = Role::PreCandidate(PreCandidate { id, votes, deadline });
+        self.announce_role();
+        let last = self.log.last();
+        self.ask_voters(&Body::PreVote { id, last });
+        self.count_pre_votes();
+    }
+
+    /// A new term, and a vote for itself: both must be durable before anybody hears of them, the node itself included
+    /// (paper §5.2; contract, point 5).
+    fn become_candidate(&mut self) {
+        let Some(term) = self.hard_state.term.next() else {
+            return;
+        };
+        self.leave_role();
+        self.enter_term(term, Some(self.config.id));
+        let deadline = self.now.plus(self.random_timeout());
+        let last = self.log.last();
+        let claims = Claims {
+            hard_state: true,
+            log: Some(last.index),
+        };
+        let own_vote = self.outbox.rests_on(claims, &self.log).unwrap_or(WriteSeq(0));
+        self.role = Role::Candidate(Candidate {
+            votes: Votes::default(),
+            own_vote,
+            deadline,
+        });
+        self.announce_role();
+        self.ask_voters(&Body::Vote { last });
+    }
+
+    fn ask_voters(&mut self, body: &Body) {
+        for id in self.memberships.current().members() {
+            if id != self.config.id && self.memberships.current().is_voter(id) {
+                self.send(id, body.clone());
+            }
+        }
+    }
+
+    /// RequestVote, the receiver's part (paper Figure 2), at the receiver's term.
+    pub(crate) fn on_vote(&mut self, from: NodeId, last: LogId) {
+        let HardState { term, vote } = self.hard_state;
+        // Candidates and leaders have voted for themselves.
+        let free = vote.is_none() || vote == Some(from);
+        let granted = free && self.is_up_to_date(last);
+        if granted && vote.is_none() {
+            self.write_hard_state(term, Some(from));
+        }
+        if granted {
+            // Granting a vote postpones one's own candidacy (paper §5.2).
+            if matches!(self.role, Role::PreCandidate(_)) {
+                self.become_follower(term, None);
+            }
+            self.reset_election_timer();
+        }
+        self.send(from, Body::VoteReply { granted });
+    }
+
+    /// A RequestVote of an earlier term is refused with the own one.
+    pub(crate) fn refuse_vote(&mut self, from: NodeId) {
+        self.send(from, Body::VoteReply { granted: false });
+    }
+
+    /// Would this node vote for `from` in the term after `term`? (dissertation 9.6). Nothing is promised by the answer,
+    /// and nothing changed.
+    pub(crate) fn on_pre_vote(&mut self, from: NodeId, term: Term, id: RequestId, last: LogId) {
+        let new_term = term
+            .next()
+            .is_some_and(|campaign| campaign > self.hard_state.term);
+        let granted = new_term && !self.hears_leader() && self.is_up_to_date(last);
+        self.send(from, Body::PreVoteReply { id, granted });
+    }
+
+    pub(crate) fn on_pre_vote_reply(&mut self, from: NodeId, term: Term, id: RequestId, granted: bool) {
+        if term > self.hard_state.term {
+            // A refusal from a later term tells a node that it lags. That term may not be durable there; but a number
+            // alone decides nothing: here it becomes durable before anything is said in it.
+            return self.become_follower(term, None);
+        }
+        let Role::PreCandidate(candidate) = &mut self.role else {
+            return;
+        };
+        if candidate.id != id {
+            return;
+        }
+        candidate.votes.record(from, granted);
+        self.count_pre_votes();
+    }
+
+    pub(crate) fn on_vote_reply(&mut self, from: NodeId, granted: bool) {
+        let Role::Candidate(candidate) = &mut self.role else {
+            return;
+        };
+        candidate.votes.record(from, granted);
+        self.count_votes();
+    }
+
+    /// The own vote counts once it is durable, like anybody else's.
+    pub(crate) fn count_own_vote(&mut self) {
+        let me = self.config.id;
+        let Role::Candidate(candidate) = &mut self.role else {
+            return;
+        };
+        if candidate.votes.of(me).is_none() && self.outbox.is_durable(candidate.own_vote) {
+            candidate.votes.record(me, true);
+            self.count_votes();
+        }
+    }
+
+    fn count_pre_votes(&mut self) {
+        let Role::PreCandidate(candidate) = &self.role else {
+            return;
+        };
+        match quorum::vote_outcome(self.memberships.current(), |id| candidate.votes.of(id)) {
+            VoteOutcome::Won => self.become_candidate(),
+            VoteOutcome::Lost => self.become_follower(self.hard_state.term, None),
+            VoteOutcome::Pending => {}
+        }
+    }
+
+    fn count_votes(&mut self) {
+        let Role::Candidate(candidate) = &self.role else {
+            return;
+        };
+        match quorum::vote_outcome(self.memberships.current(), |id| candidate.votes.of(id)) {
+            VoteOutcome::Won => self.become_leader(),
+            VoteOutcome::Lost => self.become_follower(self.hard_state.term, None),
+            VoteOutcome::Pending => {}
+        }
+    }
+
+    fn become_leader(&mut self) {
+        let (term, now) = (self.hard_state.term, self.now);
+        let end = self.log.last().index;
+        if end.next() >= crate::Index::LIMIT {
+            return self.become_follower(term, None);
+        }
+        self.leave_role();
+        self.role = Role::Leader(Leader {
+            term_start: end.next(),
+            peers: self.peers_from(end.next()),
+            heartbeat_due: now.plus(self.timing.heartbeat),
+            quorum_due: now.plus(self.timing.election),
+            round: 0,
+            uncommitted: alloc::collections::VecDeque::new(),
+            uncommitted_bytes: 0,
+            reads: LeaderReads::default(),
+        });
+        self.announce_role();
+        self.announce_leader(Some(self.config.id));
+        // What came before can only be committed together with an entry of this term (paper §5.4.2, §8).
+        self.append(Run::noop(term, end.next()));
+        self.broadcast_heartbeat();
+        self.broadcast_append();
+        self.advance_commit();
+    }
+
+    /// Follows `leader`, or nobody yet, in `term`: the present one or a later one.
+    pub(crate) fn become_follower(&mut self, term: Term, leader: Option<NodeId>) {
+        self.leave_role();
+        if term > self.hard_state.term {
+            self.enter_term(term, None);
+        }
+        let timeout = self.random_timeout();
+        let deadline = self.now.plus(timeout);
+        self.role = Role::Follower(Follower {
+            leader,
+            timeout,
+            deadline,
+            reads: ForwardedReads::default(),
+        });
+        self.announce_role();
+        self.announce_leader(leader);
+    }
+
+    /// Ends what belongs to the role that is left.
+    fn leave_role(&mut self) {
+        let outcome = Outcome::Refused { leader: None };
+        match &mut self.role {
+            Role::Leader(leader) => {
+                leader.reads.end(outcome, &mut self.outbox);
+                self.applying.disown_uncommitted(self.commit, &mut self.outbox);
+            }
+            Role::Follower(follower) => {
+                follower.reads.end(outcome, &mut self.outbox);
+            }
+            Role::PreCandidate(_) | Role::Candidate(_) => {}
+        }
+        self.announce_leader(None);
+    }
+
+    fn enter_term(&mut self, term: Term, vote: Option<NodeId>) {
+        self.outbox.forget_parked();
+        self.write_hard_state(term, vote);
+    }
+
+    fn write_hard_state(&mut self, term: Term, vote: Option<NodeId>) {
+        self.hard_state = HardState { term, vote };
+        self.outbox.write_hard_state(self.hard_state);
+    }
+
+    /// Log at least as up-to-date as this node's: the later last term, or the same and no shorter (paper §5.4.1).
+    fn is_up_to_date(&self, last: LogId) -> bool {
+        last >= self.log.last()
+    }
+
+    /// Leader stickiness: who has heard from a leader within the shortest election timeout, or leads with a quorum
+    /// behind it, helps nobody to depose it (dissertation 4.2.3).
+    pub(crate) fn hears_leader(&self) -> bool {
+        match &self.role {
+            Role::Leader(_) => true,
+            Role::Follower(_) => self
+                .heard
+                .is_some_and(|heard| self.now.since(heard) < self.timing.election),
+            Role::PreCandidate(_) | Role::Candidate(_) => false,
+        }
+    }
+
+    /// One to two election timeouts, drawn anew each time, so that split votes are rare and don't repeat
+    /// (paper §5.2).
+    fn random_timeout(&mut self) -> u64 {
+        self.timing
+            .election
+            .saturating_add(self.rng.below(self.timing.election))
+    }
+
+    fn reset_election_timer(&mut self) {
+        let now = self.now;
+        if let Role::Follower(follower) = &mut self.role {
+            follower.deadline = now.plus(follower.timeout);
+        }
+    }
+
+    /// The leader of this term was heard.
+    ///
+    /// # Errors
+    /// If another node, or this one, leads in this term: then `from` can't.
+    pub(crate) fn follow(&mut self, from: NodeId) -> Result<(), Rejected> {
+        match &self.role {
+            Role::Leader(_) => return Err(Rejected::Unexpected { from }),
+            Role::Follower(follower) => match follower.leader {
+                Some(leader) if leader != from => return Err(Rejected::Unexpected { from }),
+                Some(_) => {}
+                None => self.adopt_leader(from),
+            },
+            Role::PreCandidate(_) | Role::Candidate(_) => {
+                self.become_follower(self.hard_state.term, Some(from))
+            }
+        }
+        self.heard = Some(self.now);
+        self.reset_election_timer();
+        Ok(())
+    }
+
+    fn adopt_leader(&mut self, from: NodeId) {
+        if let Role::Follower(follower) = &mut self.role {
+            follower.leader = Some(from);
+        }
+        self.announce_leader(Some(from));
+    }
+
+    fn announce_role(&mut self) {
+        let (term, role) = (self.hard_state.term, self.role());
+        if self.announced_role != Some((term, role)) {
+            self.announced_role = Some((term, role));
+            self.outbox.event(Event::Role { term, role });
+        }
+    }
+
+    fn announce_leader(&mut self, leader: Option<NodeId>) {
+        let news = (self.hard_state.term, leader);
+        // "Nobody" is worth telling only of a leader that was known.
+        if news == self.announced_leader || leader.is_none() && self.announced_leader.1.is_none() {
+            return;
+        }
+        self.announced_leader = news;
+        self.outbox.event(Event::Leader { term: news.0, leader });
+    }
+
+    pub(crate) fn election_deadline(&self) -> Option<Instant> {
+        match &self.role {
+            Role::Follower(Follower { deadline, .. })
+            | Role::PreCandidate(PreCandidate { deadline, .. })
+            | Role::Candidate(Candidate { deadline, .. }) => Some(*deadline),
+            Role::Leader(_) => None,
+        }
+    }
+}

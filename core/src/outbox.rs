@@ -1,0 +1,277 @@
+//! The one way out: what is to be done, what is to be made durable, and what must wait for it.
+//!
+//! No message that claims something leaves before it is durable (dissertation 3.8, 10.2.1). There is no order in which
+//! a driver would have to do things: a message whose claim isn't durable is not emitted yet. It is parked, bound to
+//! the number of the write that it rests on. Never to an index: an index is used again after a truncation, so when
+//! term 2's write of 5..8 completes, that must not let go term 3's acknowledgement of its own 5'..8'.
+
+use alloc::{collections::VecDeque, vec::Vec};
+use core::mem::{discriminant, take};
+
+use crate::{
+    Action, Body, Claims, Event, Few, GroupId, HardState, Incarnation, Index, Message, NodeId, Outcome,
+    Receipt, Rejected, Run, Term, Tokens, Write, WriteSeq, log::Log,
+};
+
+/// Messages that may wait at once: beyond it they are lost, as the network might lose them.
+const MAX_PARKED: usize = 256;
+
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    group: GroupId,
+    incarnation: Incarnation,
+    actions: VecDeque<Action>,
+    /// What this step changes of what is durable; one write a step at most.
+    draft: Draft,
+    /// The newest write emitted.
+    issued: WriteSeq,
+    /// The newest write known to be durable.
+    persisted: WriteSeq,
+    /// The newest write that has term and vote in it.
+    hard_state_seq: WriteSeq,
+    /// Writes under way, with their bytes of entries.
+    writes: VecDeque<(WriteSeq, usize)>,
+    unpersisted_bytes: usize,
+    parked: Vec<Parked>,
+    owed: Option<Owed>,
+}
+
+#[derive(Debug, Default)]
+struct Draft {
+    hard_state: Option<HardState>,
+    truncate: Option<Index>,
+    entries: Few<Run>,
+}
+
+/// A message that waits for a write.
+#[derive(Debug)]
+struct Parked {
+    seq: WriteSeq,
+    to: NodeId,
+    message: Message,
+}
+
+/// An append acknowledgement that is due as the log becomes durable.
+///
+/// It isn't parked as a message: under load the next append arrives before the last one is durable, so the newest
+/// acknowledgement would always be waiting and none would ever leave. What leaves instead is as much of it as is
+/// durable already; the log binds that to writes.
+#[derive(Clone, Copy, Debug)]
+struct Owed {
+    to: NodeId,
+    up_to: Index,
+    /// As much of it has been said.
+    said: Index,
+}
+
+impl Outbox {
+    pub(crate) fn new(group: GroupId, incarnation: Incarnation) -> Self {
+        Self {
+            group,
+            incarnation,
+            actions: VecDeque::new(),
+            draft: Draft::default(),
+            issued: WriteSeq(0),
+            persisted: WriteSeq(0),
+            hard_state_seq: WriteSeq(0),
+            writes: VecDeque::new(),
+            unpersisted_bytes: 0,
+            parked: Vec::new(),
+            owed: None,
+        }
+    }
+
+    pub(crate) fn poll(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.actions.len()
+    }
+
+    pub(crate) const fn unpersisted_bytes(&self) -> usize {
+        self.unpersisted_bytes
+    }
+
+    pub(crate) fn parked(&self) -> usize {
+        self.parked.len().saturating_add(usize::from(self.owed.is_some()))
+    }
+
+    /// Emits something that claims nothing.
+    pub(crate) fn emit(&mut self, action: Action) {
+        debug_assert!(!matches!(action, Action::Send { .. }), "messages leave by `send`");
+        self.actions.push_back(action);
+    }
+
+    pub(crate) fn event(&mut self, event: Event) {
+        self.emit(Action::Event(event));
+    }
+
+    pub(crate) fn resolve(&mut self, tokens: Tokens, outcome: Outcome) {
+        self.emit(Action::Resolve { tokens, outcome });
+    }
+
+    /// The choke point: sends the message now, or once what it claims is durable.
+    pub(crate) fn send(&mut self, to: NodeId, message: Message, log: &Log) {
+        match self.rests_on(message.claims(), log) {
+            None => self.actions.push_back(Action::Send { to, message }),
+            Some(seq) => self.park(Parked { seq, to, message }),
+        }
+    }
+
+    /// Acknowledges entries up to `up_to`, as they become durable.
+    pub(crate) fn acknowledge(&mut self, to: NodeId, term: Term, up_to: Index, log: &Log) {
+        if up_to <= log.durable() {
+            let message = Message {
+                term,
+                body: Body::Appended { up_to },
+            };
+            return self.send(to, message, log);
+        }
+        // Within a term what was verified is never truncated, so the highest includes the others.
+        let before = self.owed.filter(|owed| owed.to == to);
+        self.owed = Some(Owed {
+            to,
+            up_to: before.map_or(up_to, |owed| owed.up_to.max(up_to)),
+            said: before.map_or(log.durable(), |owed| owed.said),
+        });
+    }
+
+    /// The write on which a claim rests; `None` if it is durable already.
+    pub(crate) fn rests_on(&self, claims: Claims, log: &Log) -> Option<WriteSeq> {
+        let hard_state =
+            (claims.hard_state && self.hard_state_seq > self.persisted).then_some(self.hard_state_seq);
+        let log = claims.log.and_then(|index| log.rests_on(index));
+        hard_state.max(log)
+    }
+
+    /// Is the write durable?
+    pub(crate) fn is_durable(&self, seq: WriteSeq) -> bool {
+        seq <= self.persisted
+    }
+
+    fn park(&mut self, parked: Parked) {
+        let kind = discriminant(&parked.message.body);
+        let same = |other: &&mut Parked| other.to == parked.to && discriminant(&other.message.body) == kind;
+        if let Some(older) = self.parked.iter_mut().find(same) {
+            *older = parked;
+        } else if self.parked.len() < MAX_PARKED {
+            self.parked.push(parked);
+        }
+    }
+
+    /// A new term: what was waiting to be said in the old one is of no use to anybody.
+    pub(crate) fn forget_parked(&mut self) {
+        self.parked.clear();
+        self.owed = None;
+    }
+
+    /// The number of the write that this step's changes will have.
+    pub(crate) const fn draft_seq(&self) -> WriteSeq {
+        self.issued.next()
+    }
+
+    pub(crate) fn write_hard_state(&mut self, hard_state: HardState) {
+        self.draft.hard_state = Some(hard_state);
+        self.hard_state_seq = self.draft_seq();
+    }
+
+    /// Only ever before the entries of the same step are appended.
+    pub(crate) fn write_truncate(&mut self, from: Index) {
+        debug_assert!(
+            self.draft.entries.is_empty(),
+            "a step truncates before it appends"
+        );
+        self.draft.truncate = Some(from);
+    }
+
+    pub(crate) fn write_entries(&mut self, run: Run) {
+        self.draft.entries.push(run);
+    }
+
+    /// The end of a step: term, vote, truncation and entries that belong together become one write.
+    pub(crate) fn flush(&mut self) {
+        let Draft {
+            hard_state,
+            truncate,
+            entries,
+        } = &self.draft;
+        if hard_state.is_none() && truncate.is_none() && entries.is_empty() {
+            return;
+        }
+        let Draft {
+            hard_state,
+            truncate,
+            entries,
+        } = take(&mut self.draft);
+        let seq = self.draft_seq();
+        self.issued = seq;
+        let receipt = Receipt {
+            group: self.group,
+            incarnation: self.incarnation,
+            first: seq,
+            last: seq,
+        };
+        let write = Write {
+            hard_state,
+            truncate,
+            entries,
+            receipt,
+        };
+        self.unpersisted_bytes = self.unpersisted_bytes.saturating_add(write.bytes());
+        self.writes.push_back((seq, write.bytes()));
+        self.actions.push_back(Action::Write(write));
+    }
+
+    /// Is this the receipt that comes next?
+    pub(crate) fn check(&self, receipt: &Receipt) -> Result<(), Rejected> {
+        let ours = receipt.group == self.group && receipt.incarnation == self.incarnation;
+        let next = receipt.first == self.persisted.next() && receipt.last <= self.issued;
+        if ours && next && receipt.first <= receipt.last {
+            Ok(())
+        } else {
+            Err(Rejected::StaleReceipt)
+        }
+    }
+
+    /// A write is durable, and so are all before it: lets go what waited for them.
+    pub(crate) fn persisted(&mut self, seq: WriteSeq, term: Term, log: &Log) {
+        self.persisted = seq;
+        while let Some((oldest, bytes)) = self.writes.front()
+            && *oldest <= seq
+        {
+            self.unpersisted_bytes = self.unpersisted_bytes.saturating_sub(*bytes);
+            self.writes.pop_front();
+        }
+        if !self.parked.is_empty() {
+            let (free, parked) = take(&mut self.parked)
+                .into_iter()
+                .partition(|parked| parked.seq <= seq);
+            self.parked = parked;
+            let free: Vec<Parked> = free;
+            for Parked { to, message, .. } in free {
+                self.actions.push_back(Action::Send { to, message });
+            }
+        }
+        if let Some(owed) = self.owed {
+            let up_to = owed.up_to.min(log.durable());
+            self.owed = (up_to < owed.up_to).then_some(Owed { said: up_to, ..owed });
+            if up_to > owed.said {
+                self.send(
+                    owed.to,
+                    Message {
+                        term,
+                        body: Body::Appended { up_to },
+                    },
+                    log,
+                );
+            }
+        }
+    }
+
+    /// The store has failed: nothing may be said any more.
+    pub(crate) fn stop(&mut self) {
+        self.draft = Draft::default();
+        self.forget_parked();
+    }
+}

@@ -1,0 +1,168 @@
+//! What a leader knows of each peer, and how much it has under way to it (paper Figure 2, nextIndex and matchIndex;
+//! dissertation 10.2).
+
+use alloc::collections::VecDeque;
+
+use crate::{Index, Instant, LoadId, LogId, Mode, NodeId, PeerStatus, log::Log};
+
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) id: NodeId,
+    /// matchIndex: its durable log agrees with ours up to here. Never goes back.
+    match_index: Index,
+    /// nextIndex: what to send next. In `Replicate` it runs ahead of what is acknowledged.
+    next_index: Index,
+    mode: Mode,
+    /// Up to here something was sent in this term: nothing beyond it can be acknowledged.
+    sent: Index,
+    /// In `Probe`: an append is out whose answer decides how to go on.
+    probing: bool,
+    /// Appends under way: the last index and the bytes of each.
+    inflight: VecDeque<(Index, usize)>,
+    inflight_bytes: usize,
+    /// The heartbeat round during which something was last sent: an answer to a later round, with something still
+    /// under way from before it, hints at a loss.
+    sent_in_round: u64,
+    /// The newest heartbeat round that it has answered.
+    pub(crate) acked_round: u64,
+    /// The highest commit index that it was told.
+    pub(crate) told_commit: Index,
+    /// When it was last heard of.
+    pub(crate) heard: Instant,
+    /// Old entries being read for it.
+    pub(crate) load: Option<LoadId>,
+}
+
+/// How much may be under way to one peer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Window {
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Peer {
+    pub(crate) const fn new(id: NodeId, next_index: Index, now: Instant) -> Self {
+        Self {
+            id,
+            match_index: Index(0),
+            next_index,
+            mode: Mode::Probe,
+            sent: Index(0),
+            probing: false,
+            inflight: VecDeque::new(),
+            inflight_bytes: 0,
+            sent_in_round: 0,
+            acked_round: 0,
+            told_commit: Index(0),
+            heard: now,
+            load: None,
+        }
+    }
+
+    pub(crate) const fn match_index(&self) -> Index {
+        self.match_index
+    }
+
+    pub(crate) const fn next_index(&self) -> Index {
+        self.next_index
+    }
+
+    /// May another append be sent?
+    pub(crate) fn has_room(&self, window: Window) -> bool {
+        match self.mode {
+            Mode::Probe => !self.probing,
+            Mode::Replicate => self.inflight.len() < window.messages && self.inflight_bytes < window.bytes,
+        }
+    }
+
+    /// An append was sent that ends at `end` (its `prev`, if it is empty).
+    pub(crate) fn on_sent(&mut self, end: Index, bytes: usize, round: u64) {
+        self.sent = self.sent.max(end);
+        self.sent_in_round = round;
+        match self.mode {
+            Mode::Probe => self.probing = true,
+            Mode::Replicate if bytes > 0 => {
+                self.inflight.push_back((end, bytes));
+                self.inflight_bytes = self.inflight_bytes.saturating_add(bytes);
+                self.next_index = end.next();
+            }
+            Mode::Replicate => {}
+        }
+    }
+
+    /// Could a correct peer have said this?
+    pub(crate) fn could_acknowledge(&self, up_to: Index) -> bool {
+        up_to <= self.sent.max(self.match_index)
+    }
+
+    /// It agrees up to `up_to`, durably. True if that is news.
+    pub(crate) fn on_appended(&mut self, up_to: Index) -> bool {
+        let news = up_to > self.match_index;
+        if news {
+            self.match_index = up_to;
+            self.next_index = self.next_index.max(up_to.next());
+        }
+        while let Some((end, bytes)) = self.inflight.front()
+            && *end <= up_to
+        {
+            self.inflight_bytes = self.inflight_bytes.saturating_sub(*bytes);
+            self.inflight.pop_front();
+        }
+        // Where a probe went, it is known now that the logs agree. An acknowledgement of something before that
+        // doesn't answer it.
+        if self.mode == Mode::Probe && up_to >= self.next_index.prev() {
+            self.mode = Mode::Replicate;
+            self.probing = false;
+            self.next_index = self.match_index.next();
+        }
+        news
+    }
+
+    /// It lacks the entry at `prev`. Goes back to where the logs may agree; false if that is old news.
+    pub(crate) fn on_conflict(&mut self, prev: Index, hint: LogId, log: &Log) -> bool {
+        let current = match self.mode {
+            Mode::Probe => prev == self.next_index.prev(),
+            Mode::Replicate => prev < self.next_index,
+        };
+        if !current || prev <= self.match_index {
+            return false;
+        }
+        let common = log.last_common(hint.index, hint.term).index;
+        self.next_index = common.next().min(prev).max(self.match_index.next());
+        self.become_probe();
+        true
+    }
+
+    /// Answers heartbeat `round`: was what is under way to it sent before, and so perhaps lost?
+    pub(crate) fn seems_lost(&self, round: u64) -> bool {
+        round > self.sent_in_round && (self.probing || !self.inflight.is_empty())
+    }
+
+    /// The outstanding probe is given up: another may be sent.
+    pub(crate) fn probe_again(&mut self) {
+        self.probing = false;
+    }
+
+    fn become_probe(&mut self) {
+        self.mode = Mode::Probe;
+        self.probing = false;
+        self.inflight.clear();
+        self.inflight_bytes = 0;
+        self.load = None;
+    }
+
+    pub(crate) const fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    pub(crate) fn status(&self) -> PeerStatus {
+        PeerStatus {
+            id: self.id,
+            match_index: self.match_index,
+            next_index: self.next_index,
+            mode: self.mode,
+            inflight_messages: self.inflight.len() as u64,
+            inflight_bytes: self.inflight_bytes as u64,
+        }
+    }
+}

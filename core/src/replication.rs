@@ -1,0 +1,523 @@
+//! Log replication (paper §5.3) and the commit rule (§5.4.2).
+
+use crate::{
+    Action, Event, Few, Index, Load, LoadId, Loaded, LogId, Mode, NodeId, Proposal, Rejected, Resource, Run,
+    log::Read,
+    message::Body,
+    progress::{Peer, Window},
+    quorum,
+    raft::{Leader, Raft, Role},
+};
+use alloc::vec::Vec;
+
+impl Raft {
+    // ---- the leader ----
+
+    /// Appends commands to the log and sends them on; they are durable and committed later.
+    ///
+    /// # Errors
+    /// If this node does not lead, or a bound would be passed. Nothing has changed then.
+    pub(crate) fn propose(&mut self, proposal: Proposal) -> Result<(), Rejected> {
+        let (bytes, tokens) = (proposal.batch.bytes(), proposal.tokens());
+        let bound = self.config.max_uncommitted_bytes;
+        let first = self.log.last().index.next();
+        let leader_hint = self.leader();
+        let Role::Leader(leader) = &mut self.role else {
+            return Err(Rejected::NotLeader { leader: leader_hint });
+        };
+        if bytes > bound {
+            return Err(Rejected::TooBig {
+                bytes: bytes as u64,
+                bound: bound as u64,
+            });
+        }
+        let over = leader.uncommitted_bytes.saturating_add(bytes) > bound;
+        if over {
+            return Err(Rejected::Overloaded {
+                what: Resource::UncommittedBytes,
+                bound: bound as u64,
+            });
+        }
+        if first.plus(tokens.count) >= Index::LIMIT {
+            return Err(Rejected::Exhausted);
+        }
+        let Some(run) = Run::of(self.hard_state.term, first, proposal.batch) else {
+            return Err(Rejected::Empty);
+        };
+        leader.uncommitted.push_back((run.last(), bytes));
+        leader.uncommitted_bytes = leader.uncommitted_bytes.saturating_add(bytes);
+        self.applying.propose(first, tokens);
+        self.append(run);
+        self.broadcast_append();
+        Ok(())
+    }
+
+    /// Puts entries at the end of the log, to be durable with this step's write.
+    pub(crate) fn append(&mut self, run: Run) {
+        for (index, membership) in run.memberships() {
+            self.outbox.event(Event::Membership {
+                index,
+                membership: membership.clone(),
+            });
+            self.memberships.push(index, membership);
+        }
+        self.log.append(run.clone(), self.outbox.draft_seq());
+        self.outbox.write_entries(run);
+    }
+
+    /// Everyone else, as a new leader sees them.
+    pub(crate) fn peers_from(&self, next: Index) -> Vec<Peer> {
+        let others = self
+            .memberships
+            .current()
+            .members()
+            .into_iter()
+            .filter(|id| *id != self.config.id);
+        others.map(|id| Peer::new(id, next, self.now)).collect()
+    }
+
+    /// Sends each peer what it lacks, as far as its window allows.
+    pub(crate) fn broadcast_append(&mut self) {
+        let Role::Leader(leader) = &self.role else { return };
+        for at in 0..leader.peers.len() {
+            self.replicate_to(at);
+        }
+    }
+
+    fn replicate_to_id(&mut self, id: NodeId) {
+        let Role::Leader(leader) = &self.role else { return };
+        if let Ok(at) = leader.peers.binary_search_by_key(&id, |peer| peer.id) {
+            self.replicate_to(at);
+        }
+    }
+
+    /// Sends one peer what it lacks. In `Replicate`, appends follow each other without waiting for answers
+    /// (dissertation 10.2.1); in `Probe`, one goes out to find where the logs agree.
+    fn replicate_to(&mut self, at: usize) {
+        let last = self.log.last().index;
+        let max_bytes = self.config.max_append_bytes;
+        let window = Window {
+            messages: self.config.max_inflight_messages,
+            bytes: self.config.max_inflight_bytes,
+        };
+        loop {
+            let Role::Leader(leader) = &mut self.role else {
+                return;
+            };
+            let round = leader.round;
+            let Some(peer) = leader.peers.get_mut(at) else {
+                return;
+            };
+            let next = peer.next_index();
+            let probe = peer.mode() == Mode::Probe;
+            if !peer.has_room(window) || peer.load.is_some() || next > last && !probe {
+                return;
+            }
+            let entries = if next > last {
+                Few::new()
+            } else {
+                match self.log.read(next, last, max_bytes) {
+                    Read::Cached(entries) => entries,
+                    Read::NotCached => {
+                        self.next_load = self.next_load.saturating_add(1);
+                        let id = LoadId(self.next_load);
+                        peer.load = Some(id);
+                        return self.outbox.emit(Action::Load(Load {
+                            id,
+                            first: next,
+                            last,
+                            max_bytes,
+                        }));
+                    }
+                }
+            };
+            let to = peer.id;
+            Self::note_sent(peer, next, &entries, round, self.commit);
+            self.send_append(to, next, entries);
+        }
+    }
+
+    fn note_sent(peer: &mut Peer, next: Index, entries: &Few<Run>, round: u64, commit: Index) {
+        let end = entries.last().map_or(next.prev(), Run::last);
+        let bytes = entries.iter().map(Run::bytes).sum();
+        peer.on_sent(end, bytes, round);
+        peer.told_commit = peer.told_commit.max(commit.min(end));
+    }
+
+    fn send_append(&mut self, to: NodeId, next: Index, entries: Few<Run>) {
+        let prev = next.prev();
+        // Every index that a peer can be sent from is in the log or its base.
+        let Some(term) = self.log.term_at(prev) else {
+            return;
+        };
+        self.send(
+            to,
+            Body::Append {
+                prev: LogId::new(term, prev),
+                commit: self.commit,
+                entries,
+            },
+        );
+    }
+
+    /// A peer has the log up to `up_to`, durably.
+    ///
+    /// # Errors
+    /// If it was never sent that much.
+    pub(crate) fn on_appended(&mut self, from: NodeId, up_to: Index) -> Result<(), Rejected> {
+        let Some(peer) = self.peer_mut(from) else {
+            return Ok(());
+        };
+        if !peer.could_acknowledge(up_to) {
+            return Err(Rejected::Unexpected { from });
+        }
+        let news = peer.on_appended(up_to);
+        if news {
+            self.advance_commit();
+        }
+        self.replicate_to_id(from);
+        if news {
+            self.tell_commit(from);
+        }
+        Ok(())
+    }
+
+    /// A peer lacks what an append built on.
+    ///
+    /// # Errors
+    /// If no correct peer can have said this.
+    pub(crate) fn on_conflict(&mut self, from: NodeId, prev: Index, hint: LogId) -> Result<(), Rejected> {
+        let Role::Leader(leader) = &mut self.role else {
+            return Ok(());
+        };
+        let Some(peer) = leader.peer_mut(from) else {
+            return Ok(());
+        };
+        if hint.index > prev || !peer.could_acknowledge(prev) {
+            return Err(Rejected::Unexpected { from });
+        }
+        if peer.on_conflict(prev, hint, &self.log) {
+            self.replicate_to_id(from);
+        }
+        Ok(())
+    }
+
+    /// Says to everyone that it lives (paper §5.2), with a new round number.
+    pub(crate) fn broadcast_heartbeat(&mut self) {
+        let (commit, due) = (self.commit, self.now.plus(self.timing.heartbeat));
+        let Role::Leader(leader) = &mut self.role else {
+            return;
+        };
+        leader.round = leader.round.saturating_add(1);
+        leader.heartbeat_due = due;
+        let round = leader.round;
+        for at in 0..leader.peers.len() {
+            let Role::Leader(leader) = &mut self.role else {
+                return;
+            };
+            let Some(peer) = leader.peers.get_mut(at) else {
+                return;
+            };
+            // Beyond what is known to match, its log may hold something else.
+            let commit = commit.min(peer.match_index());
+            peer.told_commit = peer.told_commit.max(commit);
+            let to = peer.id;
+            self.send(to, Body::Heartbeat { commit, round });
+        }
+    }
+
+    /// A peer still follows.
+    ///
+    /// # Errors
+    /// If that round was never sent.
+    pub(crate) fn on_heartbeat_reply(&mut self, from: NodeId, round: u64) -> Result<(), Rejected> {
+        let Role::Leader(leader) = &mut self.role else {
+            return Ok(());
+        };
+        if round > leader.round {
+            return Err(Rejected::Unexpected { from });
+        }
+        let now_round = leader.round;
+        let Some(peer) = leader.peer_mut(from) else {
+            return Ok(());
+        };
+        peer.acked_round = peer.acked_round.max(round);
+        if peer.seems_lost(round) {
+            match peer.mode() {
+                Mode::Probe => peer.probe_again(),
+                // An empty append behind everything that is under way: its answer says what arrived.
+                Mode::Replicate => {
+                    let next = peer.next_index();
+                    peer.on_sent(next.prev(), 0, now_round);
+                    self.send_append(from, next, Few::new());
+                }
+            }
+        }
+        self.replicate_to_id(from);
+        self.advance_reads();
+        Ok(())
+    }
+
+    /// The commit rule: an entry of the leader's own term that is durable on a quorum is committed, and all before it
+    /// (paper §5.3, §5.4.2). An earlier term's entry is never committed by counting (Figure 8). The leader's own log
+    /// counts as far as it is durable.
+    pub(crate) fn advance_commit(&mut self) {
+        let Role::Leader(leader) = &mut self.role else {
+            return;
+        };
+        let (me, durable) = (self.config.id, self.log.durable());
+        let reached = quorum::reached(self.memberships.current(), |id| {
+            if id == me {
+                durable
+            } else {
+                leader.peer(id).map_or(Index(0), Peer::match_index)
+            }
+        });
+        if reached <= self.commit || self.log.term_at(reached) != Some(self.hard_state.term) {
+            return;
+        }
+        self.commit = reached;
+        leader.on_commit(reached);
+        self.advance_apply();
+        self.broadcast_commit();
+        self.release_early_reads();
+    }
+
+    fn broadcast_commit(&mut self) {
+        let mut at = 0_usize;
+        while let Role::Leader(leader) = &self.role
+            && let Some(peer) = leader.peers.get(at)
+        {
+            self.tell_commit(peer.id);
+            at = at.saturating_add(1);
+        }
+    }
+
+    /// Tells a peer what is committed of what it has, if no append has said so already.
+    fn tell_commit(&mut self, to: NodeId) {
+        let commit = self.commit;
+        let Some(peer) = self.peer_mut(to) else { return };
+        let commit = commit.min(peer.match_index());
+        if commit > peer.told_commit {
+            peer.told_commit = commit;
+            self.send(to, Body::Commit { commit });
+        }
+    }
+
+    fn peer_mut(&mut self, id: NodeId) -> Option<&mut Peer> {
+        match &mut self.role {
+            Role::Leader(leader) => leader.peer_mut(id),
+            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => None,
+        }
+    }
+
+    // ---- the follower ----
+
+    /// AppendEntries, the receiver's part (paper Figure 2), at the receiver's term.
+    ///
+    /// # Errors
+    /// If it contradicts what is committed here: no correct leader does. Nothing has changed then.
+    pub(crate) fn on_append(
+        &mut self,
+        from: NodeId,
+        prev: LogId,
+        commit: Index,
+        entries: &Few<Run>,
+    ) -> Result<(), Rejected> {
+        let floor = self.log.base().index;
+        // Below the base everything is committed, and so agrees.
+        if prev.index >= floor && !self.log.contains(prev) {
+            if prev.index <= self.commit {
+                return Err(Rejected::Unexpected { from });
+            }
+            let hint = self.log.last_common(prev.index, prev.term);
+            self.follow(from)?;
+            self.send(
+                from,
+                Body::Conflict {
+                    prev: prev.index,
+                    hint,
+                },
+            );
+            return Ok(());
+        }
+        // Only an entry that conflicts removes anything: an append that comes late, and is shorter than the
+        // log has grown since, must not (paper §5.3).
+        let different = self.first_different(entries);
+        if let Some((index, _)) = different
+            && index <= self.commit
+        {
+            return Err(Rejected::Unexpected { from });
+        }
+        self.follow(from)?;
+        if let Some((index, at)) = different {
+            if index <= self.log.last().index {
+                self.truncate(index);
+            }
+            for run in entries.iter().skip(at) {
+                if let Some(part) = run.starting_at(index) {
+                    self.append(part);
+                }
+            }
+        }
+        let verified = entries.last().map_or(prev.index, Run::last);
+        self.commit_up_to(commit.min(verified));
+        // What lies below the base is durable in the snapshot.
+        let up_to = verified.max(floor).min(self.log.last().index);
+        self.outbox
+            .acknowledge(from, self.hard_state.term, up_to, &self.log);
+        Ok(())
+    }
+
+    /// Would this append change what is committed?
+    pub(crate) fn contradicts_commit(&self, prev: LogId, entries: &Few<Run>) -> bool {
+        let commit = self.commit;
+        let known = prev.index >= self.log.base().index && prev.index <= commit;
+        known && !self.log.contains(prev)
+            || self
+                .first_different(entries)
+                .is_some_and(|(index, _)| index <= commit)
+    }
+
+    /// The first entry that this log does not have as it is, and which run it is in.
+    fn first_different(&self, entries: &Few<Run>) -> Option<(Index, usize)> {
+        entries.iter().enumerate().find_map(|(at, run)| {
+            let index = self.log.first_difference(run.first(), run.last(), run.term());
+            (index <= run.last()).then_some((index, at))
+        })
+    }
+
+    /// Removes what conflicts with the leader's log. The membership goes back as well (paper §6).
+    fn truncate(&mut self, from: Index) {
+        let last = self.log.last();
+        self.log.truncate(from);
+        self.outbox.write_truncate(from);
+        self.outbox.event(Event::Truncated { from, last });
+        if self.memberships.truncate(from) {
+            let (index, membership) = self.memberships.current_entry();
+            let membership = membership.clone();
+            self.outbox.event(Event::Membership { index, membership });
+        }
+    }
+
+    /// A heartbeat, at the receiver's term.
+    ///
+    /// # Errors
+    /// If its author can't be the leader.
+    pub(crate) fn on_heartbeat(&mut self, from: NodeId, commit: Index, round: u64) -> Result<(), Rejected> {
+        self.on_commit(from, commit)?;
+        self.send(from, Body::HeartbeatReply { round });
+        Ok(())
+    }
+
+    /// More is committed.
+    ///
+    /// # Errors
+    /// If its author can't be the leader, or it speaks of more than this log has: a leader tells nobody of
+    /// more than what it knows to match.
+    pub(crate) fn on_commit(&mut self, from: NodeId, commit: Index) -> Result<(), Rejected> {
+        if commit > self.log.last().index {
+            return Err(Rejected::Unexpected { from });
+        }
+        self.follow(from)?;
+        self.commit_up_to(commit);
+        Ok(())
+    }
+
+    fn commit_up_to(&mut self, commit: Index) {
+        if commit > self.commit {
+            self.commit = commit;
+            self.advance_apply();
+        }
+    }
+
+    // ---- both ----
+
+    /// Hands out what may be applied.
+    pub(crate) fn advance_apply(&mut self) {
+        self.applying.advance(
+            self.commit,
+            &self.log,
+            &mut self.outbox,
+            &mut self.next_load,
+            &self.config,
+        );
+    }
+
+    /// Old entries have been read.
+    ///
+    /// # Errors
+    /// If they are not what was asked for, or not those of the log.
+    pub(crate) fn on_loaded(&mut self, id: LoadId, result: Loaded) -> Result<(), Rejected> {
+        let Loaded::Entries(entries) = result else {
+            // Nothing is compacted by this version: a store that says so has lost something.
+            return Err(Rejected::StaleLoad);
+        };
+        if self.applying.awaits(id) {
+            let inside = entries
+                .last()
+                .is_some_and(|run| run.last() <= self.commit.min(self.log.durable()));
+            if !inside || !self.log.holds(self.applying.load_first(), entries.as_slice()) {
+                return Err(Rejected::StaleLoad);
+            }
+            self.applying.on_loaded(entries, &mut self.outbox);
+            self.advance_apply();
+            return Ok(());
+        }
+        let (commit, last) = (self.commit, self.log.last().index);
+        let Role::Leader(leader) = &mut self.role else {
+            return Err(Rejected::StaleLoad);
+        };
+        let round = leader.round;
+        let peer = leader.peers.iter_mut().find(|peer| peer.load == Some(id));
+        let Some(peer) = peer else {
+            return Err(Rejected::StaleLoad);
+        };
+        let next = peer.next_index();
+        let inside = entries.last().is_some_and(|run| run.last() <= last);
+        let to = peer.id;
+        if !inside || entries.first().is_none_or(|run| run.first() > next) {
+            return Err(Rejected::StaleLoad);
+        }
+        // It may have moved on meanwhile: what it has by now is not sent again.
+        let wanted: Few<Run> = entries.iter().filter_map(|run| run_after(run, next)).collect();
+        if wanted.is_empty() {
+            peer.load = None;
+        } else if self.log.holds(next, wanted.as_slice()) {
+            peer.load = None;
+            Self::note_sent(peer, next, &wanted, round, commit);
+            self.send_append(to, next, wanted);
+        } else {
+            return Err(Rejected::StaleLoad);
+        }
+        self.replicate_to_id(to);
+        Ok(())
+    }
+}
+
+fn run_after(run: &Run, next: Index) -> Option<Run> {
+    if run.last() < next {
+        None
+    } else {
+        run.starting_at(next)
+    }
+}
+
+impl Leader {
+    pub(crate) fn peer(&self, id: NodeId) -> Option<&Peer> {
+        self.peers.iter().find(|peer| peer.id == id)
+    }
+
+    pub(crate) fn peer_mut(&mut self, id: NodeId) -> Option<&mut Peer> {
+        self.peers.iter_mut().find(|peer| peer.id == id)
+    }
+
+    fn on_commit(&mut self, commit: Index) {
+        while let Some((end, bytes)) = self.uncommitted.front()
+            && *end <= commit
+        {
+            self.uncommitted_bytes = self.uncommitted_bytes.saturating_sub(*bytes);
+            self.uncommitted.pop_front();
+        }
+    }
+}
