@@ -116,14 +116,7 @@ impl Receipt {
         let follows = self.group == next.group
             && self.incarnation == next.incarnation
             && self.last.next() == next.first;
-        if follows {
-            Ok(Self {
-                last: next.last,
-                ..self
-            })
-        } else {
-            Err((self, next))
-        }
+        if follows { Ok(Self { last: next.last, ..self }) } else { Err((self, next)) }
     }
 }
 

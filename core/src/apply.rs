@@ -53,10 +53,7 @@ impl Applying {
 
     /// Tokens that wait for an outcome here.
     pub(crate) fn pending(&self) -> u64 {
-        let proposals = self
-            .proposed
-            .iter()
-            .fold(0_u64, |sum, done| sum.saturating_add(done.tokens.count));
+        let proposals = self.proposed.iter().fold(0_u64, |sum, done| sum.saturating_add(done.tokens.count));
         proposals.saturating_add(self.reads.len() as u64)
     }
 
@@ -118,12 +115,7 @@ impl Applying {
                     *next_load = next_load.saturating_add(1);
                     let id = LoadId(*next_load);
                     self.load = Some(id);
-                    outbox.emit(Action::Load(Load {
-                        id,
-                        first,
-                        last: end,
-                        max_bytes: room,
-                    }));
+                    outbox.emit(Action::Load(Load { id, first, last: end, max_bytes: room }));
                 }
             }
         }
@@ -150,10 +142,7 @@ impl Applying {
     /// If that was never handed out, or was said before.
     pub(crate) fn on_applied(&mut self, up_to: Index) -> Result<(), Rejected> {
         if up_to > self.handed || up_to < self.applied {
-            return Err(Rejected::BadApplied {
-                up_to,
-                handed: self.handed,
-            });
+            return Err(Rejected::BadApplied { up_to, handed: self.handed });
         }
         self.applied = up_to;
         while let Some((end, bytes)) = self.inflight.front()
@@ -203,20 +192,11 @@ impl Applying {
 /// The part of some proposals up to `last`, and the part after it.
 fn split(done: Done, last: Index) -> (Option<Done>, Option<Done>) {
     let count = last.next().since(done.first).min(done.tokens.count);
-    let before = Done {
-        tokens: Tokens { count, ..done.tokens },
-        ..done
-    };
+    let before = Done { tokens: Tokens { count, ..done.tokens }, ..done };
     let first = Token(done.tokens.first.0.wrapping_add(count));
     let after = Done {
         first: done.first.plus(count),
-        tokens: Tokens {
-            first,
-            count: done.tokens.count.saturating_sub(count),
-        },
+        tokens: Tokens { first, count: done.tokens.count.saturating_sub(count) },
     };
-    (
-        (before.tokens.count > 0).then_some(before),
-        (after.tokens.count > 0).then_some(after),
-    )
+    ((before.tokens.count > 0).then_some(before), (after.tokens.count > 0).then_some(after))
 }

@@ -89,32 +89,13 @@ impl Config {
         let election = micros(self.election_timeout);
         let heartbeat = micros(self.heartbeat_interval);
         let rule = |ok: bool, field, value, rule| {
-            if ok {
-                Ok(())
-            } else {
-                Err(ConfigError { field, value, rule })
-            }
+            if ok { Ok(()) } else { Err(ConfigError { field, value, rule }) }
         };
         rule(self.id.0 > 0, "id", self.id.0, "at least 1")?;
-        rule(
-            heartbeat >= 1000,
-            "heartbeat_interval (µs)",
-            heartbeat,
-            "at least 1 ms",
-        )?;
+        rule(heartbeat >= 1000, "heartbeat_interval (µs)", heartbeat, "at least 1 ms")?;
         let twice = heartbeat.saturating_mul(2);
-        rule(
-            election >= twice,
-            "election_timeout (µs)",
-            election,
-            "at least twice heartbeat_interval",
-        )?;
-        rule(
-            election <= 3_600_000_000,
-            "election_timeout (µs)",
-            election,
-            "at most an hour",
-        )?;
+        rule(election >= twice, "election_timeout (µs)", election, "at least twice heartbeat_interval")?;
+        rule(election <= 3_600_000_000, "election_timeout (µs)", election, "at most an hour")?;
         for (field, bytes) in [
             ("max_append_bytes", self.max_append_bytes),
             ("max_inflight_bytes", self.max_inflight_bytes),
@@ -122,24 +103,14 @@ impl Config {
             ("max_unpersisted_bytes", self.max_unpersisted_bytes),
             ("max_applying_bytes", self.max_applying_bytes),
         ] {
-            rule(
-                (1..=1 << 30).contains(&bytes),
-                field,
-                bytes as u64,
-                "from 1 B to 1 GiB",
-            )?;
+            rule((1..=1 << 30).contains(&bytes), field, bytes as u64, "from 1 B to 1 GiB")?;
         }
         for (field, count) in [
             ("max_inflight_messages", self.max_inflight_messages),
             ("max_reads", self.max_reads),
             ("max_actions", self.max_actions),
         ] {
-            rule(
-                (1..=1 << 20).contains(&count),
-                field,
-                count as u64,
-                "from 1 to 1,048,576",
-            )?;
+            rule((1..=1 << 20).contains(&count), field, count as u64, "from 1 to 1,048,576")?;
         }
         Ok(())
     }

@@ -22,10 +22,7 @@ impl Votes {
     }
 
     fn of(&self, id: NodeId) -> Option<bool> {
-        self.0
-            .iter()
-            .find(|(voter, _)| *voter == id)
-            .map(|(_, granted)| *granted)
+        self.0.iter().find(|(voter, _)| *voter == id).map(|(_, granted)| *granted)
     }
 }
 
@@ -38,9 +35,9 @@ impl Raft {
             return self.become_follower(self.hard_state.term, None);
         }
         if self.config.pre_vote {
-            self.become_pre_candidate()
+            self.become_pre_candidate();
         } else {
-            self.become_candidate()
+            self.become_candidate();
         }
     }
 
@@ -68,16 +65,9 @@ impl Raft {
         self.enter_term(term, Some(self.config.id));
         let deadline = self.now.plus(self.random_timeout());
         let last = self.log.last();
-        let claims = Claims {
-            hard_state: true,
-            log: Some(last.index),
-        };
+        let claims = Claims { hard_state: true, log: Some(last.index) };
         let own_vote = self.outbox.rests_on(claims, &self.log).unwrap_or(WriteSeq(0));
-        self.role = Role::Candidate(Candidate {
-            votes: Votes::default(),
-            own_vote,
-            deadline,
-        });
+        self.role = Role::Candidate(Candidate { votes: Votes::default(), own_vote, deadline });
         self.announce_role();
         self.ask_voters(&Body::Vote { last });
     }
@@ -117,9 +107,7 @@ impl Raft {
     /// Would this node vote for `from` in the term after `term`? (dissertation 9.6). Nothing is promised by the answer,
     /// and nothing changed.
     pub(crate) fn on_pre_vote(&mut self, from: NodeId, term: Term, id: RequestId, last: LogId) {
-        let new_term = term
-            .next()
-            .is_some_and(|campaign| campaign > self.hard_state.term);
+        let new_term = term.next().is_some_and(|campaign| campaign > self.hard_state.term);
         let granted = new_term && !self.hears_leader() && self.is_up_to_date(last);
         self.send(from, Body::PreVoteReply { id, granted });
     }
@@ -216,12 +204,7 @@ impl Raft {
         }
         let timeout = self.random_timeout();
         let deadline = self.now.plus(timeout);
-        self.role = Role::Follower(Follower {
-            leader,
-            timeout,
-            deadline,
-            reads: ForwardedReads::default(),
-        });
+        self.role = Role::Follower(Follower { leader, timeout, deadline, reads: ForwardedReads::default() });
         self.announce_role();
         self.announce_leader(leader);
     }
@@ -262,9 +245,7 @@ impl Raft {
     pub(crate) fn hears_leader(&self) -> bool {
         match &self.role {
             Role::Leader(_) => true,
-            Role::Follower(_) => self
-                .heard
-                .is_some_and(|heard| self.now.since(heard) < self.timing.election),
+            Role::Follower(_) => self.heard.is_some_and(|heard| self.now.since(heard) < self.timing.election),
             Role::PreCandidate(_) | Role::Candidate(_) => false,
         }
     }
@@ -272,9 +253,7 @@ impl Raft {
     /// One to two election timeouts, drawn anew each time, so that split votes are rare and don't repeat
     /// (paper §5.2).
     fn random_timeout(&mut self) -> u64 {
-        self.timing
-            .election
-            .saturating_add(self.rng.below(self.timing.election))
+        self.timing.election.saturating_add(self.rng.below(self.timing.election))
     }
 
     fn reset_election_timer(&mut self) {
@@ -297,7 +276,7 @@ impl Raft {
                 None => self.adopt_leader(from),
             },
             Role::PreCandidate(_) | Role::Candidate(_) => {
-                self.become_follower(self.hard_state.term, Some(from))
+                self.become_follower(self.hard_state.term, Some(from));
             }
         }
         self.heard = Some(self.now);

@@ -69,10 +69,7 @@ impl Batch {
     pub fn one(command: &[u8]) -> Self {
         let mut block = BytesMut::with_capacity(ENTRY_HEADER.saturating_add(command.len()));
         put_entry(&mut block, EntryKind::Command, command);
-        Self {
-            count: 1,
-            block: block.freeze(),
-        }
+        Self { count: 1, block: block.freeze() }
     }
 
     /// How many commands.
@@ -97,28 +94,20 @@ impl<P: AsRef<[u8]>> FromIterator<P> for Batch {
             put_entry(&mut block, EntryKind::Command, command.as_ref());
             count = count.saturating_add(1);
         }
-        Self {
-            count,
-            block: block.freeze(),
-        }
+        Self { count, block: block.freeze() }
     }
 }
 
 /// Commands, copied once into one block of exactly their size.
 impl<P: AsRef<[u8]>> From<&[P]> for Batch {
     fn from(commands: &[P]) -> Self {
-        let bytes: usize = commands
-            .iter()
-            .map(|command| ENTRY_HEADER.saturating_add(command.as_ref().len()))
-            .sum();
+        let bytes: usize =
+            commands.iter().map(|command| ENTRY_HEADER.saturating_add(command.as_ref().len())).sum();
         let mut block = BytesMut::with_capacity(bytes);
         for command in commands {
             put_entry(&mut block, EntryKind::Command, command.as_ref());
         }
-        Self {
-            count: u32::try_from(commands.len()).unwrap_or(u32::MAX),
-            block: block.freeze(),
-        }
+        Self { count: u32::try_from(commands.len()).unwrap_or(u32::MAX), block: block.freeze() }
     }
 }
 
@@ -146,11 +135,7 @@ struct RunParts {
 #[cfg(feature = "serde")]
 impl From<Run> for RunParts {
     fn from(run: Run) -> Self {
-        Self {
-            term: run.term,
-            first: run.first,
-            block: run.block,
-        }
+        Self { term: run.term, first: run.first, block: run.block }
     }
 }
 
@@ -242,9 +227,7 @@ impl Run {
             let (code, len) = header(&block, at).ok_or(BlockError::Truncated { at })?;
             let kind = EntryKind::from_code(code).ok_or(BlockError::Kind { kind: code, at })?;
             let start = at.saturating_add(ENTRY_HEADER);
-            let payload = block
-                .get(start..start.saturating_add(len))
-                .ok_or(BlockError::Truncated { at })?;
+            let payload = block.get(start..start.saturating_add(len)).ok_or(BlockError::Truncated { at })?;
             if kind == EntryKind::Membership {
                 Membership::decode(payload).map_err(|_| BlockError::Membership { at })?;
                 has_membership = true;
@@ -252,13 +235,7 @@ impl Run {
             at = start.saturating_add(len);
             count = count.checked_add(1).ok_or(BlockError::Range { term, first })?;
         }
-        let run = Self {
-            term,
-            first,
-            count,
-            has_membership,
-            block,
-        };
+        let run = Self { term, first, count, has_membership, block };
         if count == 0 {
             return Err(BlockError::Empty);
         }
@@ -272,13 +249,7 @@ impl Run {
         let mut block = BytesMut::with_capacity(ENTRY_HEADER.saturating_add(payload.len()));
         put_entry(&mut block, kind, payload);
         let has_membership = kind == EntryKind::Membership;
-        Self {
-            term,
-            first: index,
-            count: 1,
-            has_membership,
-            block: block.freeze(),
-        }
+        Self { term, first: index, count: 1, has_membership, block: block.freeze() }
     }
 
     /// The term of all its entries.
@@ -302,10 +273,7 @@ impl Run {
     /// The name of its last entry.
     #[must_use]
     pub const fn last_id(&self) -> LogId {
-        LogId {
-            term: self.term,
-            index: self.last(),
-        }
+        LogId { term: self.term, index: self.last() }
     }
 
     /// How many entries; at least one.
@@ -334,11 +302,7 @@ impl Run {
 
     /// Each entry, in order.
     pub fn entries(&self) -> Entries<'_> {
-        Entries {
-            run: self,
-            at: 0,
-            index: self.first,
-        }
+        Entries { run: self, at: 0, index: self.first }
     }
 
     /// The part of it at `from` and after; `None` if nothing is.
@@ -374,21 +338,18 @@ impl Run {
             at = next;
             count = count.saturating_add(1);
         }
-        self.ending_before(self.first.plus(count))
-            .unwrap_or_else(|| self.clone())
+        self.ending_before(self.first.plus(count)).unwrap_or_else(|| self.clone())
     }
 
     /// The memberships in it, with their indexes.
     pub fn memberships(&self) -> impl Iterator<Item = (Index, Membership)> + '_ {
         let entries = self.has_membership.then(|| self.entries());
-        entries
-            .into_iter()
-            .flatten()
-            .filter(|entry| entry.kind == EntryKind::Membership)
-            .filter_map(|entry| {
+        entries.into_iter().flatten().filter(|entry| entry.kind == EntryKind::Membership).filter_map(
+            |entry| {
                 // Every way to make a run has looked at its memberships, so none is lost here.
                 Some((entry.id.index, Membership::decode(&entry.payload).ok()?))
-            })
+            },
+        )
     }
 
     fn split(&self, at: Index) -> (Option<Self>, Option<Self>) {
@@ -409,13 +370,7 @@ impl Run {
 
     fn part(&self, first: Index, end: Index, block: Bytes) -> Option<Self> {
         let count = u32::try_from(end.since(first)).unwrap_or(u32::MAX);
-        let mut part = Self {
-            term: self.term,
-            first,
-            count,
-            has_membership: self.has_membership,
-            block,
-        };
+        let mut part = Self { term: self.term, first, count, has_membership: self.has_membership, block };
         part.has_membership =
             self.has_membership && part.entries().any(|entry| entry.kind == EntryKind::Membership);
         (count > 0).then_some(part)
@@ -438,11 +393,8 @@ impl Iterator for Entries<'_> {
         let start = self.at.saturating_add(ENTRY_HEADER);
         let end = start.saturating_add(len);
         let payload = (end <= self.run.block.len()).then(|| self.run.block.slice(start..end))?;
-        let entry = Entry {
-            id: LogId::new(self.run.term, self.index),
-            kind: EntryKind::from_code(code)?,
-            payload,
-        };
+        let entry =
+            Entry { id: LogId::new(self.run.term, self.index), kind: EntryKind::from_code(code)?, payload };
         self.at = end;
         self.index = self.index.next();
         Some(entry)
@@ -463,9 +415,7 @@ fn header(block: &[u8], at: usize) -> Option<(u8, usize)> {
 /// All of them as a list of payloads, for tests and tools.
 #[must_use]
 pub fn payloads(runs: &[Run]) -> Vec<Bytes> {
-    runs.iter()
-        .flat_map(|run| run.entries().map(|entry| entry.payload))
-        .collect()
+    runs.iter().flat_map(|run| run.entries().map(|entry| entry.payload)).collect()
 }
 
 #[cfg(test)]
@@ -490,10 +440,7 @@ mod tests {
             let parts: Vec<Entry> = head.iter().chain(&tail).flat_map(Run::entries).collect();
             assert_eq!(parts, all, "cut at {cut}");
             for part in head.iter().chain(&tail) {
-                assert_eq!(
-                    Run::parse(part.term(), part.first(), part.block().clone()).as_ref(),
-                    Ok(part)
-                );
+                assert_eq!(Run::parse(part.term(), part.first(), part.block().clone()).as_ref(), Ok(part));
             }
         }
     }
@@ -512,10 +459,7 @@ mod tests {
         let parse = |block: &[u8]| Run::parse(Term(1), Index(1), Bytes::copy_from_slice(block)).unwrap_err();
         assert_eq!(parse(&[]), BlockError::Empty);
         assert_eq!(parse(&[1, 0, 0]), BlockError::Truncated { at: 0 });
-        assert_eq!(
-            parse(&[1, 0, 0, 0, 0, 1, 255, 255, 255, 255]),
-            BlockError::Truncated { at: 5 }
-        );
+        assert_eq!(parse(&[1, 0, 0, 0, 0, 1, 255, 255, 255, 255]), BlockError::Truncated { at: 5 });
         assert_eq!(parse(&[9, 0, 0, 0, 0]), BlockError::Kind { kind: 9, at: 0 });
         assert_eq!(parse(&[2, 1, 0, 0, 0, 0xFF]), BlockError::Membership { at: 0 });
         let ok = Bytes::from_static(&[0, 0, 0, 0, 0]);
@@ -533,10 +477,7 @@ mod tests {
         put_entry(&mut block, EntryKind::Membership, &membership.encode());
         put_entry(&mut block, EntryKind::Command, b"b");
         let run = Run::parse(Term(1), Index(5), block.freeze()).unwrap();
-        assert_eq!(
-            run.memberships().collect::<Vec<_>>(),
-            vec![(Index(6), membership)]
-        );
+        assert_eq!(run.memberships().collect::<Vec<_>>(), vec![(Index(6), membership)]);
         assert!(!run.starting_at(Index(7)).unwrap().has_membership());
         assert!(run.ending_before(Index(7)).unwrap().has_membership());
     }

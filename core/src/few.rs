@@ -8,11 +8,7 @@ use core::{fmt, slice};
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(
     feature = "serde",
-    serde(
-        from = "Vec<T>",
-        into = "Vec<T>",
-        bound(serialize = "T: Clone + serde::Serialize")
-    )
+    serde(from = "Vec<T>", into = "Vec<T>", bound(serialize = "T: Clone + serde::Serialize"))
 )]
 pub struct Few<T>(Repr<T>);
 
@@ -109,11 +105,7 @@ impl<T: core::hash::Hash> core::hash::Hash for Few<T> {
 
 impl<T> From<Vec<T>> for Few<T> {
     fn from(mut items: Vec<T>) -> Self {
-        if items.len() > 1 {
-            Self(Repr::Many(items))
-        } else {
-            items.pop().map_or_else(Self::new, Self::one)
-        }
+        if items.len() > 1 { Self(Repr::Many(items)) } else { items.pop().map_or_else(Self::new, Self::one) }
     }
 }
 

@@ -56,29 +56,19 @@ impl Proposal {
     /// One command.
     #[must_use]
     pub fn one(token: Token, command: &[u8]) -> Self {
-        Self {
-            first_token: token,
-            batch: Batch::one(command),
-        }
+        Self { first_token: token, batch: Batch::one(command) }
     }
 
     /// The tokens of all its commands.
     #[must_use]
     pub const fn tokens(&self) -> Tokens {
-        Tokens {
-            first: self.first_token,
-            count: self.batch.count(),
-        }
+        Tokens { first: self.first_token, count: self.batch.count() }
     }
 }
 
 /// Names a question to the log, within an incarnation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(transparent)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
 pub struct LoadId(pub u64);
 
 /// What the store found.

@@ -40,10 +40,7 @@ pub(crate) enum Read {
 
 impl Log {
     pub(crate) fn new(recovered: &Recovered, max_cached_bytes: usize) -> Self {
-        let term = recovered
-            .terms
-            .last()
-            .map_or(recovered.base.term, |start| start.term);
+        let term = recovered.terms.last().map_or(recovered.base.term, |start| start.term);
         Self {
             base: recovered.base,
             terms: recovered.terms.clone(),
@@ -120,10 +117,7 @@ impl Log {
             return first;
         }
         let at = self.terms.partition_point(|start| start.first <= first);
-        let end = self
-            .terms
-            .get(at)
-            .map_or(self.last.index, |next| next.first.prev());
+        let end = self.terms.get(at).map_or(self.last.index, |next| next.first.prev());
         end.min(last).next()
     }
 
@@ -132,18 +126,12 @@ impl Log {
         debug_assert_eq!(run.first(), self.last.index.next(), "a gap in the log");
         debug_assert!(run.term() >= self.last.term, "terms never decrease along the log");
         if run.term() != self.last.term || self.terms.is_empty() {
-            self.terms.push(TermStart {
-                first: run.first(),
-                term: run.term(),
-            });
+            self.terms.push(TermStart { first: run.first(), term: run.term() });
         }
         self.last = run.last_id();
         match self.unpersisted.back_mut() {
             Some(segment) if segment.seq == seq => segment.last = self.last.index,
-            Some(_) | None => self.unpersisted.push_back(Segment {
-                last: self.last.index,
-                seq,
-            }),
+            Some(_) | None => self.unpersisted.push_back(Segment { last: self.last.index, seq }),
         }
         self.cached_bytes = self.cached_bytes.saturating_add(run.bytes());
         self.cache.push_back(run);
@@ -169,10 +157,7 @@ impl Log {
         }
         while self.unpersisted.back().is_some_and(|segment| segment.last > end) {
             let removed = self.unpersisted.pop_back();
-            let before = self
-                .unpersisted
-                .back()
-                .map_or(self.durable, |segment| segment.last);
+            let before = self.unpersisted.back().map_or(self.durable, |segment| segment.last);
             if let Some(segment) = removed
                 && before < end
             {
@@ -199,10 +184,7 @@ impl Log {
             return None;
         }
         let at = self.unpersisted.partition_point(|segment| segment.last < index);
-        self.unpersisted
-            .get(at)
-            .or(self.unpersisted.back())
-            .map(|segment| segment.seq)
+        self.unpersisted.get(at).or(self.unpersisted.back()).map(|segment| segment.seq)
     }
 
     /// The entries of `first..=last`, up to `max_bytes` but one at least, if they are in memory.
@@ -211,7 +193,7 @@ impl Log {
             Some(newest) if newest.first() <= first => self.cache.len().saturating_sub(1),
             Some(_) | None => self.cache.partition_point(|run| run.last() < first),
         };
-        if !self.cache.get(at).is_some_and(|run| run.first() <= first) {
+        if self.cache.get(at).is_none_or(|run| run.first() > first) {
             return Read::NotCached;
         }
         let mut entries = Few::new();
@@ -220,10 +202,7 @@ impl Log {
             if run.first() > last || !entries.is_empty() && left == 0 {
                 break;
             }
-            let Some(part) = run
-                .starting_at(first)
-                .and_then(|part| part.ending_before(last.next()))
-            else {
+            let Some(part) = run.starting_at(first).and_then(|part| part.ending_before(last.next())) else {
                 break;
             };
             let whole = part.bytes();

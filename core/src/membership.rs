@@ -12,10 +12,7 @@ use crate::NodeId;
 /// outgoing set that is to become a learner. Node ids are never used again: `next_id` only grows.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(
-    feature = "serde",
-    serde(try_from = "MembershipParts", into = "MembershipParts")
-)]
+#[cfg_attr(feature = "serde", serde(try_from = "MembershipParts", into = "MembershipParts"))]
 pub struct Membership {
     voters: Vec<NodeId>,
     outgoing: Vec<NodeId>,
@@ -79,12 +76,7 @@ impl Membership {
         voters.sort_unstable();
         voters.dedup();
         let next_id = NodeId(voters.last().map_or(1, |id| id.0).saturating_add(1));
-        Self {
-            voters,
-            outgoing: Vec::new(),
-            learners: Vec::new(),
-            next_id,
-        }
+        Self { voters, outgoing: Vec::new(), learners: Vec::new(), next_id }
     }
 
     /// The voters; during a change, those it leads to.
@@ -132,13 +124,8 @@ impl Membership {
     /// Everyone, sorted, each once.
     #[must_use]
     pub fn members(&self) -> Vec<NodeId> {
-        let mut all: Vec<NodeId> = self
-            .voters
-            .iter()
-            .chain(&self.outgoing)
-            .chain(&self.learners)
-            .copied()
-            .collect();
+        let mut all: Vec<NodeId> =
+            self.voters.iter().chain(&self.outgoing).chain(&self.learners).copied().collect();
         all.sort_unstable();
         all.dedup();
         all
@@ -184,12 +171,7 @@ impl TryFrom<MembershipParts> for Membership {
     type Error = MembershipError;
 
     fn try_from(parts: MembershipParts) -> Result<Self, MembershipError> {
-        let MembershipParts {
-            mut voters,
-            mut outgoing,
-            mut learners,
-            mut next_id,
-        } = parts;
+        let MembershipParts { mut voters, mut outgoing, mut learners, mut next_id } = parts;
         for ids in [&mut voters, &mut outgoing, &mut learners] {
             ids.sort_unstable();
             ids.dedup();
@@ -203,11 +185,7 @@ impl TryFrom<MembershipParts> for Membership {
         if let Some(both) = learners.iter().find(|id| voters.binary_search(id).is_ok()) {
             return Err(MembershipError::VoterAndLearner(*both));
         }
-        let largest = [&voters, &outgoing, &learners]
-            .iter()
-            .filter_map(|ids| ids.last())
-            .max()
-            .copied();
+        let largest = [&voters, &outgoing, &learners].iter().filter_map(|ids| ids.last()).max().copied();
         let largest = largest.unwrap_or_default();
         if next_id == NodeId(0) {
             next_id = NodeId(largest.0.saturating_add(1));
@@ -215,29 +193,14 @@ impl TryFrom<MembershipParts> for Membership {
         if largest >= next_id {
             return Err(MembershipError::NextId { id: largest, next_id });
         }
-        Ok(Self {
-            voters,
-            outgoing,
-            learners,
-            next_id,
-        })
+        Ok(Self { voters, outgoing, learners, next_id })
     }
 }
 
 impl From<Membership> for MembershipParts {
     fn from(membership: Membership) -> Self {
-        let Membership {
-            voters,
-            outgoing,
-            learners,
-            next_id,
-        } = membership;
-        Self {
-            voters,
-            outgoing,
-            learners,
-            next_id,
-        }
+        let Membership { voters, outgoing, learners, next_id } = membership;
+        Self { voters, outgoing, learners, next_id }
     }
 }
 
@@ -276,10 +239,7 @@ mod tests {
         let membership = Membership::try_from(parts(&[3, 1, 3], &[2, 1], &[2, 9])).unwrap();
         assert_eq!(membership.voters(), &[NodeId(1), NodeId(3)]);
         assert!(membership.is_joint() && membership.is_voter(NodeId(2)) && !membership.is_voter(NodeId(9)));
-        assert_eq!(
-            membership.members(),
-            vec![NodeId(1), NodeId(2), NodeId(3), NodeId(9)]
-        );
+        assert_eq!(membership.members(), vec![NodeId(1), NodeId(2), NodeId(3), NodeId(9)]);
         assert_eq!(membership.next_id(), NodeId(10));
         assert_eq!(Membership::decode(&membership.encode()), Ok(membership));
     }
@@ -289,21 +249,9 @@ mod tests {
         let refused = |p: MembershipParts| Membership::try_from(p).unwrap_err();
         assert_eq!(refused(parts(&[], &[1], &[])), MembershipError::NoVoters);
         assert_eq!(refused(parts(&[0], &[], &[])), MembershipError::ZeroId);
-        assert_eq!(
-            refused(parts(&[1, 2], &[], &[2])),
-            MembershipError::VoterAndLearner(NodeId(2))
-        );
-        let reused = MembershipParts {
-            next_id: NodeId(2),
-            ..parts(&[1, 2], &[], &[])
-        };
-        assert_eq!(
-            refused(reused),
-            MembershipError::NextId {
-                id: NodeId(2),
-                next_id: NodeId(2)
-            }
-        );
+        assert_eq!(refused(parts(&[1, 2], &[], &[2])), MembershipError::VoterAndLearner(NodeId(2)));
+        let reused = MembershipParts { next_id: NodeId(2), ..parts(&[1, 2], &[], &[]) };
+        assert_eq!(refused(reused), MembershipError::NextId { id: NodeId(2), next_id: NodeId(2) });
         assert!(Membership::decode(b"\xFF\xFF").is_err());
         assert_eq!(Membership::decode(&[]), Err(MembershipError::Version(0)));
     }

@@ -13,16 +13,11 @@ pub(crate) struct Memberships {
 
 impl Memberships {
     pub(crate) const fn new(index: Index, base: Membership, above: Vec<(Index, Membership)>) -> Self {
-        Self {
-            base: (index, base),
-            above,
-        }
+        Self { base: (index, base), above }
     }
 
     pub(crate) fn current(&self) -> &Membership {
-        self.above
-            .last()
-            .map_or(&self.base.1, |(_, membership)| membership)
+        self.above.last().map_or(&self.base.1, |(_, membership)| membership)
     }
 
     pub(crate) fn current_entry(&self) -> (Index, &Membership) {

@@ -125,27 +125,15 @@ impl Message {
     /// What it asserts. Exhaustive on purpose: a new kind of message can't be sent before this is answered.
     #[must_use]
     pub const fn claims(&self) -> Claims {
-        const NOTHING: Claims = Claims {
-            hard_state: false,
-            log: None,
-        };
-        const TERM_AND_VOTE: Claims = Claims {
-            hard_state: true,
-            log: None,
-        };
+        const NOTHING: Claims = Claims { hard_state: false, log: None };
+        const TERM_AND_VOTE: Claims = Claims { hard_state: true, log: None };
         match &self.body {
             // Promises nothing: whoever says "I would" may do otherwise.
             Body::PreVote { .. } | Body::PreVoteReply { .. } => NOTHING,
             // Let it go before its log is durable, and a candidate that loses the tail in a crash is
             // elected by grants that were for a longer log.
-            Body::Vote { last } => Claims {
-                hard_state: true,
-                log: Some(last.index),
-            },
-            Body::Appended { up_to } => Claims {
-                hard_state: true,
-                log: Some(*up_to),
-            },
+            Body::Vote { last } => Claims { hard_state: true, log: Some(last.index) },
+            Body::Appended { up_to } => Claims { hard_state: true, log: Some(*up_to) },
             // A leader's appends don't wait for its own disk: replication overlaps its fsync
             // (dissertation 10.2.1). Heartbeat replies speak of term and vote only, so reads don't wait
             // for log writes.
@@ -193,20 +181,13 @@ impl Message {
         match &self.body {
             Body::PreVote { last, .. } | Body::Vote { last } => log_id(*last, self.term),
             Body::Conflict { prev, hint } => index(*prev).and_then(|()| log_id(*hint, self.term)),
-            Body::Append {
-                prev,
-                commit,
-                entries,
-            } => {
+            Body::Append { prev, commit, entries } => {
                 index(*commit)?;
                 log_id(*prev, self.term)?;
                 let mut end = *prev;
                 for run in entries {
                     if run.first() != end.index.next() || run.term() < end.term || run.term() > self.term {
-                        return Err(Malformed::Entries {
-                            after: end,
-                            found: run.last_id(),
-                        });
+                        return Err(Malformed::Entries { after: end, found: run.last_id() });
                     }
                     end = run.last_id();
                 }
@@ -252,11 +233,7 @@ pub enum Malformed {
 }
 
 fn index(index: Index) -> Result<(), Malformed> {
-    if index < Index::LIMIT {
-        Ok(())
-    } else {
-        Err(Malformed::Index(index))
-    }
+    if index < Index::LIMIT { Ok(()) } else { Err(Malformed::Index(index)) }
 }
 
 fn log_id(id: LogId, term: Term) -> Result<(), Malformed> {

@@ -122,10 +122,7 @@ impl Outbox {
     /// Acknowledges entries up to `up_to`, as they become durable.
     pub(crate) fn acknowledge(&mut self, to: NodeId, term: Term, up_to: Index, log: &Log) {
         if up_to <= log.durable() {
-            let message = Message {
-                term,
-                body: Body::Appended { up_to },
-            };
+            let message = Message { term, body: Body::Appended { up_to } };
             return self.send(to, message, log);
         }
         // Within a term what was verified is never truncated, so the highest includes the others.
@@ -178,10 +175,7 @@ impl Outbox {
 
     /// Only ever before the entries of the same step are appended.
     pub(crate) fn write_truncate(&mut self, from: Index) {
-        debug_assert!(
-            self.draft.entries.is_empty(),
-            "a step truncates before it appends"
-        );
+        debug_assert!(self.draft.entries.is_empty(), "a step truncates before it appends");
         self.draft.truncate = Some(from);
     }
 
@@ -191,33 +185,15 @@ impl Outbox {
 
     /// The end of a step: term, vote, truncation and entries that belong together become one write.
     pub(crate) fn flush(&mut self) {
-        let Draft {
-            hard_state,
-            truncate,
-            entries,
-        } = &self.draft;
+        let Draft { hard_state, truncate, entries } = &self.draft;
         if hard_state.is_none() && truncate.is_none() && entries.is_empty() {
             return;
         }
-        let Draft {
-            hard_state,
-            truncate,
-            entries,
-        } = take(&mut self.draft);
+        let Draft { hard_state, truncate, entries } = take(&mut self.draft);
         let seq = self.draft_seq();
         self.issued = seq;
-        let receipt = Receipt {
-            group: self.group,
-            incarnation: self.incarnation,
-            first: seq,
-            last: seq,
-        };
-        let write = Write {
-            hard_state,
-            truncate,
-            entries,
-            receipt,
-        };
+        let receipt = Receipt { group: self.group, incarnation: self.incarnation, first: seq, last: seq };
+        let write = Write { hard_state, truncate, entries, receipt };
         self.unpersisted_bytes = self.unpersisted_bytes.saturating_add(write.bytes());
         self.writes.push_back((seq, write.bytes()));
         self.actions.push_back(Action::Write(write));
@@ -227,11 +203,7 @@ impl Outbox {
     pub(crate) fn check(&self, receipt: &Receipt) -> Result<(), Rejected> {
         let ours = receipt.group == self.group && receipt.incarnation == self.incarnation;
         let next = receipt.first == self.persisted.next() && receipt.last <= self.issued;
-        if ours && next && receipt.first <= receipt.last {
-            Ok(())
-        } else {
-            Err(Rejected::StaleReceipt)
-        }
+        if ours && next && receipt.first <= receipt.last { Ok(()) } else { Err(Rejected::StaleReceipt) }
     }
 
     /// A write is durable, and so are all before it: lets go what waited for them.
@@ -244,9 +216,7 @@ impl Outbox {
             self.writes.pop_front();
         }
         if !self.parked.is_empty() {
-            let (free, parked) = take(&mut self.parked)
-                .into_iter()
-                .partition(|parked| parked.seq <= seq);
+            let (free, parked) = take(&mut self.parked).into_iter().partition(|parked| parked.seq <= seq);
             self.parked = parked;
             let free: Vec<Parked> = free;
             for Parked { to, message, .. } in free {
@@ -257,14 +227,7 @@ impl Outbox {
             let up_to = owed.up_to.min(log.durable());
             self.owed = (up_to < owed.up_to).then_some(Owed { said: up_to, ..owed });
             if up_to > owed.said {
-                self.send(
-                    owed.to,
-                    Message {
-                        term,
-                        body: Body::Appended { up_to },
-                    },
-                    log,
-                );
+                self.send(owed.to, Message { term, body: Body::Appended { up_to } }, log);
             }
         }
     }

@@ -18,7 +18,7 @@ pub enum VoteOutcome {
 /// How many of `voters` decide: more than half.
 #[must_use]
 pub const fn majority(voters: usize) -> usize {
-    voters / 2 + 1
+    (voters / 2).saturating_add(1)
 }
 
 /// The highest value that a quorum of `membership` has reached: with acknowledged indexes, what is committed; with
@@ -26,11 +26,7 @@ pub const fn majority(voters: usize) -> usize {
 /// under way, both of its majorities must have reached it.
 pub fn reached<T: Ord + Copy + Default>(membership: &Membership, value: impl Fn(NodeId) -> T) -> T {
     let new = reached_by(membership.voters(), &value);
-    if membership.is_joint() {
-        new.min(reached_by(membership.outgoing(), &value))
-    } else {
-        new
-    }
+    if membership.is_joint() { new.min(reached_by(membership.outgoing(), &value)) } else { new }
 }
 
 /// How an election stands in `membership`, given who has answered what. While a change is under way, it is won by

@@ -19,6 +19,7 @@ use crate::{
     progress::Peer,
     quorum,
     read::{ForwardedReads, LeaderReads},
+    recovery,
     rng::Rng,
 };
 
@@ -186,7 +187,7 @@ impl Raft {
     /// If one of them is not valid.
     pub fn new(config: Config, recovered: Recovered, now: Instant) -> Result<Self, StartError> {
         config.validate()?;
-        validate(&recovered).map_err(StartError::Recovered)?;
+        recovery::validate(&recovered).map_err(StartError::Recovered)?;
         let timing = Timing {
             election: micros(config.election_timeout),
             heartbeat: micros(config.heartbeat_interval),
@@ -197,29 +198,18 @@ impl Raft {
         let commit = recovered.base.index.max(recovered.applied);
         let mut rng = Rng::new([config.seed, config.group.0, config.id.0, incarnation.0]);
         let timeout = timing.election.saturating_add(rng.below(timing.election));
-        let memberships = Memberships::new(
-            recovered.base.index,
-            recovered.base_membership,
-            recovered.memberships,
-        );
+        let memberships =
+            Memberships::new(recovered.base.index, recovered.base_membership, recovered.memberships);
         // Who is alone has nobody to wait for.
         let alone =
             memberships.current().members() == [config.id] && memberships.current().is_voter(config.id);
         let deadline = if alone { now } else { now.plus(timeout) };
-        let follower = Follower {
-            leader: None,
-            timeout,
-            deadline,
-            reads: ForwardedReads::default(),
-        };
+        let follower = Follower { leader: None, timeout, deadline, reads: ForwardedReads::default() };
         Ok(Self {
             timing,
             incarnation,
             rng,
-            request_ids: RequestIds(RequestId {
-                incarnation,
-                number: 0,
-            }),
+            request_ids: RequestIds(RequestId { incarnation, number: 0 }),
             next_load: 0,
             now,
             clock_regressions: 0,
@@ -292,22 +282,14 @@ impl Raft {
         match &self.role {
             Role::Follower(follower) => {
                 let election = (follower.deadline, Reason::Election);
-                Some(
-                    follower
-                        .reads
-                        .deadline()
-                        .map_or(election, |read| election.min((read, Reason::Read))),
-                )
+                Some(follower.reads.deadline().map_or(election, |read| election.min((read, Reason::Read))))
             }
             Role::PreCandidate(PreCandidate { deadline, .. })
             | Role::Candidate(Candidate { deadline, .. }) => Some((*deadline, Reason::Election)),
             Role::Leader(leader) if leader.peers.is_empty() => None,
             Role::Leader(leader) => {
                 let heartbeat = (leader.heartbeat_due, Reason::Heartbeat);
-                let check = self
-                    .config
-                    .check_quorum
-                    .then_some((leader.quorum_due, Reason::CheckQuorum));
+                let check = self.config.check_quorum.then_some((leader.quorum_due, Reason::CheckQuorum));
                 Some(check.map_or(heartbeat, |check| heartbeat.min(check)))
             }
         }
@@ -394,10 +376,9 @@ impl Raft {
     #[must_use]
     pub fn status(&self) -> Status {
         let (peers, uncommitted_bytes) = match &self.role {
-            Role::Leader(leader) => (
-                leader.peers.iter().map(Peer::status).collect(),
-                leader.uncommitted_bytes,
-            ),
+            Role::Leader(leader) => {
+                (leader.peers.iter().map(Peer::status).collect(), leader.uncommitted_bytes)
+            }
             Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => (Vec::new(), 0),
         };
         let unconfirmed = self.pending_reads().saturating_sub(self.applying.reads());
@@ -436,28 +417,18 @@ impl Raft {
         if self.outbox.len() < bound {
             Ok(())
         } else {
-            Err(Rejected::Overloaded {
-                what: Resource::Actions,
-                bound: bound as u64,
-            })
+            Err(Rejected::Overloaded { what: Resource::Actions, bound: bound as u64 })
         }
     }
 
     /// Time has passed.
     fn tick(&mut self) {
-        if self
-            .election_deadline()
-            .is_some_and(|deadline| deadline <= self.now)
-        {
+        if self.election_deadline().is_some_and(|deadline| deadline <= self.now) {
             return self.on_election_timeout();
         }
         match &self.role {
             Role::Follower(follower) => {
-                if follower
-                    .reads
-                    .deadline()
-                    .is_some_and(|deadline| deadline <= self.now)
-                {
+                if follower.reads.deadline().is_some_and(|deadline| deadline <= self.now) {
                     self.ask_again();
                 }
             }
@@ -480,11 +451,7 @@ impl Raft {
         let Role::Leader(leader) = &self.role else { return };
         let (me, now) = (self.config.id, self.now);
         let since = quorum::reached(self.memberships.current(), |id| {
-            if id == me {
-                now
-            } else {
-                leader.peer(id).map_or(Instant(0), |peer| peer.heard)
-            }
+            if id == me { now } else { leader.peer(id).map_or(Instant(0), |peer| peer.heard) }
         });
         let due = since.plus(self.timing.election);
         if due <= now {
@@ -495,168 +462,11 @@ impl Raft {
         }
     }
 
-    /// "Rules for all servers" (paper Figure 2): terms first, then what the message says.
-    fn receive(&mut self, from: NodeId, message: Message) -> Result<(), Rejected> {
-        message.validate().map_err(Rejected::Malformed)?;
-        if from == self.config.id || from == NodeId(0) {
-            return Err(Rejected::Unexpected { from });
-        }
-        self.check_bounds(&message)?;
-        let Message { term, body } = message;
-        // Answers count from members only. Requests are answered whoever in the cluster sends them: a voter that lags
-        // behind the membership must still be led.
-        let answer = match &body {
-            Body::PreVoteReply { .. }
-            | Body::VoteReply { .. }
-            | Body::Appended { .. }
-            | Body::Conflict { .. }
-            | Body::HeartbeatReply { .. }
-            | Body::ReadIndexReply { .. } => true,
-            Body::PreVote { .. }
-            | Body::Vote { .. }
-            | Body::Append { .. }
-            | Body::Heartbeat { .. }
-            | Body::Commit { .. }
-            | Body::ReadIndex { .. } => false,
-        };
-        if answer && !self.memberships.current().contains(from) {
-            return Err(Rejected::Unexpected { from });
-        }
-        // Pre-votes are about a term that nobody is in yet.
-        match body {
-            Body::PreVote { id, last } => {
-                self.on_pre_vote(from, term, id, last);
-                return Ok(());
-            }
-            Body::PreVoteReply { id, granted } => {
-                self.on_pre_vote_reply(from, term, id, granted);
-                return Ok(());
-            }
-            _ if term < self.hard_state.term => {
-                self.on_earlier_term(from, &body);
-                return Ok(());
-            }
-            _ if term > self.hard_state.term => {
-                if matches!(body, Body::Vote { .. }) && self.hears_leader_for_votes() {
-                    return Ok(());
-                }
-                self.check_later_term(from, &body)?;
-                self.become_follower(term, None);
-            }
-            _ => {}
-        }
-        self.note_heard(from);
-        match body {
-            Body::PreVote { .. } | Body::PreVoteReply { .. } => Ok(()),
-            Body::Vote { last } => {
-                self.on_vote(from, last);
-                Ok(())
-            }
-            Body::VoteReply { granted } => {
-                self.on_vote_reply(from, granted);
-                Ok(())
-            }
-            Body::Append {
-                prev,
-                commit,
-                entries,
-            } => self.on_append(from, prev, commit, &entries),
-            Body::Appended { up_to } => self.on_appended(from, up_to),
-            Body::Conflict { prev, hint } => self.on_conflict(from, prev, hint),
-            Body::Heartbeat { commit, round } => self.on_heartbeat(from, commit, round),
-            Body::HeartbeatReply { round } => self.on_heartbeat_reply(from, round),
-            Body::Commit { commit } => self.on_commit(from, commit),
-            Body::ReadIndex { id } => {
-                self.on_read_index(from, id);
-                Ok(())
-            }
-            Body::ReadIndexReply { id, index } => {
-                self.on_read_index_reply(from, id, index);
-                Ok(())
-            }
-        }
-    }
-
-    /// A follower whose disk can't keep up drops appends; its leader sends them again.
-    fn check_bounds(&self, message: &Message) -> Result<(), Rejected> {
-        let Body::Append { entries, .. } = &message.body else {
-            return Ok(());
-        };
-        let (waiting, bound) = (self.outbox.unpersisted_bytes(), self.config.max_unpersisted_bytes);
-        let bytes: usize = entries.iter().map(crate::Run::bytes).sum();
-        if bytes > 0 && waiting > 0 && waiting.saturating_add(bytes) > bound {
-            return Err(Rejected::Overloaded {
-                what: Resource::UnpersistedBytes,
-                bound: bound as u64,
-            });
-        }
-        Ok(())
-    }
-
-    /// Refuses what no correct leader of a later term says, before that term is taken on.
-    fn check_later_term(&self, from: NodeId, body: &Body) -> Result<(), Rejected> {
-        let possible = match body {
-            Body::Append { prev, entries, .. } => !self.contradicts_commit(*prev, entries),
-            Body::Heartbeat { commit, .. } | Body::Commit { commit } => *commit <= self.log.last().index,
-            Body::PreVote { .. }
-            | Body::PreVoteReply { .. }
-            | Body::Vote { .. }
-            | Body::VoteReply { .. }
-            | Body::Appended { .. }
-            | Body::Conflict { .. }
-            | Body::HeartbeatReply { .. }
-            | Body::ReadIndex { .. }
-            | Body::ReadIndexReply { .. } => true,
-        };
-        if possible {
-            Ok(())
-        } else {
-            Err(Rejected::Unexpected { from })
-        }
-    }
-
-    /// A message of an earlier term. Who sends appends or heartbeats in it must learn of the own one, or a node that
-    /// is stuck at a later term never comes back; all else is old news.
-    fn on_earlier_term(&mut self, from: NodeId, body: &Body) {
-        match body {
-            Body::Append { .. } | Body::Heartbeat { .. } | Body::Commit { .. } => {
-                if self.memberships.current().contains(from) {
-                    self.send(from, Body::HeartbeatReply { round: 0 });
-                }
-            }
-            Body::Vote { .. } => self.refuse_vote(from),
-            Body::PreVote { .. }
-            | Body::PreVoteReply { .. }
-            | Body::VoteReply { .. }
-            | Body::Appended { .. }
-            | Body::Conflict { .. }
-            | Body::HeartbeatReply { .. }
-            | Body::ReadIndex { .. }
-            | Body::ReadIndexReply { .. } => {}
-        }
-    }
-
-    /// A leader that isn't held to a quorum (check-quorum off) could hold on to a cluster that it can't lead: only with it
-    /// on does a leader ignore candidates.
-    fn hears_leader_for_votes(&self) -> bool {
-        self.hears_leader() && (self.config.check_quorum || !matches!(self.role, Role::Leader(_)))
-    }
-
-    fn note_heard(&mut self, from: NodeId) {
-        let now = self.now;
-        if let Role::Leader(leader) = &mut self.role
-            && let Some(peer) = leader.peer_mut(from)
-        {
-            peer.heard = now;
-        }
-    }
-
     /// A write is durable.
     fn on_persisted(&mut self, receipt: &Receipt) -> Result<(), Rejected> {
         self.outbox.check(receipt)?;
         self.log.persisted(receipt.seq());
-        self.outbox
-            .persisted(receipt.seq(), self.hard_state.term, &self.log);
+        self.outbox.persisted(receipt.seq(), self.hard_state.term, &self.log);
         self.count_own_vote();
         self.advance_commit();
         self.advance_apply();
@@ -685,73 +495,7 @@ impl Raft {
 
     /// Everything that is said goes through here, to the outbox's choke point.
     pub(crate) fn send(&mut self, to: NodeId, body: Body) {
-        let message = Message {
-            term: self.hard_state.term,
-            body,
-        };
+        let message = Message { term: self.hard_state.term, body };
         self.outbox.send(to, message, &self.log);
     }
-}
-
-/// Could a correct node have left this behind?
-fn validate(recovered: &Recovered) -> Result<(), &'static str> {
-    let Recovered {
-        incarnation,
-        hard_state,
-        base,
-        terms,
-        last,
-        memberships,
-        applied,
-        ..
-    } = recovered;
-    let rule = |ok: bool, why| if ok { Ok(()) } else { Err(why) };
-    rule(incarnation.0 > 0, "the incarnation is 0: a store counts from 1")?;
-    rule(hard_state.term < Term::LIMIT, "the term is out of range")?;
-    rule(
-        *last >= base.index && *last < Index::LIMIT,
-        "the log ends before its base, or out of range",
-    )?;
-    rule(*applied <= *last, "more was applied than is in the log")?;
-    rule(
-        base.term <= hard_state.term,
-        "the snapshot is of a later term than the hard state",
-    )?;
-    rule(
-        (base.index == Index(0)) == (base.term == Term(0)),
-        "the base has an index without a term, or the reverse",
-    )?;
-    rule(hard_state.vote != Some(NodeId(0)), "the vote is for node 0")?;
-    let above = *last > base.index;
-    rule(
-        above != terms.is_empty(),
-        "entries without terms, or terms without entries",
-    )?;
-    let mut before = *base;
-    for (n, start) in terms.iter().enumerate() {
-        rule(
-            n > 0 || start.first == base.index.next(),
-            "the terms don't begin right above the base",
-        )?;
-        let follows =
-            start.first > before.index && (start.term > before.term || n == 0 && start.term >= base.term);
-        rule(
-            follows && start.first <= *last && start.term.0 > 0,
-            "the terms are out of order",
-        )?;
-        rule(
-            start.term <= hard_state.term,
-            "an entry is of a later term than the hard state",
-        )?;
-        before = LogId::new(start.term, start.first);
-    }
-    let mut index = base.index;
-    for (at, _) in memberships {
-        rule(
-            *at > index && *at <= *last,
-            "the memberships are out of order, or not in the log",
-        )?;
-        index = *at;
-    }
-    Ok(())
 }

@@ -41,10 +41,7 @@ impl LeaderReads {
     }
 
     fn local_tokens(&self) -> impl Iterator<Item = Token> + '_ {
-        let readers = self
-            .early
-            .iter()
-            .chain(self.waiting.iter().map(|(_, _, reader)| reader));
+        let readers = self.early.iter().chain(self.waiting.iter().map(|(_, _, reader)| reader));
         readers.filter_map(|reader| match reader {
             Reader::Here(token) => Some(*token),
             Reader::There { .. } => None,
@@ -80,10 +77,7 @@ struct Asked {
 
 impl ForwardedReads {
     pub(crate) fn len(&self) -> usize {
-        self.asked
-            .as_ref()
-            .map_or(0, |asked| asked.tokens.len())
-            .saturating_add(self.queued.len())
+        self.asked.as_ref().map_or(0, |asked| asked.tokens.len()).saturating_add(self.queued.len())
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
@@ -106,10 +100,7 @@ impl Raft {
     /// If nobody can be asked, or too many wait already.
     pub(crate) fn read(&mut self, token: Token) -> Result<(), Rejected> {
         if self.pending_reads() >= self.config.max_reads {
-            return Err(Rejected::Overloaded {
-                what: Resource::Reads,
-                bound: self.config.max_reads as u64,
-            });
+            return Err(Rejected::Overloaded { what: Resource::Reads, bound: self.config.max_reads as u64 });
         }
         match &mut self.role {
             Role::Leader(_) => self.lead_read(Reader::Here(token)),
@@ -118,9 +109,7 @@ impl Raft {
                 self.forward_reads();
             }
             Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => {
-                return Err(Rejected::NoLeader {
-                    term: self.hard_state.term,
-                });
+                return Err(Rejected::NoLeader { term: self.hard_state.term });
             }
         }
         Ok(())
@@ -210,13 +199,9 @@ impl Raft {
             leader.reads.waiting.pop_front();
             match reader {
                 Reader::Here(token) => self.applying.confirm(token, index, &mut self.outbox),
-                Reader::There { from, id } => self.send(
-                    from,
-                    Body::ReadIndexReply {
-                        id,
-                        index: Some(index),
-                    },
-                ),
+                Reader::There { from, id } => {
+                    self.send(from, Body::ReadIndexReply { id, index: Some(index) });
+                }
             }
         }
     }
@@ -233,12 +218,7 @@ impl Raft {
         }
         let tokens = core::mem::take(&mut follower.reads.queued);
         let id = self.request_ids.next();
-        follower.reads.asked = Some(Asked {
-            first: id,
-            latest: id,
-            tokens,
-            again,
-        });
+        follower.reads.asked = Some(Asked { first: id, latest: id, tokens, again });
         self.send(leader, Body::ReadIndex { id });
     }
 
@@ -270,9 +250,7 @@ impl Raft {
         for token in asked.tokens {
             match index {
                 Some(index) => self.applying.confirm(token, index, &mut self.outbox),
-                None => self
-                    .outbox
-                    .resolve(Tokens::one(token), Outcome::Refused { leader }),
+                None => self.outbox.resolve(Tokens::one(token), Outcome::Refused { leader }),
             }
         }
         self.forward_reads();

@@ -26,17 +26,11 @@ impl Raft {
             return Err(Rejected::NotLeader { leader: leader_hint });
         };
         if bytes > bound {
-            return Err(Rejected::TooBig {
-                bytes: bytes as u64,
-                bound: bound as u64,
-            });
+            return Err(Rejected::TooBig { bytes: bytes as u64, bound: bound as u64 });
         }
         let over = leader.uncommitted_bytes.saturating_add(bytes) > bound;
         if over {
-            return Err(Rejected::Overloaded {
-                what: Resource::UncommittedBytes,
-                bound: bound as u64,
-            });
+            return Err(Rejected::Overloaded { what: Resource::UncommittedBytes, bound: bound as u64 });
         }
         if first.plus(tokens.count) >= Index::LIMIT {
             return Err(Rejected::Exhausted);
@@ -55,10 +49,7 @@ impl Raft {
     /// Puts entries at the end of the log, to be durable with this step's write.
     pub(crate) fn append(&mut self, run: Run) {
         for (index, membership) in run.memberships() {
-            self.outbox.event(Event::Membership {
-                index,
-                membership: membership.clone(),
-            });
+            self.outbox.event(Event::Membership { index, membership: membership.clone() });
             self.memberships.push(index, membership);
         }
         self.log.append(run.clone(), self.outbox.draft_seq());
@@ -67,12 +58,7 @@ impl Raft {
 
     /// Everyone else, as a new leader sees them.
     pub(crate) fn peers_from(&self, next: Index) -> Vec<Peer> {
-        let others = self
-            .memberships
-            .current()
-            .members()
-            .into_iter()
-            .filter(|id| *id != self.config.id);
+        let others = self.memberships.current().members().into_iter().filter(|id| *id != self.config.id);
         others.map(|id| Peer::new(id, next, self.now)).collect()
     }
 
@@ -96,10 +82,8 @@ impl Raft {
     fn replicate_to(&mut self, at: usize) {
         let last = self.log.last().index;
         let max_bytes = self.config.max_append_bytes;
-        let window = Window {
-            messages: self.config.max_inflight_messages,
-            bytes: self.config.max_inflight_bytes,
-        };
+        let window =
+            Window { messages: self.config.max_inflight_messages, bytes: self.config.max_inflight_bytes };
         loop {
             let Role::Leader(leader) = &mut self.role else {
                 return;
@@ -122,12 +106,7 @@ impl Raft {
                         self.next_load = self.next_load.saturating_add(1);
                         let id = LoadId(self.next_load);
                         peer.load = Some(id);
-                        return self.outbox.emit(Action::Load(Load {
-                            id,
-                            first: next,
-                            last,
-                            max_bytes,
-                        }));
+                        return self.outbox.emit(Action::Load(Load { id, first: next, last, max_bytes }));
                     }
                 }
             };
@@ -150,14 +129,7 @@ impl Raft {
         let Some(term) = self.log.term_at(prev) else {
             return;
         };
-        self.send(
-            to,
-            Body::Append {
-                prev: LogId::new(term, prev),
-                commit: self.commit,
-                entries,
-            },
-        );
+        self.send(to, Body::Append { prev: LogId::new(term, prev), commit: self.commit, entries });
     }
 
     /// A peer has the log up to `up_to`, durably.
@@ -267,11 +239,7 @@ impl Raft {
         };
         let (me, durable) = (self.config.id, self.log.durable());
         let reached = quorum::reached(self.memberships.current(), |id| {
-            if id == me {
-                durable
-            } else {
-                leader.peer(id).map_or(Index(0), Peer::match_index)
-            }
+            if id == me { durable } else { leader.peer(id).map_or(Index(0), Peer::match_index) }
         });
         if reached <= self.commit || self.log.term_at(reached) != Some(self.hard_state.term) {
             return;
@@ -332,13 +300,7 @@ impl Raft {
             }
             let hint = self.log.last_common(prev.index, prev.term);
             self.follow(from)?;
-            self.send(
-                from,
-                Body::Conflict {
-                    prev: prev.index,
-                    hint,
-                },
-            );
+            self.send(from, Body::Conflict { prev: prev.index, hint });
             return Ok(());
         }
         // Only an entry that conflicts removes anything: an append that comes late, and is shorter than the
@@ -364,8 +326,7 @@ impl Raft {
         self.commit_up_to(commit.min(verified));
         // What lies below the base is durable in the snapshot.
         let up_to = verified.max(floor).min(self.log.last().index);
-        self.outbox
-            .acknowledge(from, self.hard_state.term, up_to, &self.log);
+        self.outbox.acknowledge(from, self.hard_state.term, up_to, &self.log);
         Ok(())
     }
 
@@ -374,9 +335,7 @@ impl Raft {
         let commit = self.commit;
         let known = prev.index >= self.log.base().index && prev.index <= commit;
         known && !self.log.contains(prev)
-            || self
-                .first_different(entries)
-                .is_some_and(|(index, _)| index <= commit)
+            || self.first_different(entries).is_some_and(|(index, _)| index <= commit)
     }
 
     /// The first entry that this log does not have as it is, and which run it is in.
@@ -435,13 +394,7 @@ impl Raft {
 
     /// Hands out what may be applied.
     pub(crate) fn advance_apply(&mut self) {
-        self.applying.advance(
-            self.commit,
-            &self.log,
-            &mut self.outbox,
-            &mut self.next_load,
-            &self.config,
-        );
+        self.applying.advance(self.commit, &self.log, &mut self.outbox, &mut self.next_load, &self.config);
     }
 
     /// Old entries have been read.
@@ -454,9 +407,7 @@ impl Raft {
             return Err(Rejected::StaleLoad);
         };
         if self.applying.awaits(id) {
-            let inside = entries
-                .last()
-                .is_some_and(|run| run.last() <= self.commit.min(self.log.durable()));
+            let inside = entries.last().is_some_and(|run| run.last() <= self.commit.min(self.log.durable()));
             if !inside || !self.log.holds(self.applying.load_first(), entries.as_slice()) {
                 return Err(Rejected::StaleLoad);
             }
@@ -496,11 +447,7 @@ impl Raft {
 }
 
 fn run_after(run: &Run, next: Index) -> Option<Run> {
-    if run.last() < next {
-        None
-    } else {
-        run.starting_at(next)
-    }
+    if run.last() < next { None } else { run.starting_at(next) }
 }
 
 impl Leader {

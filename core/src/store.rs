@@ -73,10 +73,7 @@ impl Recovered {
     pub const fn fresh(incarnation: Incarnation, membership: Membership) -> Self {
         Self {
             incarnation,
-            hard_state: HardState {
-                term: Term(0),
-                vote: None,
-            },
+            hard_state: HardState { term: Term(0), vote: None },
             base: LogId::ZERO,
             base_membership: membership,
             terms: Vec::new(),

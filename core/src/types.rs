@@ -143,10 +143,7 @@ pub struct LogId {
 
 impl LogId {
     /// Before the first entry.
-    pub const ZERO: Self = Self {
-        term: Term(0),
-        index: Index(0),
-    };
+    pub const ZERO: Self = Self { term: Term(0), index: Index(0) };
 
     /// The entry at `index`, appended in `term`.
     #[must_use]
@@ -191,10 +188,7 @@ impl Tokens {
     /// One token.
     #[must_use]
     pub const fn one(token: Token) -> Self {
-        Self {
-            first: token,
-            count: 1,
-        }
+        Self { first: token, count: 1 }
     }
 
     /// Each of them, in order.

@@ -38,9 +38,7 @@ impl Frame {
     /// How many bytes in all.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.blocks
-            .iter()
-            .fold(self.head.len(), |sum, block| sum.saturating_add(block.len()))
+        self.blocks.iter().fold(self.head.len(), |sum, block| sum.saturating_add(block.len()))
     }
 
     /// Never: a frame has a head.
@@ -111,10 +109,7 @@ pub fn encode(message: &Message) -> Frame {
     head.put_u32_le(u32::try_from(len).unwrap_or(u32::MAX));
     // A BytesMut grows as needed: encoding into it can't fail.
     let _infallible = header.encode(&mut head);
-    Frame {
-        head: head.freeze(),
-        blocks,
-    }
+    Frame { head: head.freeze(), blocks }
 }
 
 /// Bytes as a message, looked through once: after this nothing about it can be wrong but that it isn't true.
@@ -123,23 +118,18 @@ pub fn encode(message: &Message) -> Frame {
 /// If they are not one whole frame of a known version, or say what no correct node says.
 pub fn decode(frame: &[u8]) -> Result<Message, DecodeError> {
     let len = frame.len();
-    let (&found, rest) = frame
-        .split_first()
-        .ok_or(DecodeError::Truncated { len, wanted: PREFIX })?;
+    let (&found, rest) = frame.split_first().ok_or(DecodeError::Truncated { len, wanted: PREFIX })?;
     if !KNOWN_VERSIONS.contains(&found) {
         return Err(DecodeError::Version { found });
     }
     if len > MAX_FRAME {
         return Err(DecodeError::TooLong { len });
     }
-    let (header_len, rest) = rest
-        .split_first_chunk::<4>()
-        .ok_or(DecodeError::Truncated { len, wanted: PREFIX })?;
+    let (header_len, rest) =
+        rest.split_first_chunk::<4>().ok_or(DecodeError::Truncated { len, wanted: PREFIX })?;
     let header_len = u32::from_le_bytes(*header_len) as usize;
     let wanted = PREFIX.saturating_add(header_len);
-    let (header, blocks) = rest
-        .split_at_checked(header_len)
-        .ok_or(DecodeError::Truncated { len, wanted })?;
+    let (header, blocks) = rest.split_at_checked(header_len).ok_or(DecodeError::Truncated { len, wanted })?;
     let header = Header::decode(header).map_err(|_| DecodeError::Header("not a protobuf message"))?;
     let message = message_of(header, blocks, len)?;
     message.validate()?;
@@ -149,80 +139,39 @@ pub fn decode(frame: &[u8]) -> Result<Message, DecodeError> {
 fn header_of(message: &Message) -> (Header, Few<Bytes>) {
     let mut blocks = Few::new();
     let body = match &message.body {
-        Body::PreVote { id, last } => Kind::PreVote(PreVote {
-            id: id_out(*id),
-            last: log_id_out(*last),
-        }),
-        Body::PreVoteReply { id, granted } => Kind::PreVoteReply(PreVoteReply {
-            id: id_out(*id),
-            granted: *granted,
-        }),
-        Body::Vote { last } => Kind::Vote(Vote {
-            last: log_id_out(*last),
-        }),
+        Body::PreVote { id, last } => Kind::PreVote(PreVote { id: id_out(*id), last: log_id_out(*last) }),
+        Body::PreVoteReply { id, granted } => {
+            Kind::PreVoteReply(PreVoteReply { id: id_out(*id), granted: *granted })
+        }
+        Body::Vote { last } => Kind::Vote(Vote { last: log_id_out(*last) }),
         Body::VoteReply { granted } => Kind::VoteReply(VoteReply { granted: *granted }),
-        Body::Append {
-            prev,
-            commit,
-            entries,
-        } => {
+        Body::Append { prev, commit, entries } => {
             blocks = entries.iter().map(|run| run.block().clone()).collect();
             let runs = entries
                 .iter()
-                .map(|run| RunHeader {
-                    term: run.term().0,
-                    bytes: run.bytes() as u64,
-                })
+                .map(|run| RunHeader { term: run.term().0, bytes: run.bytes() as u64 })
                 .collect();
-            Kind::Append(Append {
-                prev: log_id_out(*prev),
-                commit: commit.0,
-                runs,
-            })
+            Kind::Append(Append { prev: log_id_out(*prev), commit: commit.0, runs })
         }
         Body::Appended { up_to } => Kind::Appended(Appended { up_to: up_to.0 }),
-        Body::Conflict { prev, hint } => Kind::Conflict(Conflict {
-            prev: prev.0,
-            hint: log_id_out(*hint),
-        }),
-        Body::Heartbeat { commit, round } => Kind::Heartbeat(Heartbeat {
-            commit: commit.0,
-            round: *round,
-        }),
+        Body::Conflict { prev, hint } => Kind::Conflict(Conflict { prev: prev.0, hint: log_id_out(*hint) }),
+        Body::Heartbeat { commit, round } => Kind::Heartbeat(Heartbeat { commit: commit.0, round: *round }),
         Body::HeartbeatReply { round } => Kind::HeartbeatReply(HeartbeatReply { round: *round }),
         Body::Commit { commit } => Kind::Commit(Commit { commit: commit.0 }),
         Body::ReadIndex { id } => Kind::ReadIndex(ReadIndex { id: id_out(*id) }),
-        Body::ReadIndexReply { id, index } => Kind::ReadIndexReply(ReadIndexReply {
-            id: id_out(*id),
-            index: index.map(|index| index.0),
-        }),
+        Body::ReadIndexReply { id, index } => {
+            Kind::ReadIndexReply(ReadIndexReply { id: id_out(*id), index: index.map(|index| index.0) })
+        }
     };
-    (
-        Header {
-            term: message.term.0,
-            kind: Some(body),
-        },
-        blocks,
-    )
+    (Header { term: message.term.0, kind: Some(body) }, blocks)
 }
 
 fn message_of(header: Header, blocks: &[u8], len: usize) -> Result<Message, DecodeError> {
     let mut rest = blocks;
-    let body = match header
-        .kind
-        .ok_or(DecodeError::Header("a kind of message that is not known here"))?
-    {
-        Kind::PreVote(m) => Body::PreVote {
-            id: id_in(m.id),
-            last: log_id_in(m.last),
-        },
-        Kind::PreVoteReply(m) => Body::PreVoteReply {
-            id: id_in(m.id),
-            granted: m.granted,
-        },
-        Kind::Vote(m) => Body::Vote {
-            last: log_id_in(m.last),
-        },
+    let body = match header.kind.ok_or(DecodeError::Header("a kind of message that is not known here"))? {
+        Kind::PreVote(m) => Body::PreVote { id: id_in(m.id), last: log_id_in(m.last) },
+        Kind::PreVoteReply(m) => Body::PreVoteReply { id: id_in(m.id), granted: m.granted },
+        Kind::Vote(m) => Body::Vote { last: log_id_in(m.last) },
         Kind::VoteReply(m) => Body::VoteReply { granted: m.granted },
         Kind::Append(m) => {
             let prev = log_id_in(m.prev);
@@ -231,55 +180,31 @@ fn message_of(header: Header, blocks: &[u8], len: usize) -> Result<Message, Deco
             for run in m.runs {
                 let bytes = usize::try_from(run.bytes).unwrap_or(usize::MAX);
                 let wanted = len.saturating_sub(rest.len()).saturating_add(bytes);
-                let (block, after) = rest
-                    .split_at_checked(bytes)
-                    .ok_or(DecodeError::Truncated { len, wanted })?;
+                let (block, after) =
+                    rest.split_at_checked(bytes).ok_or(DecodeError::Truncated { len, wanted })?;
                 rest = after;
                 let run = Run::parse(Term(run.term), first, Bytes::copy_from_slice(block))?;
                 first = run.last().next();
                 entries.push(run);
             }
-            Body::Append {
-                prev,
-                commit: Index(m.commit),
-                entries,
-            }
+            Body::Append { prev, commit: Index(m.commit), entries }
         }
-        Kind::Appended(m) => Body::Appended {
-            up_to: Index(m.up_to),
-        },
-        Kind::Conflict(m) => Body::Conflict {
-            prev: Index(m.prev),
-            hint: log_id_in(m.hint),
-        },
-        Kind::Heartbeat(m) => Body::Heartbeat {
-            commit: Index(m.commit),
-            round: m.round,
-        },
+        Kind::Appended(m) => Body::Appended { up_to: Index(m.up_to) },
+        Kind::Conflict(m) => Body::Conflict { prev: Index(m.prev), hint: log_id_in(m.hint) },
+        Kind::Heartbeat(m) => Body::Heartbeat { commit: Index(m.commit), round: m.round },
         Kind::HeartbeatReply(m) => Body::HeartbeatReply { round: m.round },
-        Kind::Commit(m) => Body::Commit {
-            commit: Index(m.commit),
-        },
+        Kind::Commit(m) => Body::Commit { commit: Index(m.commit) },
         Kind::ReadIndex(m) => Body::ReadIndex { id: id_in(m.id) },
-        Kind::ReadIndexReply(m) => Body::ReadIndexReply {
-            id: id_in(m.id),
-            index: m.index.map(Index),
-        },
+        Kind::ReadIndexReply(m) => Body::ReadIndexReply { id: id_in(m.id), index: m.index.map(Index) },
     };
     if !rest.is_empty() {
         return Err(DecodeError::Trailing { extra: rest.len() });
     }
-    Ok(Message {
-        term: Term(header.term),
-        body,
-    })
+    Ok(Message { term: Term(header.term), body })
 }
 
 fn id_out(id: RequestId) -> Option<RequestIdRecord> {
-    Some(RequestIdRecord {
-        incarnation: id.incarnation.0,
-        number: id.number,
-    })
+    Some(RequestIdRecord { incarnation: id.incarnation.0, number: id.number })
 }
 
 fn id_in(id: Option<RequestIdRecord>) -> RequestId {
@@ -290,10 +215,7 @@ fn id_in(id: Option<RequestIdRecord>) -> RequestId {
 }
 
 fn log_id_out(id: LogId) -> Option<LogIdRecord> {
-    Some(LogIdRecord {
-        term: id.term.0,
-        index: id.index.0,
-    })
+    Some(LogIdRecord { term: id.term.0, index: id.index.0 })
 }
 
 fn log_id_in(id: Option<LogIdRecord>) -> LogId {

@@ -31,11 +31,7 @@ fn a_single_node_is_leader_once_its_vote_is_durable() {
     assert!(cluster.node(1).applied.is_empty());
     cluster.persist_all(1);
     assert_eq!(cluster.node(1).applied, [b"x"]);
-    assert_eq!(
-        cluster.raft(1).deadline(),
-        None,
-        "alone and idle it sleeps for ever"
-    );
+    assert_eq!(cluster.raft(1).deadline(), None, "alone and idle it sleeps for ever");
 }
 
 #[test]
@@ -50,11 +46,7 @@ fn a_new_leader_takes_over_what_was_committed_and_the_old_one_learns() {
     cluster.run_unless(10_000_000, |from, to, _| from.0 == 1 || to.0 == 1);
     let leader = cluster.leader().unwrap();
     assert_ne!(leader, 1);
-    assert_ne!(
-        cluster.raft(1).role(),
-        RoleKind::Leader,
-        "check-quorum: it has stepped down"
-    );
+    assert_ne!(cluster.raft(1).role(), RoleKind::Leader, "check-quorum: it has stepped down");
     assert_eq!(cluster.node(1).outcomes, [(Token(2), Outcome::Unknown)]);
     cluster.propose(leader, 3, b"new").unwrap();
     cluster.run(5_000_000);
@@ -108,26 +100,12 @@ fn reads_are_linearizable_from_leader_and_follower() {
     cluster.deliver();
     let index = cluster.raft(1).commit();
     for id in 1..=3 {
-        cluster
-            .step(
-                id,
-                Input::Read {
-                    token: Token(10 + id),
-                },
-            )
-            .unwrap();
+        cluster.step(id, Input::Read { token: Token(10 + id) }).unwrap();
     }
-    assert!(
-        cluster.node(1).outcomes.is_empty(),
-        "not before a quorum has answered"
-    );
+    assert!(cluster.node(1).outcomes.is_empty(), "not before a quorum has answered");
     cluster.deliver();
     for id in 1..=3 {
-        assert_eq!(
-            cluster.node(id).outcomes,
-            [(Token(10 + id), Outcome::Read { index })],
-            "node {id}"
-        );
+        assert_eq!(cluster.node(id).outcomes, [(Token(10 + id), Outcome::Read { index })], "node {id}");
     }
 }
 
@@ -138,10 +116,7 @@ fn a_read_ends_when_its_leader_does() {
     cluster.step(1, Input::Read { token: Token(1) }).unwrap();
     cluster.wire.clear();
     cluster.run_unless(5_000_000, |from, to, _| from.0 == 1 || to.0 == 1);
-    assert_eq!(
-        cluster.node(1).outcomes,
-        [(Token(1), Outcome::Refused { leader: None })]
-    );
+    assert_eq!(cluster.node(1).outcomes, [(Token(1), Outcome::Refused { leader: None })]);
     let refused = cluster.step(1, Input::Read { token: Token(2) });
     assert!(matches!(refused, Err(Rejected::NoLeader { .. })));
 }
@@ -160,10 +135,6 @@ fn acknowledgements_leave_while_appends_keep_coming() {
         cluster.deliver();
         cluster.persist_one(2);
         cluster.deliver();
-        assert_eq!(
-            cluster.raft(1).commit(),
-            before.plus(n),
-            "what is durable is acknowledged"
-        );
+        assert_eq!(cluster.raft(1).commit(), before.plus(n), "what is durable is acknowledged");
     }
 }

@@ -30,7 +30,12 @@ pub trait Inbound: Send + Sync + 'static {
     fn receive(&self, group: GroupId, from: NodeId, message: Message);
 
     /// A request has been forwarded here.
-    fn forwarded(&self, group: GroupId, from: NodeId, request: Bytes) -> BoxFuture<Result<Bytes, ForwardError>>;
+    fn forwarded(
+        &self,
+        group: GroupId,
+        from: NodeId,
+        request: Bytes,
+    ) -> BoxFuture<Result<Bytes, ForwardError>>;
 }
 
 /// Why a forwarded request has no answer.

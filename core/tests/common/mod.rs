@@ -21,11 +21,7 @@ impl Disk {
     pub fn apply(&mut self, write: &Write) {
         self.hard_state = write.hard_state.unwrap_or(self.hard_state);
         if let Some(from) = write.truncate {
-            self.log = self
-                .log
-                .iter()
-                .filter_map(|run| run.ending_before(from))
-                .collect();
+            self.log = self.log.iter().filter_map(|run| run.ending_before(from)).collect();
         }
         self.log.extend(write.entries.iter().cloned());
     }
@@ -40,15 +36,8 @@ impl Disk {
         recovered.hard_state = self.hard_state;
         recovered.last = self.last().index;
         for run in &self.log {
-            if recovered
-                .terms
-                .last()
-                .is_none_or(|start| start.term != run.term())
-            {
-                recovered.terms.push(TermStart {
-                    first: run.first(),
-                    term: run.term(),
-                });
+            if recovered.terms.last().is_none_or(|start| start.term != run.term()) {
+                recovered.terms.push(TermStart { first: run.first(), term: run.term() });
             }
             recovered.memberships.extend(run.memberships());
         }
@@ -59,10 +48,7 @@ impl Disk {
         let mut left = load.max_bytes;
         let mut entries = Few::new();
         for run in &self.log {
-            let Some(part) = run
-                .starting_at(load.first)
-                .filter(|part| part.first() <= load.last)
-            else {
+            let Some(part) = run.starting_at(load.first).filter(|part| part.first() <= load.last) else {
                 continue;
             };
             if run.last() < load.first {
@@ -169,17 +155,8 @@ impl Cluster {
     }
 
     pub fn receive(&mut self, from: u64, to: u64, term: u64, body: Body) -> Result<(), Rejected> {
-        let message = Message {
-            term: Term(term),
-            body,
-        };
-        self.step(
-            to,
-            Input::Receive {
-                from: NodeId(from),
-                message,
-            },
-        )
+        let message = Message { term: Term(term), body };
+        self.step(to, Input::Receive { from: NodeId(from), message })
     }
 
     pub fn propose(&mut self, id: u64, token: u64, command: &[u8]) -> Result<(), Rejected> {
@@ -277,12 +254,7 @@ impl Cluster {
         let end = self.now.plus(us);
         self.deliver_unless(&lose);
         loop {
-            let next = self
-                .nodes
-                .values()
-                .filter_map(|node| node.raft.deadline())
-                .map(|(at, _)| at)
-                .min();
+            let next = self.nodes.values().filter_map(|node| node.raft.deadline()).map(|(at, _)| at).min();
             let Some(next) = next.filter(|next| *next <= end) else {
                 break;
             };
@@ -298,22 +270,15 @@ impl Cluster {
     }
 
     pub fn leader(&self) -> Option<u64> {
-        let leaders = self
-            .nodes
-            .iter()
-            .filter(|(_, node)| node.raft.role() == RoleKind::Leader);
-        leaders
-            .max_by_key(|(_, node)| node.raft.term())
-            .map(|(id, _)| *id)
+        let leaders = self.nodes.iter().filter(|(_, node)| node.raft.role() == RoleKind::Leader);
+        leaders.max_by_key(|(_, node)| node.raft.term()).map(|(id, _)| *id)
     }
 }
 
 impl Node {
     fn persist(&mut self, now: Instant, write: Write) {
         self.disk.apply(&write);
-        self.raft
-            .step(now, Input::Persisted(write.into_receipt()))
-            .unwrap();
+        self.raft.step(now, Input::Persisted(write.into_receipt())).unwrap();
     }
 
     fn apply(&mut self, now: Instant, apply: &Apply) {
@@ -322,11 +287,8 @@ impl Node {
                 self.applied.push(entry.payload.to_vec());
             }
         }
-        self.done
-            .extend(apply.done.iter().flat_map(|done| done.tokens.iter()));
-        self.raft
-            .step(now, Input::Applied { up_to: apply.last() })
-            .unwrap();
+        self.done.extend(apply.done.iter().flat_map(|done| done.tokens.iter()));
+        self.raft.step(now, Input::Applied { up_to: apply.last() }).unwrap();
     }
 }
 

@@ -1,0 +1,155 @@
+//! What a message meets first: is it possible, and which term is it of? (paper Figure 2, "Rules for All Servers").
+
+use core::cmp::Ordering;
+
+use crate::{
+    Body, Message, NodeId, Rejected, Resource, Run,
+    raft::{Raft, Role},
+};
+
+impl Raft {
+    /// "Rules for all servers" (paper Figure 2): terms first, then what the message says.
+    pub(crate) fn receive(&mut self, from: NodeId, message: Message) -> Result<(), Rejected> {
+        message.validate().map_err(Rejected::Malformed)?;
+        if from == self.config.id || from == NodeId(0) {
+            return Err(Rejected::Unexpected { from });
+        }
+        self.check_bounds(&message)?;
+        let Message { term, body } = message;
+        // Answers count from members only. Requests are answered whoever in the cluster sends them: a voter that lags
+        // behind the membership must still be led.
+        let answer = match &body {
+            Body::PreVoteReply { .. }
+            | Body::VoteReply { .. }
+            | Body::Appended { .. }
+            | Body::Conflict { .. }
+            | Body::HeartbeatReply { .. }
+            | Body::ReadIndexReply { .. } => true,
+            Body::PreVote { .. }
+            | Body::Vote { .. }
+            | Body::Append { .. }
+            | Body::Heartbeat { .. }
+            | Body::Commit { .. }
+            | Body::ReadIndex { .. } => false,
+        };
+        if answer && !self.memberships.current().contains(from) {
+            return Err(Rejected::Unexpected { from });
+        }
+        // Pre-votes are about a term that nobody is in yet.
+        let about_this_term = !matches!(body, Body::PreVote { .. } | Body::PreVoteReply { .. });
+        match term.cmp(&self.hard_state.term) {
+            Ordering::Less if about_this_term => {
+                self.on_earlier_term(from, &body);
+                return Ok(());
+            }
+            Ordering::Greater if about_this_term => {
+                if matches!(body, Body::Vote { .. }) && self.hears_leader_for_votes() {
+                    return Ok(());
+                }
+                self.check_later_term(from, &body)?;
+                self.become_follower(term, None);
+            }
+            Ordering::Less | Ordering::Equal | Ordering::Greater => {}
+        }
+        self.note_heard(from);
+        match body {
+            Body::PreVote { id, last } => {
+                self.on_pre_vote(from, term, id, last);
+                Ok(())
+            }
+            Body::PreVoteReply { id, granted } => {
+                self.on_pre_vote_reply(from, term, id, granted);
+                Ok(())
+            }
+            Body::Vote { last } => {
+                self.on_vote(from, last);
+                Ok(())
+            }
+            Body::VoteReply { granted } => {
+                self.on_vote_reply(from, granted);
+                Ok(())
+            }
+            Body::Append { prev, commit, entries } => self.on_append(from, prev, commit, &entries),
+            Body::Appended { up_to } => self.on_appended(from, up_to),
+            Body::Conflict { prev, hint } => self.on_conflict(from, prev, hint),
+            Body::Heartbeat { commit, round } => self.on_heartbeat(from, commit, round),
+            Body::HeartbeatReply { round } => self.on_heartbeat_reply(from, round),
+            Body::Commit { commit } => self.on_commit(from, commit),
+            Body::ReadIndex { id } => {
+                self.on_read_index(from, id);
+                Ok(())
+            }
+            Body::ReadIndexReply { id, index } => {
+                self.on_read_index_reply(from, id, index);
+                Ok(())
+            }
+        }
+    }
+
+    /// A follower whose disk can't keep up drops appends; its leader sends them again.
+    fn check_bounds(&self, message: &Message) -> Result<(), Rejected> {
+        let Body::Append { entries, .. } = &message.body else {
+            return Ok(());
+        };
+        let (waiting, bound) = (self.outbox.unpersisted_bytes(), self.config.max_unpersisted_bytes);
+        let bytes: usize = entries.iter().map(Run::bytes).sum();
+        if bytes > 0 && waiting > 0 && waiting.saturating_add(bytes) > bound {
+            return Err(Rejected::Overloaded { what: Resource::UnpersistedBytes, bound: bound as u64 });
+        }
+        Ok(())
+    }
+
+    /// Refuses what no correct leader of a later term says, before that term is taken on.
+    fn check_later_term(&self, from: NodeId, body: &Body) -> Result<(), Rejected> {
+        let possible = match body {
+            Body::Append { prev, entries, .. } => !self.contradicts_commit(*prev, entries),
+            Body::Heartbeat { commit, .. } | Body::Commit { commit } => *commit <= self.log.last().index,
+            Body::PreVote { .. }
+            | Body::PreVoteReply { .. }
+            | Body::Vote { .. }
+            | Body::VoteReply { .. }
+            | Body::Appended { .. }
+            | Body::Conflict { .. }
+            | Body::HeartbeatReply { .. }
+            | Body::ReadIndex { .. }
+            | Body::ReadIndexReply { .. } => true,
+        };
+        if possible { Ok(()) } else { Err(Rejected::Unexpected { from }) }
+    }
+
+    /// A message of an earlier term. Who sends appends or heartbeats in it must learn of the own one, or a node that
+    /// is stuck at a later term never comes back; all else is old news.
+    fn on_earlier_term(&mut self, from: NodeId, body: &Body) {
+        match body {
+            Body::Append { .. } | Body::Heartbeat { .. } | Body::Commit { .. } => {
+                if self.memberships.current().contains(from) {
+                    self.send(from, Body::HeartbeatReply { round: 0 });
+                }
+            }
+            Body::Vote { .. } => self.refuse_vote(from),
+            Body::PreVote { .. }
+            | Body::PreVoteReply { .. }
+            | Body::VoteReply { .. }
+            | Body::Appended { .. }
+            | Body::Conflict { .. }
+            | Body::HeartbeatReply { .. }
+            | Body::ReadIndex { .. }
+            | Body::ReadIndexReply { .. } => {}
+        }
+    }
+
+    /// A leader that isn't held to a quorum (check-quorum off) could hold on to a cluster that it can't lead: only with it
+    /// on does a leader ignore candidates.
+    fn hears_leader_for_votes(&self) -> bool {
+        self.hears_leader() && (self.config.check_quorum || !matches!(self.role, Role::Leader(_)))
+    }
+
+    fn note_heard(&mut self, from: NodeId) {
+        let now = self.now;
+        if let Role::Leader(leader) = &mut self.role
+            && let Some(peer) = leader.peer_mut(from)
+        {
+            peer.heard = now;
+        }
+    }
+}

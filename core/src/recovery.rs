@@ -1,0 +1,36 @@
+//! What a store brings back is looked through before it is believed.
+
+use crate::{Index, LogId, NodeId, Recovered, Term};
+
+/// Could a correct node have left this behind?
+pub(crate) fn validate(recovered: &Recovered) -> Result<(), &'static str> {
+    let Recovered { incarnation, hard_state, base, terms, last, memberships, applied, .. } = recovered;
+    let rule = |ok: bool, why| if ok { Ok(()) } else { Err(why) };
+    rule(incarnation.0 > 0, "the incarnation is 0: a store counts from 1")?;
+    rule(hard_state.term < Term::LIMIT, "the term is out of range")?;
+    rule(*last >= base.index && *last < Index::LIMIT, "the log ends before its base, or out of range")?;
+    rule(*applied <= *last, "more was applied than is in the log")?;
+    rule(base.term <= hard_state.term, "the snapshot is of a later term than the hard state")?;
+    rule(
+        (base.index == Index(0)) == (base.term == Term(0)),
+        "the base has an index without a term, or the reverse",
+    )?;
+    rule(hard_state.vote != Some(NodeId(0)), "the vote is for node 0")?;
+    let above = *last > base.index;
+    rule(above != terms.is_empty(), "entries without terms, or terms without entries")?;
+    let mut before = *base;
+    for (n, start) in terms.iter().enumerate() {
+        rule(n > 0 || start.first == base.index.next(), "the terms don't begin right above the base")?;
+        let follows =
+            start.first > before.index && (start.term > before.term || n == 0 && start.term >= base.term);
+        rule(follows && start.first <= *last && start.term.0 > 0, "the terms are out of order")?;
+        rule(start.term <= hard_state.term, "an entry is of a later term than the hard state")?;
+        before = LogId::new(start.term, start.first);
+    }
+    let mut index = base.index;
+    for (at, _) in memberships {
+        rule(*at > index && *at <= *last, "the memberships are out of order, or not in the log")?;
+        index = *at;
+    }
+    Ok(())
+}
