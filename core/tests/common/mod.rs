@@ -1,6 +1,8 @@
 //! Cores side by side, with a network and disks that do what a test tells them to.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
+pub mod messages;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use quorate_core::{
