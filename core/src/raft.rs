@@ -489,6 +489,14 @@ impl Raft {
         }
         self.applying.abandon(&mut self.outbox);
         self.outbox.stop();
+        // Whatever it was, it plays no part any more.
+        let nothing = Follower {
+            leader: None,
+            timeout: self.timing.election,
+            deadline: self.now,
+            reads: ForwardedReads::default(),
+        };
+        self.role = Role::Follower(nothing);
         self.outbox.event(Event::Stopped);
         self.stopped = true;
     }

@@ -49,10 +49,11 @@ impl LeaderReads {
     }
 
     /// Ends every local one; remote ones ask again, or hear of the next leader.
-    pub(crate) fn end(&self, outcome: Outcome, outbox: &mut Outbox) {
+    pub(crate) fn end(&mut self, outcome: Outcome, outbox: &mut Outbox) {
         for token in self.local_tokens() {
             outbox.resolve(Tokens::one(token), outcome);
         }
+        *self = Self::default();
     }
 }
 
