@@ -15,7 +15,7 @@ static MET: Mutex<chaos::Met> = Mutex::new(chaos::Met::new());
 fn no_input_panics_and_a_refused_one_changes_nothing() {
     let config = ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() };
     proptest!(config, |(bytes in prop::collection::vec(any::<u8>(), 0..3000))| {
-        let met = chaos::run(&bytes);
+        let met = chaos::run(&bytes, &mut ());
         let mut all = MET.lock().unwrap();
         for (what, count) in met {
             *all.entry(what).or_default() += count;

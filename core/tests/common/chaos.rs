@@ -15,6 +15,20 @@ use quorate_core::{
 /// What has been met on the way: to see that the choices lead everywhere.
 pub type Met = BTreeMap<String, u64>;
 
+/// Looks on, to record.
+pub trait Observer {
+    /// A node starts.
+    fn start(&mut self, _config: &Config, _recovered: &Recovered, _now: Instant) {}
+    /// Something is about to happen.
+    fn input(&mut self, _now: Instant, _input: &Input) {}
+    /// Something is to be done.
+    fn action(&mut self, _action: &Action) {}
+    /// All that was to be done has been polled.
+    fn drained(&mut self) {}
+}
+
+impl Observer for () {}
+
 /// Reads choices from bytes; when they are used up, every choice is the first.
 #[derive(Debug)]
 struct Choices<'a>(&'a [u8]);
@@ -59,8 +73,8 @@ impl Choices<'_> {
     }
 }
 
-#[derive(Debug)]
 struct Chaos<'a> {
+    observer: &'a mut dyn Observer,
     choices: Choices<'a>,
     raft: Raft,
     config: Config,
@@ -82,13 +96,16 @@ struct Chaos<'a> {
 }
 
 /// Runs one core through the choices in `bytes`; panics where something is wrong.
-pub fn run(bytes: &[u8]) -> Met {
+pub fn run(bytes: &[u8], observer: &mut dyn Observer) -> Met {
     let mut choices = Choices(bytes);
     let config = configure(&mut choices);
     let (recovered, log) = recover(&mut choices, 1);
-    let started = Raft::new(config.clone(), recovered.clone(), Instant(choices.below(200)));
+    let now = Instant(choices.below(200));
+    let started = Raft::new(config.clone(), recovered.clone(), now);
     let Ok(raft) = started else { return Met::from([("refused to start".into(), 1)]) };
+    observer.start(&config, &recovered, now);
     let mut chaos = Chaos {
+        observer,
         handed: recovered.base.index.max(recovered.applied),
         applied: recovered.base.index.max(recovered.applied),
         choices,
@@ -208,6 +225,7 @@ impl Chaos<'_> {
         let before = self.raft.status();
         let (name, input, token) = self.input();
         let clock = self.clock();
+        self.observer.input(Instant(clock), &input);
         let result = self.raft.step(Instant(clock), input);
         self.meet(&format!("{name} {}", result.map_or_else(kind_of, |()| "taken".into())));
         let after = self.raft.status();
@@ -221,7 +239,11 @@ impl Chaos<'_> {
         self.check(&before, &after);
         let drain = self.choices.below(4) > 0;
         while drain && let Some(action) = self.raft.poll() {
+            self.observer.action(&action);
             self.take(action);
+        }
+        if drain {
+            self.observer.drained();
         }
         if let Some((at, _)) = self.raft.deadline() {
             assert!(!after.stopped && at >= Instant(0));

@@ -1,0 +1,56 @@
+//! Contract, points 2 and 3: the recorded inputs of any run give the same actions again, bit for bit.
+
+use proptest::prelude::*;
+use quorate_core::{Action, Config, Input, Instant, Raft, Recovered};
+use quorate_fuzz::chaos::{self, Observer};
+
+/// A run, as text: how it started, what happened, and what was to be done.
+#[derive(Default)]
+struct Recorder {
+    start: Option<String>,
+    /// Each with what was polled after it; `None` where nothing was polled.
+    inputs: Vec<(String, Option<usize>)>,
+    actions: Vec<String>,
+}
+
+impl Observer for Recorder {
+    fn start(&mut self, config: &Config, recovered: &Recovered, now: Instant) {
+        self.start = Some(serde_json::to_string(&(config, recovered, now)).unwrap());
+    }
+
+    fn input(&mut self, now: Instant, input: &Input) {
+        self.inputs.push((serde_json::to_string(&(now, input)).unwrap(), None));
+    }
+
+    fn action(&mut self, action: &Action) {
+        self.actions.push(serde_json::to_string(action).unwrap());
+    }
+
+    fn drained(&mut self) {
+        self.inputs.last_mut().unwrap().1 = Some(self.actions.len());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_recorded_run_replays_to_the_same_actions(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
+        let mut recorded = Recorder::default();
+        chaos::run(&bytes, &mut recorded);
+        let Some(start) = &recorded.start else { return Ok(()) };
+        let (config, recovered, now): (Config, Recovered, Instant) = serde_json::from_str(start).unwrap();
+        let mut raft = Raft::new(config, recovered, now).unwrap();
+        let mut actions = Vec::new();
+        for (line, polled) in &recorded.inputs {
+            let (now, input): (Instant, Input) = serde_json::from_str(line).unwrap();
+            let _refused = raft.step(now, input);
+            // When the queue is drained matters, for its bound does.
+            if let Some(polled) = *polled {
+                actions.extend(raft.drain().map(|action| serde_json::to_string(&action).unwrap()));
+                prop_assert_eq!(actions.len(), polled);
+            }
+        }
+        prop_assert_eq!(actions, recorded.actions);
+    }
+}
