@@ -31,9 +31,11 @@ pub struct Config {
     pub max_inflight_messages: usize,
     /// Bytes of entries under way to one peer. Default 4 MiB.
     pub max_inflight_bytes: usize,
-    /// Bytes of entries that a leader holds uncommitted; beyond it, proposals are refused. Default 16 MiB, at most 1 GiB.
+    /// Bytes of entries that a leader holds uncommitted; beyond it, proposals are refused. So no batch may be bigger.
+    /// Default 16 MiB, at most 1 GiB.
     pub max_uncommitted_bytes: usize,
-    /// Bytes of entries that a follower holds not yet durable; beyond it, appends are dropped. Default 16 MiB.
+    /// Bytes of entries that a node holds not yet durable; beyond it, a follower drops appends and a leader refuses
+    /// proposals. Default 16 MiB.
     pub max_unpersisted_bytes: usize,
     /// Bytes of durable entries kept in memory for followers and for apply. Default 4 MiB.
     pub max_cached_bytes: usize,

@@ -220,7 +220,8 @@ impl Raft {
             Role::Follower(follower) => {
                 follower.reads.end(outcome, &mut self.outbox);
             }
-            Role::PreCandidate(_) | Role::Candidate(_) => {}
+            Role::PreCandidate(_) => {}
+            Role::Candidate(_) => self.outbox.forget_candidacy(),
         }
         self.announce_leader(None);
     }

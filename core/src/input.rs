@@ -43,6 +43,9 @@ pub enum Input {
 }
 
 /// Commands, and the names under which the caller wants to hear of them: one token an entry.
+///
+/// They are taken or refused together, so a driver that merges proposals keeps a batch below
+/// [`Config::max_uncommitted_bytes`](crate::Config).
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Proposal {
@@ -128,9 +131,13 @@ pub enum Rejected {
     /// A receipt of another incarnation or group, or out of turn.
     #[error("stale or out-of-order receipt")]
     StaleReceipt,
-    /// An answer to a question that was not asked, or not this one's.
-    #[error("these entries were not asked for, or are not those of this log")]
+    /// An answer that nobody waits for, any more or at all: harmless.
+    #[error("nobody waits for these entries")]
     StaleLoad,
+    /// The answer to a question, but not with entries of this log: the store is damaged, or answers wrongly, and the
+    /// question stays open. A driver says [`Input::StorageFailed`] then.
+    #[error("the store answers with entries that are not those of this log")]
+    BadLoad,
     /// More applied than was handed out, or less than before.
     #[error("applied up to {up_to}, but only {handed} was handed out")]
     BadApplied {
@@ -153,7 +160,7 @@ pub enum Rejected {
 pub enum Resource {
     /// Bytes proposed and not yet committed.
     UncommittedBytes,
-    /// Bytes received and not yet durable.
+    /// Bytes appended and not yet durable.
     UnpersistedBytes,
     /// Reads that wait for an answer.
     Reads,

@@ -163,6 +163,11 @@ impl Outbox {
         self.owed = None;
     }
 
+    /// A candidacy is over: nobody should vote for it any more, and the log that it speaks of may go.
+    pub(crate) fn forget_candidacy(&mut self) {
+        self.parked.retain(|parked| !matches!(parked.message.body, Body::Vote { .. }));
+    }
+
     /// The number of the write that this step's changes will have.
     pub(crate) const fn draft_seq(&self) -> WriteSeq {
         self.issued.next()

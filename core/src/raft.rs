@@ -8,8 +8,8 @@ use alloc::{collections::VecDeque, vec::Vec};
 
 use crate::{
     Action, Body, Config, ConfigError, Event, HardState, Incarnation, Index, Input, Instant, LogId,
-    Membership, Message, NodeId, Outcome, Receipt, Recovered, Rejected, RequestId, Resource, RoleKind,
-    Status, Term, WriteSeq,
+    Membership, Message, NodeId, Outcome, PeerStatus, Receipt, Recovered, Rejected, RequestId, Resource,
+    RoleKind, Status, Term, WriteSeq,
     apply::Applying,
     config::micros,
     election::Votes,
@@ -354,6 +354,12 @@ impl Raft {
         self.log.durable()
     }
 
+    /// Bytes of entries that were written and are not durable yet.
+    #[must_use]
+    pub const fn unpersisted_bytes(&self) -> usize {
+        self.outbox.unpersisted_bytes()
+    }
+
     /// Up to here entries were handed to apply.
     #[must_use]
     pub const fn handed(&self) -> Index {
@@ -372,14 +378,21 @@ impl Raft {
         self.memberships.current()
     }
 
+    /// A leader's view of the others; nothing from anyone else.
+    pub fn progress(&self) -> impl Iterator<Item = PeerStatus> + '_ {
+        let peers: &[Peer] = match &self.role {
+            Role::Leader(leader) => &leader.peers,
+            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => &[],
+        };
+        peers.iter().map(Peer::status)
+    }
+
     /// All about it.
     #[must_use]
     pub fn status(&self) -> Status {
-        let (peers, uncommitted_bytes) = match &self.role {
-            Role::Leader(leader) => {
-                (leader.peers.iter().map(Peer::status).collect(), leader.uncommitted_bytes)
-            }
-            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => (Vec::new(), 0),
+        let uncommitted_bytes = match &self.role {
+            Role::Leader(leader) => leader.uncommitted_bytes,
+            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => 0,
         };
         let unconfirmed = self.pending_reads().saturating_sub(self.applying.reads());
         let (membership_index, membership) = self.memberships.current_entry();
@@ -398,7 +411,7 @@ impl Raft {
             applied: self.applying.applied(),
             membership: membership.clone(),
             membership_index,
-            peers,
+            peers: self.progress().collect(),
             uncommitted_bytes: uncommitted_bytes as u64,
             unpersisted_bytes: self.outbox.unpersisted_bytes() as u64,
             cached_bytes: self.log.cached_bytes() as u64,

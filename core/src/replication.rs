@@ -32,6 +32,11 @@ impl Raft {
         if over {
             return Err(Rejected::Overloaded { what: Resource::UncommittedBytes, bound: bound as u64 });
         }
+        // With a stalled disk of its own, a leader could go on for ever: its followers commit without it.
+        let (unpersisted, bound) = (self.outbox.unpersisted_bytes(), self.config.max_unpersisted_bytes);
+        if unpersisted > 0 && unpersisted.saturating_add(bytes) > bound {
+            return Err(Rejected::Overloaded { what: Resource::UnpersistedBytes, bound: bound as u64 });
+        }
         if first.plus(tokens.count) >= Index::LIMIT {
             return Err(Rejected::Exhausted);
         }
@@ -400,46 +405,51 @@ impl Raft {
     /// Old entries have been read.
     ///
     /// # Errors
-    /// If they are not what was asked for, or not those of the log.
+    /// If nobody waits for them (any more), or if they are not those of the log.
     pub(crate) fn on_loaded(&mut self, id: LoadId, result: Loaded) -> Result<(), Rejected> {
-        let Loaded::Entries(entries) = result else {
+        let entries = match result {
+            Loaded::Entries(entries) => entries,
             // Nothing is compacted by this version: a store that says so has lost something.
-            return Err(Rejected::StaleLoad);
+            Loaded::Compacted => Few::new(),
         };
         if self.applying.awaits(id) {
-            let inside = entries.last().is_some_and(|run| run.last() <= self.commit.min(self.log.durable()));
-            if !inside || !self.log.holds(self.applying.load_first(), entries.as_slice()) {
-                return Err(Rejected::StaleLoad);
-            }
-            self.applying.on_loaded(entries, &mut self.outbox);
-            self.advance_apply();
-            return Ok(());
+            self.on_loaded_to_apply(entries)
+        } else {
+            self.on_loaded_to_send(id, &entries)
         }
-        let (commit, last) = (self.commit, self.log.last().index);
+    }
+
+    fn on_loaded_to_apply(&mut self, entries: Few<Run>) -> Result<(), Rejected> {
+        let end = self.commit.min(self.log.durable());
+        let inside = entries.last().is_some_and(|run| run.last() <= end);
+        if !inside || !self.log.holds(self.applying.load_first(), entries.as_slice()) {
+            return Err(Rejected::BadLoad);
+        }
+        self.applying.on_loaded(entries, &mut self.outbox);
+        self.advance_apply();
+        Ok(())
+    }
+
+    fn on_loaded_to_send(&mut self, id: LoadId, entries: &Few<Run>) -> Result<(), Rejected> {
+        let commit = self.commit;
         let Role::Leader(leader) = &mut self.role else {
             return Err(Rejected::StaleLoad);
         };
         let round = leader.round;
-        let peer = leader.peers.iter_mut().find(|peer| peer.load == Some(id));
-        let Some(peer) = peer else {
+        let Some(peer) = leader.peers.iter_mut().find(|peer| peer.load == Some(id)) else {
             return Err(Rejected::StaleLoad);
         };
-        let next = peer.next_index();
-        let inside = entries.last().is_some_and(|run| run.last() <= last);
-        let to = peer.id;
-        if !inside || entries.first().is_none_or(|run| run.first() > next) {
-            return Err(Rejected::StaleLoad);
+        let first = entries.first().map_or(Index(0), Run::first);
+        let (to, next) = (peer.id, peer.next_index());
+        if first > next || !self.log.holds(first, entries.as_slice()) {
+            return Err(Rejected::BadLoad);
         }
+        peer.load = None;
         // It may have moved on meanwhile: what it has by now is not sent again.
         let wanted: Few<Run> = entries.iter().filter_map(|run| run_after(run, next)).collect();
-        if wanted.is_empty() {
-            peer.load = None;
-        } else if self.log.holds(next, wanted.as_slice()) {
-            peer.load = None;
+        if !wanted.is_empty() {
             Self::note_sent(peer, next, &wanted, round, commit);
             self.send_append(to, next, wanted);
-        } else {
-            return Err(Rejected::StaleLoad);
         }
         self.replicate_to_id(to);
         Ok(())

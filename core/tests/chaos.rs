@@ -51,6 +51,7 @@ const EXPECTED: &[&str] = &[
     "heartbeat reply Unexpected",
     "heartbeat reply taken",
     "heartbeat taken",
+    "loaded BadLoad",
     "loaded StaleLoad",
     "loaded taken",
     "persisted StaleReceipt",

@@ -138,3 +138,23 @@ fn acknowledgements_leave_while_appends_keep_coming() {
         assert_eq!(cluster.raft(1).commit(), before.plus(n), "what is durable is acknowledged");
     }
 }
+
+#[test]
+fn a_leader_whose_own_disk_stalls_refuses_more() {
+    let mut cluster = Cluster::with(3, |config| config.max_unpersisted_bytes = 1000);
+    cluster.elect(1);
+    cluster.slow_disks = vec![1];
+    let mut refused = None;
+    for n in 0..100 {
+        refused = cluster.propose(1, n, &[0; 100]).err();
+        // The others commit without its disk.
+        cluster.deliver();
+        if refused.is_some() {
+            break;
+        }
+    }
+    assert!(matches!(refused, Some(Rejected::Overloaded { .. })), "{refused:?}");
+    assert!(cluster.raft(1).unpersisted_bytes() <= 1000);
+    cluster.persist_all(1);
+    cluster.propose(1, 200, b"again").unwrap();
+}

@@ -363,6 +363,20 @@ fn a_candidate_asks_for_votes_when_its_own_is_durable_and_its_log() {
     assert_eq!(cluster.raft(1).role(), RoleKind::Leader);
 }
 
+/// Requests for votes that are still held back when the candidacy ends never leave: their log may be gone by then.
+#[test]
+fn a_candidacy_that_is_over_asks_for_no_votes() {
+    let mut cluster = Cluster::with(3, |config| config.pre_vote = false);
+    cluster.slow_disks = vec![1];
+    cluster.receive(2, 1, 1, append(LogId::ZERO, 0, Few::one(run(1, 1, 3)))).unwrap();
+    cluster.fire(1);
+    let term = cluster.raft(1).term().0;
+    cluster.receive(3, 1, term, append(id(1, 1), 0, Few::one(run(term, 2, 1)))).unwrap();
+    cluster.persist_all(1);
+    assert_eq!(cluster.raft(1).last(), id(term, 2), "its old entries are gone");
+    assert_eq!(on_wire(&cluster, |body| matches!(body, Body::Vote { .. })), []);
+}
+
 /// An acknowledgement is bound to the write of the entries that it speaks of, not to their indexes: when the write of what
 /// was there before completes, it stays where it is.
 #[test]

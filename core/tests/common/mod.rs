@@ -62,9 +62,13 @@ impl Disk {
             if !entries.is_empty() && part.bytes() > left {
                 break;
             }
-            let part = part.within(left);
-            left = left.saturating_sub(part.bytes());
-            entries.push(part);
+            let fits = part.within(left);
+            left = left.saturating_sub(fits.bytes());
+            let cut = fits.count() < part.count();
+            entries.push(fits);
+            if cut {
+                break;
+            }
         }
         Loaded::Entries(entries)
     }

@@ -1,0 +1,79 @@
+//! Clients: they ask whom they take for the leader, or anyone, for writes and reads.
+
+use quorate_core::{Batch, Input, Proposal, RoleKind, Token};
+
+use crate::{
+    ghost::Kind,
+    stats::{Count, Counts},
+    violation::Verdict,
+    world::{Event, World},
+};
+
+impl World {
+    /// The next request, and when the one after it comes.
+    pub(crate) fn request(&mut self) -> Verdict {
+        let delay = 1 + self.client_rng.exponential(self.plan.request_every);
+        self.push(delay, Event::Request);
+        if self.rest.is_quiet() {
+            return Ok(());
+        }
+        let slot = self.choose_node();
+        if self.nodes[slot].process.is_none() {
+            return Ok(());
+        }
+        if self.client_rng.chance(self.plan.read_share) { self.ask_read(slot) } else { self.ask_write(slot) }
+    }
+
+    /// Mostly the leader, if there is one; a stale one as likely as a new one.
+    fn choose_node(&mut self) -> usize {
+        let anyone = self.client_rng.index(self.nodes.len());
+        if self.client_rng.chance(0.25) {
+            return anyone;
+        }
+        let leads = |world: &Self, slot: usize| {
+            world.nodes[slot].process.as_ref().is_some_and(|process| process.raft.role() == RoleKind::Leader)
+        };
+        if !leads(self, self.hint) {
+            let from = self.client_rng.index(self.nodes.len());
+            let slots = (0..self.nodes.len()).map(|k| (from + k) % self.nodes.len());
+            self.hint = slots.into_iter().find(|slot| leads(self, *slot)).unwrap_or(anyone);
+        }
+        self.hint
+    }
+
+    pub(crate) fn ask_write(&mut self, slot: usize) -> Verdict {
+        let count = self.client_rng.between(1, self.plan.largest_batch);
+        let first = self.ghost.next_token();
+        self.ghost.ask(slot, self.nodes[slot].life, Kind::Proposal, count);
+        let commands: Vec<Vec<u8>> = (first..first + count)
+            .map(|token| {
+                let mut command = token.to_le_bytes().to_vec();
+                command.resize(8 + self.client_rng.below(32) as usize, b'.');
+                command
+            })
+            .collect();
+        let proposal = Proposal { first_token: Token(first), batch: Batch::from(commands.as_slice()) };
+        self.feed(slot, Input::Propose(proposal))
+    }
+
+    fn ask_read(&mut self, slot: usize) -> Verdict {
+        let token = Token(self.ghost.next_token());
+        let floor = self.ghost.floor();
+        self.ghost.ask(slot, self.nodes[slot].life, Kind::Read { floor }, 1);
+        self.feed(slot, Input::Read { token })
+    }
+}
+
+/// The least that a whole run commits.
+pub(crate) const LEAST_COMMITS: u64 = 200;
+
+/// The least that a run with faults must have met, or it proves little.
+pub(crate) fn reached_enough(counts: &Counts, calm: bool) -> Result<(), String> {
+    let least = [(Count::Commits, LEAST_COMMITS), (Count::LeaderChanges, if calm { 0 } else { 3 })];
+    for (count, least) in least {
+        if counts[count] < least {
+            return Err(format!("only {} {}, but {least} are the least", counts[count], count.name()));
+        }
+    }
+    Ok(())
+}

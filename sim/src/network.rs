@@ -1,0 +1,136 @@
+//! The network: it delays, loses, repeats, holds up and cuts off, but never says who sent what wrongly.
+
+use quorate_core::{Message, wire};
+
+use crate::{
+    digest::Digest,
+    plan::Plan,
+    rng::Rng,
+    stats::{Count, Counts},
+    violation::{Verdict, hold},
+};
+
+/// A message that is to arrive.
+#[derive(Clone, Debug)]
+pub(crate) struct Parcel {
+    pub(crate) from: usize,
+    pub(crate) to: usize,
+    pub(crate) message: Message,
+}
+
+/// What lies between the nodes.
+#[derive(Debug)]
+pub(crate) struct Network {
+    rng: Rng,
+    nodes: usize,
+    /// `cut[from * nodes + to]`: nothing gets through.
+    cut: Vec<bool>,
+    /// Until then, what is sent waits.
+    clogged: Vec<u64>,
+    /// A few old messages, to be sent again.
+    old: Vec<Parcel>,
+}
+
+impl Network {
+    pub(crate) fn new(rng: Rng, nodes: usize) -> Self {
+        let links = nodes * nodes;
+        Self { rng, nodes, cut: vec![false; links], clogged: vec![0; links], old: Vec::new() }
+    }
+
+    /// Cuts the link from one to another, in this direction, or mends it.
+    pub(crate) fn set_cut(&mut self, from: usize, to: usize, cut: bool) {
+        self.cut[from * self.nodes + to] = cut;
+    }
+
+    pub(crate) fn is_cut(&self, from: usize, to: usize) -> bool {
+        self.cut[from * self.nodes + to]
+    }
+
+    /// Holds up what is sent from one to another, until then.
+    pub(crate) fn clog(&mut self, from: usize, to: usize, until: u64) {
+        let clogged = &mut self.clogged[from * self.nodes + to];
+        *clogged = until.max(*clogged);
+    }
+
+    /// Mends everything.
+    pub(crate) fn heal(&mut self) {
+        self.cut.fill(false);
+        self.clogged.fill(0);
+        self.old.clear();
+    }
+
+    /// Sends: gives back what will arrive, and when.
+    pub(crate) fn send(
+        &mut self,
+        now: u64,
+        parcel: Parcel,
+        plan: &Plan,
+        counts: &mut Counts,
+        mut arrive: impl FnMut(u64, Parcel),
+    ) -> Verdict {
+        counts.bump(Count::Sent);
+        let parcel = self.carry(parcel, plan, counts)?;
+        let link = parcel.from * self.nodes + parcel.to;
+        let copies = 1 + usize::from(self.rng.chance(plan.duplicate));
+        if copies > 1 {
+            counts.bump(Count::Duplicated);
+        }
+        for _ in 0..copies {
+            if self.rng.chance(plan.loss) {
+                counts.bump(Count::Lost);
+            } else {
+                let sent = now.max(self.clogged[link]);
+                arrive(sent + self.delay(plan), parcel.clone());
+            }
+        }
+        if plan.replay > 0.0 {
+            if self.old.len() < 64 {
+                self.old.push(parcel);
+            } else {
+                let at = self.rng.index(64);
+                self.old[at] = parcel;
+            }
+            if self.rng.chance(plan.replay) {
+                counts.bump(Count::Replayed);
+                let at = self.rng.index(self.old.len());
+                let again = self.old[at].clone();
+                arrive(now + self.delay(plan), again);
+            }
+        }
+        Ok(())
+    }
+
+    fn delay(&mut self, plan: &Plan) -> u64 {
+        plan.delay_min + self.rng.exponential(plan.delay_mean)
+    }
+
+    /// Some travel as bytes, and must arrive as they were. Damaged bytes are told by the transport's own checksum; what
+    /// the codec makes of them is seen first, for it must cope.
+    fn carry(
+        &mut self,
+        parcel: Parcel,
+        plan: &Plan,
+        counts: &mut Counts,
+    ) -> Result<Parcel, crate::violation::Broken> {
+        if !self.rng.chance(plan.as_bytes.max(plan.corrupt)) {
+            return Ok(parcel);
+        }
+        let frame = wire::encode(&parcel.message).to_bytes();
+        if self.rng.chance(plan.corrupt) {
+            counts.bump(Count::Corrupted);
+            let mut damaged = frame.to_vec();
+            for _ in 0..=self.rng.below(3) {
+                let at = self.rng.index(damaged.len());
+                damaged[at] ^= 1 << self.rng.below(8);
+            }
+            if let Ok(decoded) = wire::decode(&damaged) {
+                hold!(decoded.validate().is_ok(), "wire", "a damaged frame decodes to a malformed message");
+            }
+            let told = Digest::of(&damaged) != Digest::of(&frame) || damaged == frame[..];
+            hold!(told, "wire", "a checksum misses a damaged frame");
+        }
+        let decoded = wire::decode(&frame);
+        hold!(decoded.as_ref() == Ok(&parcel.message), "wire", "{:?} arrives as {decoded:?}", parcel.message);
+        Ok(parcel)
+    }
+}

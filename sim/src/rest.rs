@@ -1,0 +1,205 @@
+//! Liveness: once faults have stopped for a quorum, it elects, commits, and comes to rest; and stays there.
+
+use quorate_core::RoleKind;
+
+use crate::{
+    clients::{LEAST_COMMITS, reached_enough},
+    faults::Fault,
+    plan::Profile,
+    stats::Count,
+    violation::{Broken, Verdict, hold},
+    world::{Event, World},
+};
+
+/// How long a cluster may take to come to rest, in election timeouts.
+const PATIENCE: u64 = 60;
+
+/// How the end of a run goes.
+#[derive(Debug, Default)]
+pub(crate) struct Rest {
+    stage: Stage,
+    /// Who is back for good.
+    back: Vec<usize>,
+    began: u64,
+    deadline: u64,
+    /// What all have and have applied, together.
+    sum: u64,
+}
+
+/// What is being waited for.
+#[derive(Clone, Copy, Debug, Default)]
+enum Stage {
+    #[default]
+    Faults,
+    /// A leader that has committed something of its own term, with requests still coming.
+    Leader,
+    /// Everyone has everything, and nobody waits.
+    Converge,
+    /// Nothing more happens: the leader of `term` leads until `until`.
+    Steady { term: u64, until: u64 },
+}
+
+impl Rest {
+    /// Do clients stay away?
+    pub(crate) const fn is_quiet(&self) -> bool {
+        matches!(self.stage, Stage::Converge | Stage::Steady { .. })
+    }
+}
+
+impl World {
+    /// The faults end: for everyone, or for a quorum, while the others can speak but never hear.
+    pub(crate) fn heal(&mut self) -> Verdict {
+        // Some draws are slow, or down for most of the time: they get longer.
+        let (now, duration) = (self.now, self.plan.duration);
+        if reached_enough(&self.counts, self.plan.profile == Profile::Calm).is_err() && now < 3 * duration {
+            self.push(duration / 6, Event::Heal);
+            self.push(duration / 12, Event::Fault(Fault::TakeLeader));
+            return Ok(());
+        }
+        self.faulty = false;
+        self.network.heal();
+        let plan = &mut self.plan;
+        (plan.loss, plan.duplicate, plan.replay, plan.corrupt) = (0.0, 0.0, 0.0, 0.0);
+        let (nodes, heartbeat) = (plan.nodes, plan.config.heartbeat_interval.as_micros() as u64);
+        // A network slower than timeouts promises nothing; and with small windows, slow parts only take long.
+        plan.delay_mean = plan.delay_mean.min(heartbeat / 40);
+        plan.delay_min = plan.delay_min.min(heartbeat / 40);
+        plan.disk_mean = plan.disk_mean.min(200);
+        plan.apply_mean = plan.apply_mean.min(50);
+        let quorum = nodes / 2 + 1;
+        let size = if plan.quorum_only { quorum } else { nodes };
+        self.rest.back = self.fault_rng.sample(nodes, size);
+        self.rest.back.sort_unstable();
+        self.trace.line(self.now, || format!("faults end for {:?}", self.rest.back));
+        for slot in 0..nodes {
+            if self.rest.back.contains(&slot) {
+                self.end_stall(slot);
+                if self.nodes[slot].paused {
+                    self.push(0, Event::Resume { slot, life: self.nodes[slot].life });
+                }
+                self.push(1, Event::Restart { slot });
+            } else {
+                for other in 0..nodes {
+                    self.network.set_cut(other, slot, true);
+                }
+                self.push(1, Event::Restart { slot });
+            }
+        }
+        self.rest.stage = Stage::Leader;
+        self.rest.began = self.now;
+        self.rest.deadline = self.now + PATIENCE * self.plan.election();
+        self.push(heartbeat, Event::Rest);
+        Ok(())
+    }
+
+    pub(crate) fn check_rest(&mut self) -> Verdict {
+        let heartbeat = self.plan.config.heartbeat_interval.as_micros() as u64;
+        if self.progressed() {
+            // Who lacks much may take long, as long as it gets on, but not for ever.
+            let patience = PATIENCE * self.plan.election();
+            self.rest.deadline = (self.now + patience).min(self.rest.began + 30 * patience);
+        }
+        match self.rest.stage {
+            Stage::Faults => return Ok(()),
+            Stage::Leader => {
+                // A draw so harsh that little was committed makes up for it now.
+                let enough = self.counts[Count::Commits] >= LEAST_COMMITS;
+                if self.settled_leader().is_some() && enough {
+                    self.rest.stage = Stage::Converge;
+                }
+            }
+            Stage::Converge => {
+                if let Some(term) = self.converged() {
+                    self.ghost.all_resolved(|slot| {
+                        self.rest.back.contains(&slot).then_some(self.nodes[slot].life)
+                    })?;
+                    let until = self.now + 8 * self.plan.election();
+                    self.rest.stage = Stage::Steady { term, until };
+                }
+            }
+            Stage::Steady { term, until } => {
+                let leads = self.settled_leader().map(|(_, term)| term);
+                // Without stickiness towards whoever can't hear, one half cut-off node would depose leader after
+                // leader: pre-vote and check-quorum together are what promises more.
+                let promised = self.plan.config.pre_vote && self.plan.config.check_quorum;
+                hold!(
+                    leads == Some(term) || !promised,
+                    "liveness",
+                    "the leader of term {term} led a quorum in peace, but {leads:?} leads now"
+                );
+                if self.now >= until {
+                    self.done = true;
+                    return Ok(());
+                }
+                self.rest.deadline = u64::MAX;
+                self.push(heartbeat, Event::Rest);
+                return Ok(());
+            }
+        }
+        if self.now > self.rest.deadline {
+            return Err(Broken(
+                "liveness",
+                format!("no rest after {PATIENCE} election timeouts: {}", self.describe()),
+            ));
+        }
+        self.push(heartbeat, Event::Rest);
+        Ok(())
+    }
+
+    /// Does anybody have, or has anybody applied, more or less than at the last look?
+    fn progressed(&mut self) -> bool {
+        let processes = self.nodes.iter().filter_map(|node| node.process.as_ref());
+        let sum =
+            processes.map(|process| process.raft.status().applied.0 + process.raft.last().index.0).sum();
+        std::mem::replace(&mut self.rest.sum, sum) != sum
+    }
+
+    /// The leader of those who are back, once it has committed something in its term; and that term.
+    fn settled_leader(&self) -> Option<(usize, u64)> {
+        let slot = self.leader().filter(|slot| self.rest.back.contains(slot))?;
+        let raft = &self.nodes[slot].process.as_ref()?.raft;
+        let settled = raft.term_at(raft.commit()) == Some(raft.term());
+        settled.then_some((slot, raft.term().0))
+    }
+
+    /// Does everyone who is back have, and has applied, the same? The leader's term, if so.
+    fn converged(&self) -> Option<u64> {
+        let (leader, term) = self.settled_leader()?;
+        let last = self.nodes[leader].process.as_ref()?.raft.last();
+        let same = |slot: &usize| {
+            self.nodes[*slot].process.as_ref().is_some_and(|process| {
+                let status = process.raft.status();
+                status.last == last
+                    && status.commit == last.index
+                    && status.applied == last.index
+                    && status.pending == 0
+                    && status.term.0 == term
+            })
+        };
+        self.rest.back.iter().all(same).then_some(term)
+    }
+
+    fn describe(&self) -> String {
+        let nodes = self.rest.back.iter().map(|slot| match &self.nodes[*slot].process {
+            None => format!("n{} is down", slot + 1),
+            Some(process) => {
+                let raft = &process.raft;
+                let role = match raft.role() {
+                    RoleKind::Follower => "follows",
+                    RoleKind::PreCandidate => "asks",
+                    RoleKind::Candidate => "campaigns",
+                    RoleKind::Leader => "leads",
+                };
+                format!(
+                    "n{} {role} in term {}, last {}, commit {}, pending {}",
+                    slot + 1,
+                    raft.term(),
+                    raft.last(),
+                    raft.commit(),
+                    raft.status().pending
+                )
+            }
+        });
+        nodes.collect::<Vec<_>>().join("; ")
+    }
+}

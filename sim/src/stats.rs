@@ -1,0 +1,104 @@
+//! What has happened how often: a fault that is never exercised proves nothing.
+
+use std::ops::{AddAssign, Index, IndexMut};
+
+macro_rules! counts {
+    ($($variant:ident => $name:literal,)*) => {
+        /// Something that is counted.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Count {
+            $(#[doc = $name] $variant,)*
+        }
+
+        impl Count {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// Its name.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+counts! {
+    Steps => "steps",
+    Ticks => "ticks",
+    Sent => "messages sent",
+    Delivered => "messages delivered",
+    Lost => "messages lost",
+    Cut => "messages cut off",
+    Duplicated => "messages duplicated",
+    Replayed => "messages replayed",
+    Corrupted => "messages corrupted",
+    Clogs => "links clogged",
+    Cuts => "partitions",
+    OneWay => "one-way cuts",
+    Crashes => "crashes",
+    CrashesAtAction => "crashes between actions",
+    LostWrites => "writes lost in crashes",
+    KeptWrites => "unreported writes kept by crashes",
+    Pauses => "pauses",
+    DiskFailures => "disk failures",
+    Stalls => "disk stalls",
+    Elections => "leaders elected",
+    LeaderChanges => "leader changes",
+    PreCandidacies => "pre-candidacies",
+    Candidacies => "candidacies",
+    Truncations => "truncations",
+    Conflicts => "conflicts",
+    Commits => "entries committed",
+    Loads => "loads",
+    Proposals => "proposals taken",
+    Refused => "requests refused",
+    Unknown => "proposals of unknown outcome",
+    Acknowledged => "proposals acknowledged",
+    Reads => "reads served",
+    ReadsAtFollowers => "reads served by followers",
+}
+
+/// How often each.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Counts([u64; Count::ALL.len()]);
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self([0; Count::ALL.len()])
+    }
+}
+
+impl Index<Count> for Counts {
+    type Output = u64;
+
+    fn index(&self, count: Count) -> &u64 {
+        &self.0[count as usize]
+    }
+}
+
+impl IndexMut<Count> for Counts {
+    fn index_mut(&mut self, count: Count) -> &mut u64 {
+        &mut self.0[count as usize]
+    }
+}
+
+impl AddAssign<&Self> for Counts {
+    fn add_assign(&mut self, other: &Self) {
+        for (sum, more) in self.0.iter_mut().zip(&other.0) {
+            *sum += more;
+        }
+    }
+}
+
+impl Counts {
+    /// One more.
+    pub(crate) fn bump(&mut self, count: Count) {
+        self[count] += 1;
+    }
+
+    /// Names and numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        Count::ALL.iter().map(|count| (count.name(), self[*count]))
+    }
+}
