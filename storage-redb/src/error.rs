@@ -257,6 +257,10 @@ pub(crate) fn from_redb(file: &str, doing: &'static str, error: impl Into<redb::
     match error.into() {
         redb::Error::DatabaseAlreadyOpen => Error::InUse,
         redb::Error::Corrupted(what) => damage(what),
+        // No store was ever written in an older format of redb's.
+        redb::Error::UpgradeRequired(version) => {
+            damage(format!("it says that it is in format {version} of redb"))
+        }
         redb::Error::Io(source) if source.kind() == io::ErrorKind::InvalidData => damage(source.to_string()),
         redb::Error::Io(source) => Error::Io { doing, source },
         missing @ (redb::Error::TableDoesNotExist(_) | redb::Error::TableTypeMismatch { .. }) => {

@@ -10,8 +10,8 @@ use crate::{
     error::from_redb,
     front::{FRONT, Front, Slot, Watermark, read_identity, read_watermark, write_identity, write_watermark},
     medium::{self, BehindFront},
-    record::{Base, GROUPS, State, base_key, group_of_state},
-    recovery::bad_group,
+    record::{Base, COMMIT_KEY, GROUPS, State, base_key, decode_commit, group_of_state},
+    recovery::{bad_group, bad_record},
     store::Group,
 };
 
@@ -72,13 +72,14 @@ pub(crate) fn create_on(
         two_phase: options.two_phase,
         commit: 0,
         slot: Slot::FIRST,
+        settled: true,
         groups: BTreeMap::new(),
         bases: BTreeMap::new(),
         failed: None,
     };
     // Commit 1 also makes the tables.
     store.add_groups(groups)?;
-    store.medium.sync_data().map_err(io)?;
+    store.settle()?;
     // From here on it is a store.
     write_identity(&*store.medium, identity).map_err(io)?;
     store.medium.sync_data().map_err(io)?;
@@ -110,8 +111,12 @@ pub(crate) fn open_on(
         return Err(damaged(name, "the database is missing"));
     }
     let db = open_database(options, Arc::clone(&medium), name)?;
-    let (groups, bases) = read_groups(&db, name)?;
-    let commit = groups.values().map(|group| group.state.commit).max().unwrap_or(0);
+    let Found {
+        groups,
+        bases,
+        commit,
+    } = read_groups(&db, name)?;
+    let mut settled = false;
     let Some((watermark, mut slot)) = read_watermark(&*medium).map_err(io)? else {
         return Err(damaged(name, "neither copy of the watermark is whole"));
     };
@@ -127,6 +132,7 @@ pub(crate) fn open_on(
         write_watermark(&*medium, slot, commit, facts.into_iter()).map_err(io)?;
         medium.sync_data().map_err(io)?;
         slot = slot.other();
+        settled = true;
     }
     Ok(RedbStore {
         db: Arc::new(db),
@@ -136,6 +142,7 @@ pub(crate) fn open_on(
         two_phase: options.two_phase,
         commit,
         slot,
+        settled,
         groups,
         bases,
         failed: None,
@@ -177,14 +184,26 @@ fn open_database(options: Options, medium: Arc<dyn StorageBackend>, name: &str) 
         .map_err(|error| from_redb(name, "opening the database", error))
 }
 
-type Groups = (BTreeMap<GroupId, Group>, BTreeMap<GroupId, Base>);
+/// What is in the database, without the logs.
+struct Found {
+    groups: BTreeMap<GroupId, Group>,
+    bases: BTreeMap<GroupId, Base>,
+    /// The newest commit.
+    commit: u64,
+}
 
-/// All groups, without their logs.
-fn read_groups(db: &Database, name: &str) -> Result<Groups, Error> {
+fn read_groups(db: &Database, name: &str) -> Result<Found, Error> {
     let failed = |error: redb::Error| from_redb(name, "reading the groups", error);
     let txn = db.begin_read().map_err(|error| failed(error.into()))?;
     let table = txn.open_table(GROUPS).map_err(|error| failed(error.into()))?;
-    let (mut groups, mut bases) = (BTreeMap::new(), BTreeMap::new());
+    let mut found = Found {
+        groups: BTreeMap::new(),
+        bases: BTreeMap::new(),
+        commit: 0,
+    };
+    if let Some(value) = table.get(&COMMIT_KEY).map_err(|error| failed(error.into()))? {
+        found.commit = decode_commit(value.value()).map_err(|bad| bad_record(name, bad))?;
+    }
     for entry in table.iter().map_err(|error| failed(error.into()))? {
         let (key, value) = entry.map_err(|error| failed(error.into()))?;
         // A base has its group's state right after it.
@@ -195,7 +214,8 @@ fn read_groups(db: &Database, name: &str) -> Result<Groups, Error> {
         let base = table.get(&base_key(id)).map_err(|error| failed(error.into()))?;
         let base = base.ok_or_else(|| bad_group(name, id, "where its log begins is missing".into()))?;
         let base = Base::decode(id, base.value()).map_err(|bad| bad_group(name, id, bad))?;
-        groups.insert(
+        found.commit = found.commit.max(state.commit);
+        found.groups.insert(
             id,
             Group {
                 state,
@@ -203,9 +223,9 @@ fn read_groups(db: &Database, name: &str) -> Result<Groups, Error> {
                 next: None,
             },
         );
-        bases.insert(id, base);
+        found.bases.insert(id, base);
     }
-    Ok((groups, bases))
+    Ok(found)
 }
 
 /// Is the database as new as what was acknowledged? It may be newer: then a crash came between a commit and

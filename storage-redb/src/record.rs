@@ -26,6 +26,8 @@ pub(crate) const KNOWN: &str = "1";
 
 const KIND_BASE: u8 = 0;
 const KIND_STATE: u8 = 1;
+/// Where the number of a commit that changed no group is: that of a bootstrap without any.
+pub(crate) const COMMIT_KEY: GroupKey = [0, 0, 0, 0, 0, 0, 0, 0, 2];
 
 /// Bytes in front of a run's block.
 pub(crate) const RUN_HEADER: usize = 36;
@@ -167,6 +169,22 @@ impl Base {
             membership,
         })
     }
+}
+
+/// The number of a commit that changed no group.
+pub(crate) fn encode_commit(commit: u64) -> [u8; 16] {
+    let mut value = [0; 16];
+    value[0] = VERSION;
+    value[4..12].copy_from_slice(&commit.to_le_bytes());
+    let sum = checksum(&COMMIT_KEY, &[&value[..12]]);
+    value[12..].copy_from_slice(&sum.to_le_bytes());
+    value
+}
+
+pub(crate) fn decode_commit(value: &[u8]) -> Result<u64, Bad> {
+    checked(&COMMIT_KEY, value)?
+        .u64()
+        .ok_or_else(|| "the number of a commit is cut short".into())
 }
 
 /// A version first, a checksum last: what is between, once both are right.
@@ -321,6 +339,9 @@ mod tests {
         };
         every_flip(&base.encode(GROUP), |value| {
             Base::decode(GROUP, value).is_ok_and(|found| found == base)
+        });
+        every_flip(&encode_commit(77), |value| {
+            decode_commit(value).is_ok_and(|found| found == 77)
         });
         let run = Run::commands(Term(2), Index(5), &[b"one".as_slice(), b"", b"three"]).unwrap();
         every_flip(&encoded(&run), |value| {

@@ -71,15 +71,20 @@ pub(crate) fn scan(
 
 /// A run that can't be used, as an error.
 pub(crate) fn bad_entry(file: &str, group: GroupId, index: Index, bad: Bad) -> Error {
-    error(file, group, Some(index), bad)
+    error(file, Some(group), Some(index), bad)
 }
 
 /// A record of a group that can't be used, as an error.
 pub(crate) fn bad_group(file: &str, group: GroupId, bad: Bad) -> Error {
-    error(file, group, None, bad)
+    error(file, Some(group), None, bad)
 }
 
-fn error(file: &str, group: GroupId, index: Option<Index>, bad: Bad) -> Error {
+/// A record of the store as a whole that can't be used, as an error.
+pub(crate) fn bad_record(file: &str, bad: Bad) -> Error {
+    error(file, None, None, bad)
+}
+
+fn error(file: &str, group: Option<GroupId>, index: Option<Index>, bad: Bad) -> Error {
     match bad {
         Bad::Version(found) => Error::UnknownVersion {
             what: "a record in the store",
@@ -88,7 +93,7 @@ fn error(file: &str, group: GroupId, index: Option<Index>, bad: Bad) -> Error {
         },
         Bad::Damaged(what) => Box::new(Damage {
             file: file.to_owned(),
-            group: Some(group),
+            group,
             index,
             what,
         })

@@ -10,7 +10,7 @@ use crate::{
     error::from_redb,
     front::{Slot, write_watermark},
     open,
-    record::{Base, GROUPS, LOG, State, base_key, state_key},
+    record::{Base, COMMIT_KEY, GROUPS, LOG, State, base_key, encode_commit, state_key},
     recovery,
     writer::{LogTable, Staged},
 };
@@ -31,6 +31,8 @@ pub struct RedbStore {
     pub(crate) commit: u64,
     /// Where the next watermark goes.
     pub(crate) slot: Slot,
+    /// Is the newest watermark durable?
+    pub(crate) settled: bool,
     pub(crate) groups: BTreeMap<GroupId, Group>,
     pub(crate) bases: BTreeMap<GroupId, Base>,
     /// The first error of a commit, in words.
@@ -147,6 +149,28 @@ impl RedbStore {
             return Err(Error::GroupExists(group));
         }
         self.add_groups(&[(group, membership)])
+    }
+
+    /// Makes the newest watermark durable now, and not with the next commit: one `fdatasync`, or nothing if that is
+    /// done. To be called when there is nothing to write for a while, it bounds how long damage to the newest commit
+    /// after a power failure could go unnoticed.
+    ///
+    /// # Errors
+    /// As [`Store::commit`]: nothing is written any more after one.
+    pub fn settle(&mut self) -> Result<(), Error> {
+        self.usable()?;
+        if self.settled {
+            return Ok(());
+        }
+        self.latched(|store| {
+            let io = |source| Error::Io {
+                doing: "syncing the watermark of a commit",
+                source,
+            };
+            store.medium.sync_data().map_err(io)?;
+            store.settled = true;
+            Ok(())
+        })
     }
 
     /// Closes the file and says how that went. What was committed is durable either way; after a close that succeeds
@@ -287,6 +311,11 @@ impl RedbStore {
                     .insert(&state_key(*group), state.as_slice())
                     .map_err(|error| failed(error.into()))?;
             }
+            if staged.changed.is_empty() {
+                groups
+                    .insert(&COMMIT_KEY, encode_commit(number).as_slice())
+                    .map_err(|error| failed(error.into()))?;
+            }
             for (group, base) in &staged.bases {
                 let base = base.encode(*group);
                 groups
@@ -302,6 +331,7 @@ impl RedbStore {
             source,
         })?;
         self.slot = self.slot.other();
+        self.settled = false;
         self.commit = number;
         self.groups
             .extend(changed.into_iter().map(|(group, changed)| (group, changed.group)));

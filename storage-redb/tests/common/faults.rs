@@ -31,6 +31,7 @@ struct Inner {
     /// Fails the I/O with this number, and those after it if `for_good`.
     fail: Option<(u64, bool)>,
     count: u64,
+    frozen: bool,
 }
 
 /// Clones share it, so that a test can look into it while a store has it.
@@ -58,6 +59,11 @@ impl Medium {
         self.0.lock().unwrap().fail = Some((count, for_good));
     }
 
+    /// From now on everything fails and nothing is recorded.
+    pub fn freeze(&self) {
+        self.0.lock().unwrap().frozen = true;
+    }
+
     pub fn acknowledge(&self, n: usize) {
         self.0.lock().unwrap().trace.push(Io::Acknowledged(n));
     }
@@ -69,6 +75,9 @@ impl Medium {
     fn act(&self, io: Io, act: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> io::Result<()> {
         let mut inner = self.0.lock().unwrap();
         let inner = &mut *inner;
+        if inner.frozen {
+            return Err(io::Error::other("the medium is gone"));
+        }
         let n = inner.count;
         inner.count += 1;
         let fails = inner
@@ -153,6 +162,14 @@ pub enum Left {
 }
 
 impl Disk {
+    /// A disk with this on it.
+    pub fn of(image: Vec<u8>) -> Self {
+        Self {
+            durable: image,
+            pending: Vec::new(),
+        }
+    }
+
     /// Does what the trace says; a failed sync leaves some of what was pending, and the rest never gets there.
     pub fn act(&mut self, io: &Io, rng: &mut Rng) {
         match io {
