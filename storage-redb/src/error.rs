@@ -205,16 +205,8 @@ pub struct Fact {
 
 impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            file,
-            acknowledged,
-            found,
-            facts,
-        } = self;
-        write!(
-            f,
-            "{file} has lost what was acknowledged: commit {acknowledged} is missing or changed, "
-        )?;
+        let Self { file, acknowledged, found, facts } = self;
+        write!(f, "{file} has lost what was acknowledged: commit {acknowledged} is missing or changed, ")?;
         write!(f, "the newest one there is {found}")?;
         for fact in facts {
             write!(
@@ -261,14 +253,16 @@ pub(crate) fn from_redb(file: &str, doing: &'static str, error: impl Into<redb::
         redb::Error::UpgradeRequired(version) => {
             damage(format!("it says that it is in format {version} of redb"))
         }
-        redb::Error::Io(source) if source.kind() == io::ErrorKind::InvalidData => damage(source.to_string()),
+        // The second is a page number that points beyond the end of the file.
+        redb::Error::Io(source)
+            if matches!(source.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+        {
+            damage(source.to_string())
+        }
         redb::Error::Io(source) => Error::Io { doing, source },
         missing @ (redb::Error::TableDoesNotExist(_) | redb::Error::TableTypeMismatch { .. }) => {
             damage(missing.to_string())
         }
-        source => Error::Database {
-            doing,
-            source: Box::new(source),
-        },
+        source => Error::Database { doing, source: Box::new(source) },
     }
 }

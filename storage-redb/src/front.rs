@@ -60,10 +60,7 @@ pub(crate) enum Front {
 
 /// Reads who this store is of.
 pub(crate) fn read_identity(medium: &dyn StorageBackend) -> Result<Front, Error> {
-    let io = |source| Error::Io {
-        doing: "reading the identity of the store",
-        source,
-    };
+    let io = |source| Error::Io { doing: "reading the identity of the store", source };
     if medium.len().map_err(io)? < FRONT {
         return Ok(Front::Blank);
     }
@@ -82,23 +79,16 @@ fn parse_identity(page: &[u8]) -> Result<Front, Error> {
     }
     let version = rest.u32().unwrap_or_default();
     if version != VERSION {
-        return Err(Error::UnknownVersion {
-            what: "the store's file",
-            found: version,
-            known: KNOWN,
-        });
+        return Err(Error::UnknownVersion { what: "the store's file", found: version, known: KNOWN });
     }
     let (cluster, node) = (rest.take().map(u128::from_le_bytes), rest.u64());
     let body = page.len().saturating_sub(rest.0.len());
     let sum = page.get(..body).map(crc32c::crc32c);
     match (cluster, node, rest.u32()) {
-        (Some(cluster), Some(node), found) if found == sum => Ok(Front::Of(Identity {
-            cluster,
-            node: NodeId(node),
-        })),
-        _ => Ok(Front::Damaged(
-            "the checksum of the store's identity does not match",
-        )),
+        (Some(cluster), Some(node), found) if found == sum => {
+            Ok(Front::Of(Identity { cluster, node: NodeId(node) }))
+        }
+        _ => Ok(Front::Damaged("the checksum of the store's identity does not match")),
     }
 }
 
@@ -172,10 +162,7 @@ pub(crate) fn read_watermark(medium: &dyn StorageBackend) -> io::Result<Option<(
         let Some(watermark) = parse_watermark(&page) else {
             continue;
         };
-        if newest
-            .as_ref()
-            .is_none_or(|(newest, _)| watermark.commit > newest.commit)
-        {
+        if newest.as_ref().is_none_or(|(newest, _)| watermark.commit > newest.commit) {
             newest = Some((watermark, slot.other()));
         }
     }
@@ -196,10 +183,7 @@ fn parse_watermark(page: &[u8]) -> Option<Watermark> {
         facts.push(Fact {
             group: GroupId(rest.u64()?),
             incarnation: Incarnation(rest.u64()?),
-            hard_state: HardState {
-                term: Term(rest.u64()?),
-                vote: rest.vote()?,
-            },
+            hard_state: HardState { term: Term(rest.u64()?), vote: rest.vote()? },
             last: LogId::new(Term(rest.u64()?), Index(rest.u64()?)),
         });
     }
@@ -246,10 +230,7 @@ mod tests {
         Fact {
             group: GroupId(n),
             incarnation: Incarnation(2),
-            hard_state: HardState {
-                term: Term(n),
-                vote: (n % 2 == 1).then_some(NodeId(n)),
-            },
+            hard_state: HardState { term: Term(n), vote: (n % 2 == 1).then_some(NodeId(n)) },
             last: LogId::new(Term(1), Index(n)),
         }
     }
@@ -258,10 +239,7 @@ mod tests {
     fn an_identity_is_read_back_and_every_flipped_bit_of_it_is_noticed() {
         let medium = medium();
         assert!(matches!(read_identity(&medium), Ok(Front::Blank)));
-        let identity = Identity {
-            cluster: 0xABCD << 100,
-            node: NodeId(7),
-        };
+        let identity = Identity { cluster: 0xABCD << 100, node: NodeId(7) };
         write_identity(&medium, identity).unwrap();
         assert!(matches!(read_identity(&medium), Ok(Front::Of(found)) if found == identity));
         let mut page = [0; IDENTITY_LEN];
@@ -269,10 +247,7 @@ mod tests {
         for bit in 0..page.len() * 8 {
             let mut flipped = page;
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(
-                !matches!(parse_identity(&flipped), Ok(Front::Of(_) | Front::Blank)),
-                "bit {bit}"
-            );
+            assert!(!matches!(parse_identity(&flipped), Ok(Front::Of(_) | Front::Blank)), "bit {bit}");
         }
     }
 
@@ -284,24 +259,12 @@ mod tests {
         write_watermark(&medium, Slot(0), 1, facts(1).into_iter()).unwrap();
         assert_eq!(
             read_watermark(&medium).unwrap(),
-            Some((
-                Watermark {
-                    commit: 1,
-                    facts: facts(1)
-                },
-                Slot(1)
-            ))
+            Some((Watermark { commit: 1, facts: facts(1) }, Slot(1)))
         );
         write_watermark(&medium, Slot(1), 2, facts(3).into_iter()).unwrap();
         assert_eq!(
             read_watermark(&medium).unwrap(),
-            Some((
-                Watermark {
-                    commit: 2,
-                    facts: facts(3)
-                },
-                Slot(0)
-            ))
+            Some((Watermark { commit: 2, facts: facts(3) }, Slot(0)))
         );
         // Torn or flipped anywhere, the newer one is out, and the older one counts.
         let mut page = vec![0; 8 + 8 + 4 + 3 * FACT_LEN + 4];
@@ -314,13 +277,7 @@ mod tests {
         medium.write(SLOTS[1] + 100, &[0xFF]).unwrap();
         assert_eq!(
             read_watermark(&medium).unwrap(),
-            Some((
-                Watermark {
-                    commit: 1,
-                    facts: facts(1)
-                },
-                Slot(1)
-            ))
+            Some((Watermark { commit: 1, facts: facts(1) }, Slot(1)))
         );
     }
 

@@ -72,9 +72,7 @@ impl StorageBackend for BehindFront {
 }
 
 fn shifted(offset: u64) -> io::Result<u64> {
-    offset
-        .checked_add(FRONT)
-        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
+    offset.checked_add(FRONT).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
 }
 
 /// Opens the store's file in `dir`; the lock on it is redb's to take.
@@ -83,10 +81,7 @@ pub(crate) fn open_file(dir: &Path) -> Result<(PathBuf, FileBackend), Error> {
     match OpenOptions::new().read(true).write(true).open(&path) {
         Ok(file) => Ok((path, backend(file)?)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::Missing { dir: dir.to_owned() }),
-        Err(source) => Err(Error::Io {
-            doing: "opening the store's file",
-            source,
-        }),
+        Err(source) => Err(Error::Io { doing: "opening the store's file", source }),
     }
 }
 
@@ -95,19 +90,13 @@ pub(crate) fn open_read_only(dir: &Path) -> Result<FileBackend, Error> {
     match File::open(dir.join(FILE)) {
         Ok(file) => backend(file),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::Missing { dir: dir.to_owned() }),
-        Err(source) => Err(Error::Io {
-            doing: "opening the store's file",
-            source,
-        }),
+        Err(source) => Err(Error::Io { doing: "opening the store's file", source }),
     }
 }
 
 /// Does `dir` hold a store?
 pub(crate) fn exists(dir: &Path) -> Result<bool, Error> {
-    dir.join(FILE).try_exists().map_err(|source| Error::Io {
-        doing: "looking for a store",
-        source,
-    })
+    dir.join(FILE).try_exists().map_err(|source| Error::Io { doing: "looking for a store", source })
 }
 
 /// A file that is becoming a store.
@@ -120,14 +109,9 @@ pub(crate) struct Unfinished {
 ///
 /// A file left by a bootstrap that was cut short is begun again: nobody was ever told that it was a store.
 pub(crate) fn begin(dir: &Path) -> Result<Option<(Unfinished, FileBackend)>, Error> {
-    let io = |source| Error::Io {
-        doing: "creating the store's file",
-        source,
-    };
-    fs::create_dir_all(dir).map_err(|source| Error::Io {
-        doing: "creating the store's directory",
-        source,
-    })?;
+    let io = |source| Error::Io { doing: "creating the store's file", source };
+    fs::create_dir_all(dir)
+        .map_err(|source| Error::Io { doing: "creating the store's directory", source })?;
     if exists(dir)? {
         return Ok(None);
     }
@@ -159,10 +143,7 @@ impl Unfinished {
 
     /// Gives the file, whole and durable by now, its name, and makes that durable too.
     pub(crate) fn finish(self) -> Result<(), Error> {
-        let io = |source| Error::Io {
-            doing: "giving the new store its name",
-            source,
-        };
+        let io = |source| Error::Io { doing: "giving the new store its name", source };
         fs::rename(self.dir.join(UNFINISHED), self.path()).map_err(io)?;
         File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(io)?;
         // The directory may be new as well; where its parent can't be opened, its name is as durable as it gets.

@@ -10,8 +10,8 @@ use crate::{
     error::from_redb,
     front::{FRONT, Front, Slot, Watermark, read_identity, read_watermark, write_identity, write_watermark},
     medium::{self, BehindFront},
-    record::{Base, COMMIT_KEY, GROUPS, State, base_key, decode_commit, group_of_state},
-    recovery::{bad_group, bad_record},
+    record::{Base, COMMIT_KEY, GROUPS, LOG, State, base_key, decode_commit, group_of_state},
+    recovery::{bad_group, bad_record, end_of_log},
     store::Group,
 };
 
@@ -27,10 +27,7 @@ pub(crate) fn create_in(
 ) -> Result<RedbStore, Error> {
     let Some((unfinished, medium)) = medium::begin(dir)? else {
         let identity = identity_in(dir).ok().flatten();
-        return Err(Error::AlreadyBootstrapped {
-            dir: dir.to_owned(),
-            identity,
-        });
+        return Err(Error::AlreadyBootstrapped { dir: dir.to_owned(), identity });
     };
     let name = unfinished.path().display().to_string();
     let store = create_on(options, Arc::new(medium), &name, identity, groups)?;
@@ -45,15 +42,9 @@ pub(crate) fn create_on(
     identity: Identity,
     groups: &[(GroupId, Membership)],
 ) -> Result<RedbStore, Error> {
-    let io = |source| Error::Io {
-        doing: "creating the store",
-        source,
-    };
+    let io = |source| Error::Io { doing: "creating the store", source };
     if medium.len().map_err(io)? > 0 {
-        return Err(Error::AlreadyBootstrapped {
-            dir: name.into(),
-            identity: None,
-        });
+        return Err(Error::AlreadyBootstrapped { dir: name.into(), identity: None });
     }
     if let Some((twice, _)) = groups
         .iter()
@@ -102,20 +93,13 @@ pub(crate) fn open_on(
         Front::Blank => return Err(Error::Missing { dir: name.into() }),
         Front::Damaged(what) => return Err(damaged(name, what)),
     }
-    let io = |source| Error::Io {
-        doing: "reading the store's watermark",
-        source,
-    };
+    let io = |source| Error::Io { doing: "reading the store's watermark", source };
     // redb would make a new database where there is none at all.
     if medium.len().map_err(io)? == FRONT {
         return Err(damaged(name, "the database is missing"));
     }
     let db = open_database(options, Arc::clone(&medium), name)?;
-    let Found {
-        groups,
-        bases,
-        commit,
-    } = read_groups(&db, name)?;
+    let Found { groups, bases, commit, newest } = read_groups(&db, name)?;
     let mut settled = false;
     let Some((watermark, mut slot)) = read_watermark(&*medium).map_err(io)? else {
         return Err(damaged(name, "neither copy of the watermark is whole"));
@@ -123,12 +107,9 @@ pub(crate) fn open_on(
     check_watermark(name, &watermark, commit, &groups)?;
     if watermark.commit < commit {
         // What is there counts from now on, so that it is missed if it goes.
-        let newest = groups.iter().filter(|(_, group)| group.state.commit == commit);
-        let facts: Vec<Fact> = newest.map(|(id, group)| group.fact(*id)).collect();
-        let io = |source| Error::Io {
-            doing: "writing the store's watermark",
-            source,
-        };
+        let fact = |id: &GroupId| groups.get(id).map(|group| group.fact(*id));
+        let facts: Vec<Fact> = newest.iter().filter_map(fact).collect();
+        let io = |source| Error::Io { doing: "writing the store's watermark", source };
         write_watermark(&*medium, slot, commit, facts.into_iter()).map_err(io)?;
         medium.sync_data().map_err(io)?;
         slot = slot.other();
@@ -162,16 +143,10 @@ pub(crate) fn identity_in(dir: &Path) -> Result<Option<Identity>, Error> {
 
 fn check_identity(expected: Identity, found: Identity) -> Result<(), Error> {
     if expected.cluster != found.cluster {
-        return Err(Error::WrongCluster {
-            expected: expected.cluster,
-            found: found.cluster,
-        });
+        return Err(Error::WrongCluster { expected: expected.cluster, found: found.cluster });
     }
     if expected.node != found.node {
-        return Err(Error::WrongNode {
-            expected: expected.node,
-            found: found.node,
-        });
+        return Err(Error::WrongNode { expected: expected.node, found: found.node });
     }
     Ok(())
 }
@@ -190,17 +165,17 @@ struct Found {
     bases: BTreeMap<GroupId, Base>,
     /// The newest commit.
     commit: u64,
+    /// The groups that it is of.
+    newest: Vec<GroupId>,
 }
 
 fn read_groups(db: &Database, name: &str) -> Result<Found, Error> {
     let failed = |error: redb::Error| from_redb(name, "reading the groups", error);
     let txn = db.begin_read().map_err(|error| failed(error.into()))?;
     let table = txn.open_table(GROUPS).map_err(|error| failed(error.into()))?;
-    let mut found = Found {
-        groups: BTreeMap::new(),
-        bases: BTreeMap::new(),
-        commit: 0,
-    };
+    let log = txn.open_table(LOG).map_err(|error| failed(error.into()))?;
+    let mut found = Found { groups: BTreeMap::new(), bases: BTreeMap::new(), commit: 0, newest: Vec::new() };
+    let mut commits = Vec::new();
     if let Some(value) = table.get(&COMMIT_KEY).map_err(|error| failed(error.into()))? {
         found.commit = decode_commit(value.value()).map_err(|bad| bad_record(name, bad))?;
     }
@@ -214,17 +189,15 @@ fn read_groups(db: &Database, name: &str) -> Result<Found, Error> {
         let base = table.get(&base_key(id)).map_err(|error| failed(error.into()))?;
         let base = base.ok_or_else(|| bad_group(name, id, "where its log begins is missing".into()))?;
         let base = Base::decode(id, base.value()).map_err(|bad| bad_group(name, id, bad))?;
-        found.commit = found.commit.max(state.commit);
-        found.groups.insert(
-            id,
-            Group {
-                state,
-                base: base.id,
-                next: None,
-            },
-        );
+        let (commit, last) = end_of_log(&log, name, id, base.id, &state)?;
+        commits.push((id, commit));
+        let State { incarnation, hard_state, .. } = state;
+        found.groups.insert(id, Group { incarnation, hard_state, base: base.id, last, next: None });
         found.bases.insert(id, base);
     }
+    found.commit = commits.iter().map(|(_, commit)| *commit).fold(found.commit, u64::max);
+    found.newest =
+        commits.into_iter().filter(|(_, commit)| *commit == found.commit).map(|(id, _)| id).collect();
     Ok(found)
 }
 
@@ -236,11 +209,7 @@ fn check_watermark(
     commit: u64,
     groups: &BTreeMap<GroupId, Group>,
 ) -> Result<(), Error> {
-    let holds = |fact: &Fact| {
-        groups
-            .get(&fact.group)
-            .is_some_and(|group| group.fact(fact.group) == *fact)
-    };
+    let holds = |fact: &Fact| groups.get(&fact.group).is_some_and(|group| group.fact(fact.group) == *fact);
     if commit < watermark.commit || (commit == watermark.commit && !watermark.facts.iter().all(holds)) {
         return Err(Box::new(Lost {
             file: name.to_owned(),
@@ -251,21 +220,13 @@ fn check_watermark(
         .into());
     }
     if commit > watermark.commit.saturating_add(MAX_LEAD) {
-        let what = format!(
-            "its watermark is of commit {}, but the database is at {commit}",
-            watermark.commit
-        );
+        let what =
+            format!("its watermark is of commit {}, but the database is at {commit}", watermark.commit);
         return Err(damaged(name, what));
     }
     Ok(())
 }
 
 fn damaged(name: &str, what: impl Into<String>) -> Error {
-    Box::new(Damage {
-        file: name.to_owned(),
-        group: None,
-        index: None,
-        what: what.into(),
-    })
-    .into()
+    Box::new(Damage { file: name.to_owned(), group: None, index: None, what: what.into() }).into()
 }

@@ -37,11 +37,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            cache_bytes: 32 << 20,
-            two_phase: false,
-            verify_on_open: true,
-        }
+        Self { cache_bytes: 32 << 20, two_phase: false, verify_on_open: true }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use quorate_core::{Few, GroupId, Index, Load, Loaded, LogReader};
-use redb::{Database, ReadTransaction, ReadableDatabase};
+use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase};
 
 use crate::{
     Damage, Error,
@@ -11,7 +11,7 @@ use crate::{
     record::{
         Base, GROUPS, GroupKey, LOG, LogKey, State, base_key, decode_run, index_of, log_key, state_key,
     },
-    recovery::{bad_entry, bad_group},
+    recovery::{bad_entry, bad_group, end_of_log},
 };
 
 /// Reads the log of a [`RedbStore`](crate::RedbStore) from another thread. Cheap to clone; it does not keep the store
@@ -34,28 +34,23 @@ impl LogReader for RedbReader {
         if load.first <= base.id.index {
             return Ok(Loaded::Compacted);
         }
-        let last = self
-            .record(&txn, group, &state_key(group), State::decode)?
-            .last
-            .index
-            .min(load.last);
-        self.entries(&txn, group, load.first, last, load.max_bytes)
-            .map(Loaded::Entries)
+        let state = self.record(&txn, group, &state_key(group), State::decode)?;
+        let log = txn.open_table(LOG).map_err(|error| self.failed(error))?;
+        let (_, last) = end_of_log(&log, &self.file, group, base.id, &state)?;
+        let last = last.index.min(load.last);
+        self.entries(&log, group, load.first, last, load.max_bytes).map(Loaded::Entries)
     }
 }
 
 impl RedbReader {
     pub(crate) fn new(db: &Arc<Database>, file: &Arc<str>) -> Self {
-        Self {
-            db: Arc::downgrade(db),
-            file: Arc::clone(file),
-        }
+        Self { db: Arc::downgrade(db), file: Arc::clone(file) }
     }
 
     /// What there is from `first` to `last`, as far as it fits, but at least one value's worth of one entry.
     fn entries(
         &self,
-        txn: &ReadTransaction,
+        log: &ReadOnlyTable<&'static LogKey, &'static [u8]>,
         group: GroupId,
         first: Index,
         last: Index,
@@ -65,21 +60,11 @@ impl RedbReader {
         if last < first {
             return Ok(found);
         }
-        let log = txn.open_table(LOG).map_err(|error| self.failed(error))?;
         // The value that holds `first` may begin before it.
-        let (start, middle, end) = (
-            log_key(group, Index(0)),
-            log_key(group, first),
-            log_key(group, last),
-        );
-        let holds = log
-            .range::<&LogKey>(&start..=&middle)
-            .map_err(|error| self.failed(error))?
-            .next_back();
-        let after = log.range::<&LogKey>((
-            std::ops::Bound::Excluded(&middle),
-            std::ops::Bound::Included(&end),
-        ));
+        let (start, middle, end) = (log_key(group, Index(0)), log_key(group, first), log_key(group, last));
+        let holds = log.range::<&LogKey>(&start..=&middle).map_err(|error| self.failed(error))?.next_back();
+        let after =
+            log.range::<&LogKey>((std::ops::Bound::Excluded(&middle), std::ops::Bound::Included(&end)));
         let after = after.map_err(|error| self.failed(error))?;
         let mut next = first;
         let mut room = max_bytes;
@@ -92,9 +77,7 @@ impl RedbReader {
             }
             let run =
                 decode_run(group, at, value.value()).map_err(|bad| bad_entry(&self.file, group, at, bad))?;
-            let wanted = run
-                .ending_before(last.next())
-                .and_then(|run| run.starting_at(next));
+            let wanted = run.ending_before(last.next()).and_then(|run| run.starting_at(next));
             let Some(run) = wanted.filter(|run| run.first() == next) else {
                 return Err(self.hole(group, next));
             };
@@ -107,11 +90,7 @@ impl RedbReader {
                 break;
             }
         }
-        if found.is_empty() {
-            Err(self.hole(group, first))
-        } else {
-            Ok(found)
-        }
+        if found.is_empty() { Err(self.hole(group, first)) } else { Ok(found) }
     }
 
     fn record<T>(
@@ -122,10 +101,7 @@ impl RedbReader {
         decode: impl FnOnce(GroupId, &[u8]) -> Result<T, crate::record::Bad>,
     ) -> Result<T, Error> {
         let groups = txn.open_table(GROUPS).map_err(|error| self.failed(error))?;
-        let value = groups
-            .get(key)
-            .map_err(|error| self.failed(error))?
-            .ok_or(Error::UnknownGroup(group))?;
+        let value = groups.get(key).map_err(|error| self.failed(error))?.ok_or(Error::UnknownGroup(group))?;
         decode(group, value.value()).map_err(|bad| bad_group(&self.file, group, bad))
     }
 
@@ -135,12 +111,6 @@ impl RedbReader {
 
     fn hole(&self, group: GroupId, index: Index) -> Error {
         let what = "an entry is missing".to_owned();
-        Box::new(Damage {
-            file: self.file.to_string(),
-            group: Some(group),
-            index: Some(index),
-            what,
-        })
-        .into()
+        Box::new(Damage { file: self.file.to_string(), group: Some(group), index: Some(index), what }).into()
     }
 }

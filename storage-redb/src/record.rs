@@ -30,7 +30,7 @@ const KIND_STATE: u8 = 1;
 pub(crate) const COMMIT_KEY: GroupKey = [0, 0, 0, 0, 0, 0, 0, 0, 2];
 
 /// Bytes in front of a run's block.
-pub(crate) const RUN_HEADER: usize = 36;
+pub(crate) const RUN_HEADER: usize = 44;
 const STATE_LEN: usize = 4 + 6 * 8 + 8 + 4;
 
 const FLAG_MEMBERSHIP: u8 = 1;
@@ -85,7 +85,8 @@ fn group_key(group: GroupId, kind: u8) -> GroupKey {
     key
 }
 
-/// What changes with nearly every commit of a group.
+/// What is known of a group beside its entries. Written when term, vote or incarnation change, or entries are removed;
+/// not when entries are only appended, for each run says itself which commit it is of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct State {
     /// The number of the store's commit that wrote this.
@@ -94,7 +95,7 @@ pub(crate) struct State {
     pub(crate) incarnation: Incarnation,
     /// Term and vote.
     pub(crate) hard_state: HardState,
-    /// The end of the log: that it is where the runs end is checked at recovery.
+    /// The end of the log after that commit, unless a run of a later commit follows.
     pub(crate) last: LogId,
 }
 
@@ -126,10 +127,7 @@ impl State {
             Some(Self {
                 commit: rest.u64()?,
                 incarnation: Incarnation(rest.u64()?),
-                hard_state: HardState {
-                    term: Term(rest.u64()?),
-                    vote: rest.vote()?,
-                },
+                hard_state: HardState { term: Term(rest.u64()?), vote: rest.vote()? },
                 last: LogId::new(Term(rest.u64()?), Index(rest.u64()?)),
             })
         };
@@ -164,10 +162,7 @@ impl Base {
             return Err("the beginning of its log is cut short".into());
         };
         let membership = Membership::decode(rest.0).map_err(|error| Bad::Damaged(error.to_string()))?;
-        Ok(Self {
-            id: LogId::new(Term(term), Index(index)),
-            membership,
-        })
+        Ok(Self { id: LogId::new(Term(term), Index(index)), membership })
     }
 }
 
@@ -182,9 +177,7 @@ pub(crate) fn encode_commit(commit: u64) -> [u8; 16] {
 }
 
 pub(crate) fn decode_commit(value: &[u8]) -> Result<u64, Bad> {
-    checked(&COMMIT_KEY, value)?
-        .u64()
-        .ok_or_else(|| "the number of a commit is cut short".into())
+    checked(&COMMIT_KEY, value)?.u64().ok_or_else(|| "the number of a commit is cut short".into())
 }
 
 /// A version first, a checksum last: what is between, once both are right.
@@ -203,6 +196,8 @@ fn checked<'a>(key: &[u8], value: &'a [u8]) -> Result<Cursor<'a>, Bad> {
 /// What is in front of a run's block. Knowing it is enough for recovery, but for memberships.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct RunHeader {
+    /// The number of the store's commit that wrote it.
+    pub(crate) commit: u64,
     pub(crate) term: Term,
     pub(crate) first: Index,
     pub(crate) count: u32,
@@ -219,19 +214,11 @@ impl RunHeader {
 /// Writes a run of entries, whose block is in parts, into `value`, which has exactly its size.
 pub(crate) fn encode_run(group: GroupId, header: RunHeader, block: &[Bytes], value: &mut [u8]) {
     let len: usize = block.iter().map(Bytes::len).sum();
-    debug_assert_eq!(
-        value.len(),
-        RUN_HEADER + len,
-        "the value was reserved for this run"
-    );
+    debug_assert_eq!(value.len(), RUN_HEADER + len, "the value was reserved for this run");
     let mut head = Vec::with_capacity(RUN_HEADER);
-    head.extend_from_slice(&[
-        VERSION,
-        if header.has_membership { FLAG_MEMBERSHIP } else { 0 },
-        0,
-        0,
-    ]);
+    head.extend_from_slice(&[VERSION, if header.has_membership { FLAG_MEMBERSHIP } else { 0 }, 0, 0]);
     head.extend_from_slice(&header.count.to_le_bytes());
+    head.extend_from_slice(&header.commit.to_le_bytes());
     head.extend_from_slice(&header.term.0.to_le_bytes());
     head.extend_from_slice(&header.first.0.to_le_bytes());
     head.extend_from_slice(&(len as u64).to_le_bytes());
@@ -255,31 +242,24 @@ pub(crate) fn check_run(group: GroupId, first: Index, value: &[u8]) -> Result<(R
     if version != VERSION {
         return Err(Bad::Version(version));
     }
-    let (head, block) = value
-        .split_at_checked(RUN_HEADER)
-        .ok_or("the record is cut short")?;
+    let (head, block) = value.split_at_checked(RUN_HEADER).ok_or("the record is cut short")?;
     let (fields, sum) = head.split_last_chunk::<4>().ok_or("the record is cut short")?;
     if checksum(&log_key(group, first), &[fields, block]) != u32::from_le_bytes(*sum) {
         return Err("the checksum does not match".into());
     }
     let mut rest = Cursor(fields);
-    let parsed = (rest.take::<4>(), rest.u32(), rest.u64(), rest.u64(), rest.u64());
-    let (Some([_, flags, ..]), Some(count), Some(term), Some(at), Some(len)) = parsed else {
-        return Err("the record is cut short".into());
+    let mut parse = || {
+        let ([_, flags, ..], count, commit) = (rest.take::<4>()?, rest.u32()?, rest.u64()?);
+        let (term, at, len) = (Term(rest.u64()?), Index(rest.u64()?), rest.u64()?);
+        let header =
+            RunHeader { commit, term, first: at, count, has_membership: flags & FLAG_MEMBERSHIP != 0 };
+        Some((header, len))
     };
-    if at != first.0 || len != block.len() as u64 || count == 0 {
+    let (header, len) = parse().ok_or("the record is cut short")?;
+    if header.first != first || len != block.len() as u64 || header.count == 0 {
         return Err("the header contradicts its place or its length".into());
     }
-    let has_membership = flags & FLAG_MEMBERSHIP != 0;
-    Ok((
-        RunHeader {
-            term: Term(term),
-            first,
-            count,
-            has_membership,
-        },
-        block,
-    ))
+    Ok((header, block))
 }
 
 /// A run, read back whole.
@@ -294,9 +274,7 @@ pub(crate) fn decode_run(group: GroupId, first: Index, value: &[u8]) -> Result<R
 }
 
 fn checksum(key: &[u8], parts: &[&[u8]]) -> u32 {
-    parts
-        .iter()
-        .fold(crc32c::crc32c(key), |sum, part| crc32c::crc32c_append(sum, part))
+    parts.iter().fold(crc32c::crc32c(key), |sum, part| crc32c::crc32c_append(sum, part))
 }
 
 #[cfg(test)]
@@ -324,25 +302,15 @@ mod tests {
         let state = State {
             commit: 9,
             incarnation: Incarnation(2),
-            hard_state: HardState {
-                term: Term(7),
-                vote: Some(NodeId(1)),
-            },
+            hard_state: HardState { term: Term(7), vote: Some(NodeId(1)) },
             last: LogId::new(Term(6), Index(12)),
         };
         every_flip(&state.encode(GROUP), |value| {
             State::decode(GROUP, value).is_ok_and(|found| found == state)
         });
-        let base = Base {
-            id: LogId::new(Term(1), Index(4)),
-            membership: Membership::of_voters([NodeId(1)]),
-        };
-        every_flip(&base.encode(GROUP), |value| {
-            Base::decode(GROUP, value).is_ok_and(|found| found == base)
-        });
-        every_flip(&encode_commit(77), |value| {
-            decode_commit(value).is_ok_and(|found| found == 77)
-        });
+        let base = Base { id: LogId::new(Term(1), Index(4)), membership: Membership::of_voters([NodeId(1)]) };
+        every_flip(&base.encode(GROUP), |value| Base::decode(GROUP, value).is_ok_and(|found| found == base));
+        every_flip(&encode_commit(77), |value| decode_commit(value).is_ok_and(|found| found == 77));
         let run = Run::commands(Term(2), Index(5), &[b"one".as_slice(), b"", b"three"]).unwrap();
         every_flip(&encoded(&run), |value| {
             decode_run(GROUP, Index(5), value).is_ok_and(|found| found == run)
@@ -377,6 +345,7 @@ mod tests {
         let mut value = vec![0; RUN_HEADER + run.bytes()];
         let count = u32::try_from(run.count()).unwrap();
         let header = RunHeader {
+            commit: 8,
             term: run.term(),
             first: run.first(),
             count,

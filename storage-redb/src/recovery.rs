@@ -1,12 +1,12 @@
 //! What is durable of a group, read value by value: every checksum is looked at, no payload is kept.
 
 use quorate_core::{GroupId, Index, LogId, Membership, Term, TermStart};
-use redb::{Database, ReadableDatabase};
+use redb::{Database, ReadableDatabase, ReadableTable};
 
 use crate::{
     Damage, Error,
     error::from_redb,
-    record::{Bad, KNOWN, LOG, LogKey, check_run, decode_run, index_of, log_key},
+    record::{Bad, KNOWN, LOG, LogKey, State, check_run, decode_run, index_of, log_key},
 };
 
 /// The log without its payloads.
@@ -30,10 +30,7 @@ pub(crate) fn scan(
     let (start, end) = (log_key(group, Index(0)), log_key(group, Index(u64::MAX)));
     let mut scanned = Scanned::default();
     let mut at = base;
-    for entry in log
-        .range::<&LogKey>(&start..=&end)
-        .map_err(|error| failed(error.into()))?
-    {
+    for entry in log.range::<&LogKey>(&start..=&end).map_err(|error| failed(error.into()))? {
         let (key, value) = entry.map_err(|error| failed(error.into()))?;
         let first = index_of(key.value());
         let bad = |error| bad_entry(file, group, first, error);
@@ -45,16 +42,10 @@ pub(crate) fn scan(
             ))));
         }
         if header.term < at.term {
-            return Err(bad(Bad::Damaged(format!(
-                "its term {} is below the one before it",
-                header.term
-            ))));
+            return Err(bad(Bad::Damaged(format!("its term {} is below the one before it", header.term))));
         }
         if scanned.terms.last().map_or(Term(0), |start| start.term) != header.term {
-            scanned.terms.push(TermStart {
-                first,
-                term: header.term,
-            });
+            scanned.terms.push(TermStart { first, term: header.term });
         }
         if header.has_membership {
             let run = decode_run(group, first, value.value()).map_err(bad)?;
@@ -67,6 +58,37 @@ pub(crate) fn scan(
         return Err(bad_entry(file, group, at.index, Bad::Damaged(what)));
     }
     Ok(scanned)
+}
+
+/// How a log ends: with the newest run, and what its group's state says.
+pub(crate) fn end_of_log(
+    log: &impl ReadableTable<&'static LogKey, &'static [u8]>,
+    file: &str,
+    group: GroupId,
+    base: LogId,
+    state: &State,
+) -> Result<(u64, LogId), Error> {
+    let failed = |error: redb::StorageError| from_redb(file, "reading the log", error);
+    let (start, end) = (log_key(group, Index(0)), log_key(group, Index(u64::MAX)));
+    let (commit, last) = match log.range::<&LogKey>(&start..=&end).map_err(failed)?.next_back() {
+        None => (0, base),
+        Some(newest) => {
+            let (key, value) = newest.map_err(failed)?;
+            let first = index_of(key.value());
+            let (header, _) =
+                check_run(group, first, value.value()).map_err(|bad| bad_entry(file, group, first, bad))?;
+            (header.commit, header.last_id())
+        }
+    };
+    if commit > state.commit {
+        // Nothing but entries was written since.
+        return Ok((commit, last));
+    }
+    if last != state.last {
+        let what = format!("the log ends with {last}, but was written up to {}", state.last);
+        return Err(bad_entry(file, group, last.index, Bad::Damaged(what)));
+    }
+    Ok((state.commit, last))
 }
 
 /// A run that can't be used, as an error.
@@ -86,17 +108,9 @@ pub(crate) fn bad_record(file: &str, bad: Bad) -> Error {
 
 fn error(file: &str, group: Option<GroupId>, index: Option<Index>, bad: Bad) -> Error {
     match bad {
-        Bad::Version(found) => Error::UnknownVersion {
-            what: "a record in the store",
-            found: u32::from(found),
-            known: KNOWN,
-        },
-        Bad::Damaged(what) => Box::new(Damage {
-            file: file.to_owned(),
-            group,
-            index,
-            what,
-        })
-        .into(),
+        Bad::Version(found) => {
+            Error::UnknownVersion { what: "a record in the store", found: u32::from(found), known: KNOWN }
+        }
+        Bad::Damaged(what) => Box::new(Damage { file: file.to_owned(), group, index, what }).into(),
     }
 }

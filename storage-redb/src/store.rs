@@ -10,7 +10,7 @@ use crate::{
     error::from_redb,
     front::{Slot, write_watermark},
     open,
-    record::{Base, COMMIT_KEY, GROUPS, LOG, State, base_key, encode_commit, state_key},
+    record::{Base, COMMIT_KEY, GROUPS, GroupKey, LOG, base_key, encode_commit, state_key},
     recovery,
     writer::{LogTable, Staged},
 };
@@ -42,8 +42,11 @@ pub struct RedbStore {
 /// What is kept in memory of a group.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Group {
-    pub(crate) state: State,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) hard_state: HardState,
     pub(crate) base: LogId,
+    /// The end of the log.
+    pub(crate) last: LogId,
     /// The write that is next; none before the group was recovered.
     pub(crate) next: Option<WriteSeq>,
 }
@@ -163,10 +166,7 @@ impl RedbStore {
             return Ok(());
         }
         self.latched(|store| {
-            let io = |source| Error::Io {
-                doing: "syncing the watermark of a commit",
-                source,
-            };
+            let io = |source| Error::Io { doing: "syncing the watermark of a commit", source };
             store.medium.sync_data().map_err(io)?;
             store.settled = true;
             Ok(())
@@ -180,9 +180,7 @@ impl RedbStore {
     /// If the file could not be closed cleanly.
     pub fn close(self) -> Result<(), Error> {
         match Arc::try_unwrap(self.db) {
-            Ok(db) => db
-                .close()
-                .map_err(|error| from_redb(&self.file, "closing the store", error)),
+            Ok(db) => db.close().map_err(|error| from_redb(&self.file, "closing the store", error)),
             // A reader is in the middle of a load: the file is closed when that ends.
             Err(_) => Ok(()),
         }
@@ -199,23 +197,24 @@ impl Store for RedbStore {
         else {
             return Err(Error::UnknownGroup(group));
         };
-        let log = recovery::scan(&self.db, &self.file, group, base.id, found.state.last)?;
-        let incarnation = Incarnation(found.state.incarnation.0.saturating_add(1));
+        let log = recovery::scan(&self.db, &self.file, group, base.id, found.last)?;
+        let incarnation = Incarnation(found.incarnation.0.saturating_add(1));
         self.latched(|store| {
             store.transact(|staged, _| {
-                let group = staged.group(group)?;
-                group.state.incarnation = incarnation;
-                group.next = Some(WriteSeq(1));
+                let changed = staged.group(group)?;
+                changed.group.incarnation = incarnation;
+                changed.group.next = Some(WriteSeq(1));
+                changed.state_changed = true;
                 Ok(())
             })
         })?;
         Ok(Recovered {
             incarnation,
-            hard_state: found.state.hard_state,
+            hard_state: found.hard_state,
             base: base.id,
             base_membership: base.membership,
             terms: log.terms,
-            last: found.state.last.index,
+            last: found.last.index,
             memberships: log.memberships,
             applied: base.id.index,
         })
@@ -239,13 +238,10 @@ impl Store for RedbStore {
 impl RedbStore {
     pub(crate) fn add_groups(&mut self, groups: &[(GroupId, Membership)]) -> Result<(), Error> {
         let fresh = Group {
-            state: State {
-                commit: 0,
-                incarnation: Incarnation(0),
-                hard_state: HardState::default(),
-                last: LogId::ZERO,
-            },
+            incarnation: Incarnation(0),
+            hard_state: HardState::default(),
             base: LogId::ZERO,
+            last: LogId::ZERO,
             next: None,
         };
         self.latched(|store| {
@@ -256,13 +252,7 @@ impl RedbStore {
                 staged.bases = groups
                     .iter()
                     .map(|(group, membership)| {
-                        (
-                            *group,
-                            Base {
-                                id: LogId::ZERO,
-                                membership: membership.clone(),
-                            },
-                        )
+                        (*group, Base { id: LogId::ZERO, membership: membership.clone() })
                     })
                     .collect();
                 Ok(())
@@ -271,9 +261,7 @@ impl RedbStore {
     }
 
     fn usable(&self) -> Result<(), Error> {
-        self.failed
-            .as_ref()
-            .map_or(Ok(()), |first| Err(Error::Stopped { first: first.clone() }))
+        self.failed.as_ref().map_or(Ok(()), |first| Err(Error::Stopped { first: first.clone() }))
     }
 
     /// After an error nothing may be written any more: what is on the disk is not known.
@@ -295,46 +283,43 @@ impl RedbStore {
         let failed = |error: redb::Error| from_redb(&self.file, "committing", error);
         let number = self.commit.saturating_add(1);
         let mut txn = self.db.begin_write().map_err(|error| failed(error.into()))?;
-        txn.set_durability(Durability::Immediate)
-            .map_err(|error| failed(error.into()))?;
+        txn.set_durability(Durability::Immediate).map_err(|error| failed(error.into()))?;
         txn.set_two_phase_commit(self.two_phase);
-        let mut staged = Staged::new(&self.groups, &self.file);
+        let mut staged = Staged::new(&self.groups, &self.file, number);
         {
             let mut log = txn.open_table(LOG).map_err(|error| failed(error.into()))?;
             change(&mut staged, &mut log)?;
             staged.flush_all(&mut log)?;
-            let mut groups = txn.open_table(GROUPS).map_err(|error| failed(error.into()))?;
-            for (group, changed) in &mut staged.changed {
-                changed.group.state.commit = number;
-                let state = changed.group.state.encode(*group);
-                groups
-                    .insert(&state_key(*group), state.as_slice())
-                    .map_err(|error| failed(error.into()))?;
-            }
-            if staged.changed.is_empty() {
-                groups
-                    .insert(&COMMIT_KEY, encode_commit(number).as_slice())
-                    .map_err(|error| failed(error.into()))?;
-            }
-            for (group, base) in &staged.bases {
-                let base = base.encode(*group);
-                groups
-                    .insert(&base_key(*group), base.as_slice())
-                    .map_err(|error| failed(error.into()))?;
+            let states: Vec<_> =
+                staged.changed.iter().filter_map(|(id, changed)| Some((*id, changed.state()?))).collect();
+            let only_entries = states.is_empty() && staged.bases.is_empty() && !staged.changed.is_empty();
+            if !only_entries {
+                let mut groups = txn.open_table(GROUPS).map_err(|error| failed(error.into()))?;
+                let mut put = |key: GroupKey, value: &[u8]| {
+                    groups.insert(&key, value).map(drop).map_err(|error| failed(error.into()))
+                };
+                for (group, state) in states {
+                    put(state_key(group), &state.encode(group))?;
+                }
+                for (group, base) in &staged.bases {
+                    put(base_key(*group), &base.encode(*group))?;
+                }
+                if staged.changed.is_empty() {
+                    put(COMMIT_KEY, &encode_commit(number))?;
+                }
             }
         }
         txn.commit().map_err(|error| failed(error.into()))?;
-        let Staged { changed, bases, .. } = staged;
-        let facts = changed.iter().map(|(group, changed)| changed.group.fact(*group));
-        write_watermark(&*self.medium, self.slot, number, facts).map_err(|source| Error::Io {
-            doing: "writing the watermark of a commit",
-            source,
-        })?;
+        let bases = staged.bases;
+        let changed: Vec<_> =
+            staged.changed.into_iter().map(|(group, changed)| (group, changed.group)).collect();
+        let facts = changed.iter().map(|(id, group)| group.fact(*id));
+        write_watermark(&*self.medium, self.slot, number, facts)
+            .map_err(|source| Error::Io { doing: "writing the watermark of a commit", source })?;
         self.slot = self.slot.other();
         self.settled = false;
         self.commit = number;
-        self.groups
-            .extend(changed.into_iter().map(|(group, changed)| (group, changed.group)));
+        self.groups.extend(changed);
         self.bases.extend(bases);
         Ok(())
     }
@@ -343,11 +328,7 @@ impl RedbStore {
 impl Group {
     /// What is durable of it, in short.
     pub(crate) fn fact(&self, group: GroupId) -> Fact {
-        Fact {
-            group,
-            incarnation: self.state.incarnation,
-            hard_state: self.state.hard_state,
-            last: self.state.last,
-        }
+        let Self { incarnation, hard_state, last, .. } = *self;
+        Fact { group, incarnation, hard_state, last }
     }
 }

@@ -58,19 +58,10 @@ fn crash(store: RedbStore, medium: &Medium) {
 fn refuses_everything(store: &mut RedbStore, model: &Model) {
     let mut model = model.clone();
     for _ in 0..3 {
-        let next = model.write(
-            GroupId(0),
-            &Change::Append {
-                newer: 0,
-                sizes: vec![10],
-            },
-        );
+        let next = model.write(GroupId(0), &Change::Append { newer: 0, sizes: vec![10] });
         assert!(matches!(store.commit(&[next]), Err(Error::Stopped { .. })));
         assert!(matches!(store.recover(GroupId(7)), Err(Error::Stopped { .. })));
-        assert!(matches!(
-            store.add_group(GroupId(9), voters(&[1])),
-            Err(Error::Stopped { .. })
-        ));
+        assert!(matches!(store.add_group(GroupId(9), voters(&[1])), Err(Error::Stopped { .. })));
     }
 }
 
@@ -151,27 +142,20 @@ fn crash_again(image: &[u8], reopened: &Medium, options: Options, models: &[Mode
     let mut store = RedbStore::open_on(options, Medium::of(again), IDENTITY).unwrap();
     for (id, _) in groups() {
         let found = store.recover(id).unwrap();
-        let fits = models[acknowledged..models.len().min(acknowledged + 2)]
-            .iter()
-            .any(|model| {
-                let group = &model.groups[&id];
-                found.incarnation > group.incarnation
-                    && found.hard_state == group.hard_state
-                    && found.last == group.last().index
-                    && common::read_log(&store, id, found.last).as_ref() == Ok(&group.log)
-            });
-        assert!(
-            fits,
-            "group {id} after a second crash at I/O {stop} of recovery: {found:?}"
-        );
+        let fits = models[acknowledged..models.len().min(acknowledged + 2)].iter().any(|model| {
+            let group = &model.groups[&id];
+            found.incarnation > group.incarnation
+                && found.hard_state == group.hard_state
+                && found.last == group.last().index
+                && common::read_log(&store, id, found.last).as_ref() == Ok(&group.log)
+        });
+        assert!(fits, "group {id} after a second crash at I/O {stop} of recovery: {found:?}");
     }
 }
 
 #[test]
 fn whatever_a_crash_leaves_what_was_acknowledged_is_there_and_nothing_is_halfway() {
-    let points: usize = (0..4)
-        .map(|seed| crash_everywhere(Options::default(), seed, 36))
-        .sum();
+    let points: usize = (0..4).map(|seed| crash_everywhere(Options::default(), seed, 36)).sum();
     assert!(points > 2000, "only {points} crash points");
     println!("{points} crash points");
 }

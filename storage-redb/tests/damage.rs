@@ -43,31 +43,13 @@ fn killed_after(options: Options, seed: u64, last: impl FnOnce(&mut RedbStore)) 
     model.check(&mut store).unwrap();
     for _ in 0..12 {
         let sizes = vec![200 + rng.below(200) as usize; 1 + rng.below(3) as usize];
-        let write = model.write(
-            GROUP,
-            &Change::Append {
-                newer: rng.below(2),
-                sizes,
-            },
-        );
+        let write = model.write(GROUP, &Change::Append { newer: rng.below(2), sizes });
         store.commit(&[write]).unwrap();
     }
     let older = model.clone();
     let before = medium.trace().len();
-    let vote = model.write(
-        GROUP,
-        &Change::Vote {
-            newer: 1,
-            vote: Some(2),
-        },
-    );
-    let entry = model.write(
-        GROUP,
-        &Change::Append {
-            newer: 0,
-            sizes: vec![256],
-        },
-    );
+    let vote = model.write(GROUP, &Change::Vote { newer: 1, vote: Some(2) });
+    let entry = model.write(GROUP, &Change::Append { newer: 0, sizes: vec![256] });
     store.commit(&[vote, entry]).unwrap();
     last(&mut store);
     medium.freeze();
@@ -82,18 +64,8 @@ fn killed_after(options: Options, seed: u64, last: impl FnOnce(&mut RedbStore)) 
             newest.extend(*at as usize / SECTOR..(*at as usize + data.len()).div_ceil(SECTOR));
         }
     }
-    let (live, durable) = (
-        disk.image(Left::All, &mut rng),
-        disk.image(Left::Nothing, &mut rng),
-    );
-    Killed {
-        options,
-        live,
-        durable,
-        newest,
-        model,
-        older,
-    }
+    let (live, durable) = (disk.image(Left::All, &mut rng), disk.image(Left::Nothing, &mut rng));
+    Killed { options, live, durable, newest, model, older }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -130,10 +102,7 @@ fn look(killed: &Killed, image: Vec<u8>) -> Found {
             // Noticed once, noticed ever after, whatever the first look has repaired.
             let again = RedbStore::open_on(killed.options, medium, IDENTITY).err();
             assert!(
-                matches!(
-                    again,
-                    Some(Error::Damaged(_) | Error::Lost(_) | Error::UnknownVersion { .. })
-                ),
+                matches!(again, Some(Error::Damaged(_) | Error::Lost(_) | Error::UnknownVersion { .. })),
                 "the second time: {again:?}"
             );
             Found::Noticed
@@ -159,10 +128,7 @@ fn bits(killed: &Killed, rng: &mut Rng) -> Vec<(usize, u8)> {
     bits.extend((0..8).map(|bit| (header + 9, bit)));
     for sector in &killed.newest {
         for _ in 0..12 {
-            bits.push((
-                sector * SECTOR + rng.below(SECTOR as u64) as usize,
-                rng.below(8) as u8,
-            ));
+            bits.push((sector * SECTOR + rng.below(SECTOR as u64) as usize, rng.below(8) as u8));
         }
     }
     bits
@@ -203,17 +169,11 @@ fn after_a_power_failure_damage_to_the_newest_commit_is_noticed_with_two_phases(
                 older.insert((byte, bit));
             }
         }
-        println!(
-            "two phases: {two_phase}: {} flips make it silently older",
-            older.len()
-        );
+        println!("two phases: {two_phase}: {} flips make it silently older", older.len());
         if two_phase {
             assert!(older.iter().all(|(byte, _)| *byte == (16 << 10) + 9), "{older:?}");
         } else {
-            assert!(
-                older.len() > 10,
-                "the decision record says what remains unnoticed; it is out of date"
-            );
+            assert!(older.len() > 10, "the decision record says what remains unnoticed; it is out of date");
         }
     }
 }
@@ -246,18 +206,13 @@ fn an_older_image_of_the_database_is_noticed() {
     let mut image = killed.live[..front].to_vec();
     image.extend_from_slice(&medium.image()[front..]);
     let error = RedbStore::open_on(killed.options, Medium::of(image), IDENTITY).unwrap_err();
-    let Error::Lost(lost) = &error else {
-        panic!("{error}")
-    };
+    let Error::Lost(lost) = &error else { panic!("{error}") };
     let fact = lost.facts.iter().find(|fact| fact.group == GROUP).unwrap();
     assert_eq!(fact.last, killed.model.groups[&GROUP].last());
     assert_eq!(fact.hard_state, killed.model.groups[&GROUP].hard_state);
     assert!(lost.found < lost.acknowledged);
     let told = error.to_string();
-    assert!(
-        told.contains("has lost what was acknowledged") && told.contains("a vote for node 2"),
-        "{told}"
-    );
+    assert!(told.contains("has lost what was acknowledged") && told.contains("a vote for node 2"), "{told}");
     assert!(told.contains("join under a new id"), "{told}");
 }
 
@@ -274,10 +229,7 @@ fn after_a_clean_close_no_flipped_bit_gives_other_entries() {
         let change = if n % 10 == 9 {
             Change::Membership { voters: 3 }
         } else {
-            Change::Append {
-                newer: 0,
-                sizes: vec![300; 3],
-            }
+            Change::Append { newer: 0, sizes: vec![300; 3] }
         };
         store.commit(&[model.write(GROUP, &change)]).unwrap();
     }
@@ -290,11 +242,7 @@ fn after_a_clean_close_no_flipped_bit_gives_other_entries() {
     let mut noticed = 0;
     for _ in 0..600 {
         let sector = used[rng.below(used.len() as u64) as usize];
-        let image = flipped(
-            &live,
-            sector * SECTOR + rng.below(SECTOR as u64) as usize,
-            rng.below(8) as u8,
-        );
+        let image = flipped(&live, sector * SECTOR + rng.below(SECTOR as u64) as usize, rng.below(8) as u8);
         let Ok(mut store) = RedbStore::open_on(options, Medium::of(image), IDENTITY) else {
             noticed += 1;
             continue;

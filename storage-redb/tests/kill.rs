@@ -22,9 +22,7 @@ fn groups() -> Vec<(GroupId, Membership)> {
 
 /// The next commit, the same in both processes.
 fn step(model: &mut Model, rng: &mut Rng) -> Vec<Write> {
-    (0..=rng.below(3))
-        .map(|_| model.write(GroupId(rng.below(2)), &Change::random(rng)))
-        .collect()
+    (0..=rng.below(3)).map(|_| model.write(GroupId(rng.below(2)), &Change::random(rng))).collect()
 }
 
 fn options(seed: u64) -> Options {
@@ -72,13 +70,8 @@ fn what_a_killed_process_had_acknowledged_is_there() {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap())
-            .lines()
-            .map(Result::unwrap);
-        assert!(
-            lines.any(|line| line == "ready"),
-            "the child has not come to its work"
-        );
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        assert!(lines.any(|line| line == "ready"), "the child has not come to its work");
         let said = |line: &String| line.starts_with("acknowledged ");
         let mut acknowledged = lines.by_ref().filter(said).take(kill_after).count();
         child.kill().unwrap();

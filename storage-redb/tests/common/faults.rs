@@ -40,10 +40,7 @@ pub struct Medium(Arc<Mutex<Inner>>);
 
 impl Medium {
     pub fn of(image: Vec<u8>) -> Self {
-        Self(Arc::new(Mutex::new(Inner {
-            live: image,
-            ..Inner::default()
-        })))
+        Self(Arc::new(Mutex::new(Inner { live: image, ..Inner::default() })))
     }
 
     pub fn image(&self) -> Vec<u8> {
@@ -80,9 +77,7 @@ impl Medium {
         }
         let n = inner.count;
         inner.count += 1;
-        let fails = inner
-            .fail
-            .is_some_and(|(at, for_good)| n == at || (for_good && n > at));
+        let fails = inner.fail.is_some_and(|(at, for_good)| n == at || (for_good && n > at));
         if fails {
             match io {
                 Io::Sync => inner.trace.push(Io::FailedSync),
@@ -110,10 +105,7 @@ impl StorageBackend for Medium {
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let inner = self.0.lock().unwrap();
         let from = offset as usize;
-        let data = inner
-            .live
-            .get(from..from + out.len())
-            .ok_or(io::ErrorKind::UnexpectedEof)?;
+        let data = inner.live.get(from..from + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         out.copy_from_slice(data);
         Ok(())
     }
@@ -132,9 +124,7 @@ impl StorageBackend for Medium {
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.act(Io::Write(offset, data.to_vec()), |live| {
             let from = offset as usize;
-            let to = live
-                .get_mut(from..from + data.len())
-                .ok_or(io::ErrorKind::InvalidInput)?;
+            let to = live.get_mut(from..from + data.len()).ok_or(io::ErrorKind::InvalidInput)?;
             to.copy_from_slice(data);
             Ok(())
         })
@@ -164,10 +154,7 @@ pub enum Left {
 impl Disk {
     /// A disk with this on it.
     pub fn of(image: Vec<u8>) -> Self {
-        Self {
-            durable: image,
-            pending: Vec::new(),
-        }
+        Self { durable: image, pending: Vec::new() }
     }
 
     /// Does what the trace says; a failed sync leaves some of what was pending, and the rest never gets there.

@@ -13,10 +13,8 @@ use quorate_core::{
 };
 use quorate_storage_redb::{Identity, RedbStore};
 
-pub const IDENTITY: Identity = Identity {
-    cluster: 0x5EED_0000_0000_0000_0000_0000_0000_0001,
-    node: NodeId(3),
-};
+pub const IDENTITY: Identity =
+    Identity { cluster: 0x5EED_0000_0000_0000_0000_0000_0000_0001, node: NodeId(3) };
 
 /// An empty write; its public fields are filled in by the caller.
 pub fn write(group: GroupId, incarnation: Incarnation, seq: u64) -> Write {
@@ -82,33 +80,22 @@ impl ModelGroup {
     }
 
     pub fn last(&self) -> LogId {
-        self.log.last().map_or(LogId::ZERO, |entry| {
-            LogId::new(entry.0, Index(self.log.len() as u64))
-        })
+        self.log.last().map_or(LogId::ZERO, |entry| LogId::new(entry.0, Index(self.log.len() as u64)))
     }
 
     fn terms(&self) -> Vec<TermStart> {
         let mut terms: Vec<TermStart> = Vec::new();
         for (at, entry) in self.log.iter().enumerate() {
             if terms.last().is_none_or(|start| start.term != entry.0) {
-                terms.push(TermStart {
-                    first: Index(at as u64 + 1),
-                    term: entry.0,
-                });
+                terms.push(TermStart { first: Index(at as u64 + 1), term: entry.0 });
             }
         }
         terms
     }
 
     fn memberships(&self) -> Vec<(Index, Membership)> {
-        let entries = self
-            .log
-            .iter()
-            .enumerate()
-            .filter(|(_, entry)| entry.1 == EntryKind::Membership);
-        entries
-            .map(|(at, entry)| (Index(at as u64 + 1), Membership::decode(&entry.2).unwrap()))
-            .collect()
+        let entries = self.log.iter().enumerate().filter(|(_, entry)| entry.1 == EntryKind::Membership);
+        entries.map(|(at, entry)| (Index(at as u64 + 1), Membership::decode(&entry.2).unwrap())).collect()
     }
 }
 
@@ -137,24 +124,13 @@ impl Change {
         };
         let sizes = |rng: &mut Rng| (0..=rng.below(4)).map(|_| size(rng)).collect();
         match rng.below(10) {
-            0..=4 => Self::Append {
-                newer: rng.below(2),
-                sizes: sizes(rng),
-            },
-            5 => Self::Membership {
-                voters: 1 + rng.below(5),
-            },
-            6 => Self::Replace {
-                back: rng.below(8),
-                sizes: sizes(rng),
-            },
+            0..=4 => Self::Append { newer: rng.below(2), sizes: sizes(rng) },
+            5 => Self::Membership { voters: 1 + rng.below(5) },
+            6 => Self::Replace { back: rng.below(8), sizes: sizes(rng) },
             7 => Self::Truncate { back: rng.below(4) },
             _ => {
                 let vote = rng.chance(70).then(|| 1 + rng.below(3));
-                Self::Vote {
-                    newer: 1 + rng.below(2),
-                    vote,
-                }
+                Self::Vote { newer: 1 + rng.below(2), vote }
             }
         }
     }
@@ -162,10 +138,7 @@ impl Change {
 
 impl Model {
     pub fn new(groups: &[(GroupId, Membership)]) -> Self {
-        let groups = groups
-            .iter()
-            .map(|(id, membership)| (*id, ModelGroup::fresh(membership)))
-            .collect();
+        let groups = groups.iter().map(|(id, membership)| (*id, ModelGroup::fresh(membership))).collect();
         Self { groups }
     }
 
@@ -185,10 +158,7 @@ impl Model {
                 let run = group.append(*newer, sizes, &tag);
                 made.entries.push(run);
                 if *newer > 0 {
-                    let hard_state = HardState {
-                        term: group.last().term,
-                        vote: Some(NodeId(3)),
-                    };
+                    let hard_state = HardState { term: group.last().term, vote: Some(NodeId(3)) };
                     group.hard_state = hard_state;
                     made.hard_state = Some(hard_state);
                 }
@@ -196,8 +166,7 @@ impl Model {
             Change::Membership { voters: n } => {
                 let membership = voters(&(1..=*n).collect::<Vec<_>>());
                 let term = group.term();
-                made.entries
-                    .push(Run::membership(term, Index(count + 1), &membership));
+                made.entries.push(Run::membership(term, Index(count + 1), &membership));
                 group.log.push((term, EntryKind::Membership, membership.encode()));
             }
             Change::Replace { back, sizes } => {
@@ -206,10 +175,7 @@ impl Model {
                 made.truncate = Some(Index(keep + 1));
                 let run = group.append(1, sizes, &tag);
                 made.entries.push(run);
-                let hard_state = HardState {
-                    term: group.last().term,
-                    vote: None,
-                };
+                let hard_state = HardState { term: group.last().term, vote: None };
                 group.hard_state = hard_state;
                 made.hard_state = Some(hard_state);
             }
@@ -220,10 +186,7 @@ impl Model {
             }
             Change::Vote { newer, vote } => {
                 let term = Term(group.term().0 + newer.max(&1));
-                group.hard_state = HardState {
-                    term,
-                    vote: vote.map(NodeId),
-                };
+                group.hard_state = HardState { term, vote: vote.map(NodeId) };
                 made.hard_state = Some(group.hard_state);
             }
         }
@@ -234,10 +197,7 @@ impl Model {
     pub fn check(&mut self, store: &mut RedbStore) -> Result<(), String> {
         let here: Vec<GroupId> = self.groups.keys().copied().collect();
         if store.groups().collect::<Vec<_>>() != here {
-            return Err(format!(
-                "groups {:?}, expected {here:?}",
-                store.groups().collect::<Vec<_>>()
-            ));
+            return Err(format!("groups {:?}, expected {here:?}", store.groups().collect::<Vec<_>>()));
         }
         for id in here {
             let group = self.groups.get_mut(&id).unwrap();
@@ -280,9 +240,7 @@ impl ModelGroup {
             .map(|(n, size)| format!("{tag}{n};").bytes().cycle().take(*size).collect())
             .collect();
         self.log.extend(
-            commands
-                .iter()
-                .map(|command| (term, EntryKind::Command, Bytes::copy_from_slice(command))),
+            commands.iter().map(|command| (term, EntryKind::Command, Bytes::copy_from_slice(command))),
         );
         Run::commands(term, first, &commands).unwrap()
     }
@@ -299,12 +257,7 @@ pub fn read_log(
     let mut next = Index(1);
     let mut max_bytes = 1;
     while next <= last {
-        let load = Load {
-            id: LoadId(1),
-            first: next,
-            last,
-            max_bytes,
-        };
+        let load = Load { id: LoadId(1), first: next, last, max_bytes };
         max_bytes = (max_bytes * 31) % 200_003;
         let Loaded::Entries(runs) = reader.load(group, &load).map_err(|error| error.to_string())? else {
             return Err(format!("{next} is said to be compacted"));
@@ -319,10 +272,7 @@ pub fn read_log(
                 return Err(format!("a run at {} where {next} was next", run.first()));
             }
             next = run.last().next();
-            log.extend(
-                run.entries()
-                    .map(|entry| (entry.id.term, entry.kind, entry.payload)),
-            );
+            log.extend(run.entries().map(|entry| (entry.id.term, entry.kind, entry.payload)));
         }
     }
     Ok(log)
