@@ -92,7 +92,10 @@ pub enum Error {
         source: Box<redb::Error>,
     },
     /// An earlier commit failed. What it left on the disk is not known, so nothing is written after it.
-    #[error("the store was stopped by an earlier error ({first}); only a restart of the node may go on")]
+    #[error(
+        "the store was stopped by an earlier error ({first}), so that nothing is written after it. Restart the node when \
+         the cause is gone; if a sync has failed, restart the machine too, or replace the node under a new id"
+    )]
     Stopped {
         /// The first error, in words.
         first: String,
