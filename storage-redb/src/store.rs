@@ -1,0 +1,334 @@
+//! The store: one transaction for all that is to be committed, then the watermark, then the answer.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use quorate_core::{GroupId, HardState, Incarnation, LogId, Membership, Recovered, Store, Write, WriteSeq};
+use redb::{Database, Durability, StorageBackend};
+
+use crate::{
+    Error, Fact, Identity, Options, RedbReader,
+    error::from_redb,
+    front::{Slot, write_watermark},
+    open,
+    record::{Base, COMMIT_KEY, GROUPS, GroupKey, LOG, base_key, encode_commit, state_key},
+    recovery,
+    writer::{LogTable, Staged},
+};
+
+/// The durable state of a node's groups. See the [crate's page](crate) for what it promises.
+///
+/// Owned by the one thread that writes; [`Store::reader`] gives others a view. Dropping it closes the file, as
+/// [`RedbStore::close`] does.
+#[derive(Debug)]
+pub struct RedbStore {
+    pub(crate) db: Arc<Database>,
+    pub(crate) medium: Arc<dyn StorageBackend>,
+    /// What the file is called in errors.
+    pub(crate) file: Arc<str>,
+    pub(crate) identity: Identity,
+    pub(crate) two_phase: bool,
+    /// The newest commit's number.
+    pub(crate) commit: u64,
+    /// Where the next watermark goes.
+    pub(crate) slot: Slot,
+    /// Is the newest watermark durable?
+    pub(crate) settled: bool,
+    pub(crate) groups: BTreeMap<GroupId, Group>,
+    pub(crate) bases: BTreeMap<GroupId, Base>,
+    /// The first error of a commit, in words.
+    pub(crate) failed: Option<String>,
+}
+
+/// What is kept in memory of a group.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Group {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) hard_state: HardState,
+    pub(crate) base: LogId,
+    /// The end of the log.
+    pub(crate) last: LogId,
+    /// The write that is next; none before the group was recovered.
+    pub(crate) next: Option<WriteSeq>,
+}
+
+/// How a store comes to be, and what it tells of itself.
+impl RedbStore {
+    /// Bootstraps a store in `dir`, which is made if need be: of this node, with these groups, each with the
+    /// membership that it begins with. It is durable when this returns.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyBootstrapped`] if `dir` holds a store: it is left as it is. [`Error::GroupExists`] if a group
+    /// is named twice. Else if the file can't be written.
+    pub fn create(
+        dir: impl AsRef<Path>,
+        identity: Identity,
+        groups: &[(GroupId, Membership)],
+    ) -> Result<Self, Error> {
+        Self::create_with(Options::default(), dir, identity, groups)
+    }
+
+    /// The same with these options.
+    ///
+    /// # Errors
+    /// As [`RedbStore::create`].
+    pub fn create_with(
+        options: Options,
+        dir: impl AsRef<Path>,
+        identity: Identity,
+        groups: &[(GroupId, Membership)],
+    ) -> Result<Self, Error> {
+        open::create_in(options, dir.as_ref(), identity, groups)
+    }
+
+    /// The same on a medium of the caller's, which must be empty: for tests with faults.
+    ///
+    /// # Errors
+    /// As [`RedbStore::create`].
+    pub fn create_on(
+        options: Options,
+        medium: impl StorageBackend,
+        identity: Identity,
+        groups: &[(GroupId, Membership)],
+    ) -> Result<Self, Error> {
+        open::create_on(options, Arc::new(medium), "the store", identity, groups)
+    }
+
+    /// Opens the store in `dir`, which must be of this node.
+    ///
+    /// After an unclean stop, and with [`Options::verify_on_open`], every page of the file is read and checked, so
+    /// this takes as long as reading the file does.
+    ///
+    /// # Errors
+    /// [`Error::Missing`], [`Error::WrongCluster`], [`Error::WrongNode`], [`Error::UnknownVersion`],
+    /// [`Error::InUse`]; [`Error::Damaged`] or [`Error::Lost`] if this node has lost what it had promised; else if
+    /// the file can't be read.
+    pub fn open(dir: impl AsRef<Path>, expected: Identity) -> Result<Self, Error> {
+        Self::open_with(Options::default(), dir, expected)
+    }
+
+    /// The same with these options.
+    ///
+    /// # Errors
+    /// As [`RedbStore::open`].
+    pub fn open_with(options: Options, dir: impl AsRef<Path>, expected: Identity) -> Result<Self, Error> {
+        open::open_in(options, dir.as_ref(), expected)
+    }
+
+    /// The same on a medium of the caller's: for tests with faults.
+    ///
+    /// # Errors
+    /// As [`RedbStore::open`].
+    pub fn open_on(options: Options, medium: impl StorageBackend, expected: Identity) -> Result<Self, Error> {
+        open::open_on(options, Arc::new(medium), "the store", expected)
+    }
+
+    /// Whose store is in `dir`, if there is one. Opens nothing for writing, so it may be asked while the store is in
+    /// use.
+    ///
+    /// # Errors
+    /// If there is something that can't be read, or is no store of a known version.
+    pub fn identity_in(dir: impl AsRef<Path>) -> Result<Option<Identity>, Error> {
+        open::identity_in(dir.as_ref())
+    }
+
+    /// Whose store this is.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// The groups in it, in order.
+    pub fn groups(&self) -> impl Iterator<Item = GroupId> + '_ {
+        self.groups.keys().copied()
+    }
+
+    /// Adds a group that begins with this membership and an empty log. Durable when this returns.
+    ///
+    /// # Errors
+    /// [`Error::GroupExists`], without any harm done; else as [`Store::commit`].
+    pub fn add_group(&mut self, group: GroupId, membership: Membership) -> Result<(), Error> {
+        self.usable()?;
+        if self.groups.contains_key(&group) {
+            return Err(Error::GroupExists(group));
+        }
+        self.add_groups(&[(group, membership)])
+    }
+
+    /// Makes the newest watermark durable now, and not with the next commit: one `fdatasync`, or nothing if that is
+    /// done. To be called when there is nothing to write for a while, it bounds how long damage to the newest commit
+    /// after a power failure could go unnoticed.
+    ///
+    /// # Errors
+    /// As [`Store::commit`]: nothing is written any more after one.
+    pub fn settle(&mut self) -> Result<(), Error> {
+        self.usable()?;
+        if self.settled {
+            return Ok(());
+        }
+        self.latched(|store| {
+            let io = |source| Error::Io { doing: "syncing the watermark of a commit", source };
+            store.medium.sync_data().map_err(io)?;
+            store.settled = true;
+            Ok(())
+        })
+    }
+
+    /// Closes the file and says how that went. What was committed is durable either way; after a close that succeeds
+    /// the next open need not repair anything.
+    ///
+    /// # Errors
+    /// If the file could not be closed cleanly.
+    pub fn close(self) -> Result<(), Error> {
+        match Arc::try_unwrap(self.db) {
+            Ok(db) => db.close().map_err(|error| from_redb(&self.file, "closing the store", error)),
+            // A reader is in the middle of a load: the file is closed when that ends.
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+impl Store for RedbStore {
+    type Error = Error;
+    type Reader = RedbReader;
+
+    fn recover(&mut self, group: GroupId) -> Result<Recovered, Error> {
+        self.usable()?;
+        let (Some(found), Some(base)) = (self.groups.get(&group).copied(), self.bases.get(&group).cloned())
+        else {
+            return Err(Error::UnknownGroup(group));
+        };
+        let log = recovery::scan(&self.db, &self.file, group, base.id, found.last)?;
+        let incarnation = Incarnation(found.incarnation.0.saturating_add(1));
+        self.latched(|store| {
+            store.transact(|staged, _| {
+                let changed = staged.group(group)?;
+                changed.group.incarnation = incarnation;
+                changed.group.next = Some(WriteSeq(1));
+                changed.state_changed = true;
+                Ok(())
+            })
+        })?;
+        Ok(Recovered {
+            incarnation,
+            hard_state: found.hard_state,
+            base: base.id,
+            base_membership: base.membership,
+            terms: log.terms,
+            last: found.last.index,
+            memberships: log.memberships,
+            applied: base.id.index,
+        })
+    }
+
+    fn commit(&mut self, writes: &[Write]) -> Result<(), Error> {
+        self.usable()?;
+        if writes.is_empty() {
+            return Ok(());
+        }
+        self.latched(|store| {
+            store.transact(|staged, log| writes.iter().try_for_each(|write| staged.write(log, write)))
+        })
+    }
+
+    fn reader(&self) -> RedbReader {
+        RedbReader::new(&self.db, &self.file)
+    }
+}
+
+impl RedbStore {
+    pub(crate) fn add_groups(&mut self, groups: &[(GroupId, Membership)]) -> Result<(), Error> {
+        let fresh = Group {
+            incarnation: Incarnation(0),
+            hard_state: HardState::default(),
+            base: LogId::ZERO,
+            last: LogId::ZERO,
+            next: None,
+        };
+        self.latched(|store| {
+            store.transact(|staged, _| {
+                for (group, _) in groups {
+                    staged.add(*group, fresh)?;
+                }
+                staged.bases = groups
+                    .iter()
+                    .map(|(group, membership)| {
+                        (*group, Base { id: LogId::ZERO, membership: membership.clone() })
+                    })
+                    .collect();
+                Ok(())
+            })
+        })
+    }
+
+    fn usable(&self) -> Result<(), Error> {
+        self.failed.as_ref().map_or(Ok(()), |first| Err(Error::Stopped { first: first.clone() }))
+    }
+
+    /// After an error nothing may be written any more: what is on the disk is not known.
+    fn latched(&mut self, commit: impl FnOnce(&mut Self) -> Result<(), Error>) -> Result<(), Error> {
+        let result = commit(self);
+        if let Err(error) = &result {
+            self.failed = Some(error.to_string());
+        }
+        result
+    }
+
+    /// One durable commit: the transaction, then the watermark. In this order, so that the watermark never says
+    /// more than the database can hold; and both before the answer, so that the answer never says more than the
+    /// watermark. A crash in between leaves a database that is one commit newer, which nobody was told of.
+    fn transact(
+        &mut self,
+        change: impl FnOnce(&mut Staged<'_>, &mut LogTable<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let failed = |error: redb::Error| from_redb(&self.file, "committing", error);
+        let number = self.commit.saturating_add(1);
+        let mut txn = self.db.begin_write().map_err(|error| failed(error.into()))?;
+        txn.set_durability(Durability::Immediate).map_err(|error| failed(error.into()))?;
+        txn.set_two_phase_commit(self.two_phase);
+        let mut staged = Staged::new(&self.groups, &self.file, number);
+        {
+            let mut log = txn.open_table(LOG).map_err(|error| failed(error.into()))?;
+            change(&mut staged, &mut log)?;
+            staged.flush_all(&mut log)?;
+            let states: Vec<_> =
+                staged.changed.iter().filter_map(|(id, changed)| Some((*id, changed.state()?))).collect();
+            let only_entries = states.is_empty() && staged.bases.is_empty() && !staged.changed.is_empty();
+            if !only_entries {
+                let mut groups = txn.open_table(GROUPS).map_err(|error| failed(error.into()))?;
+                let mut put = |key: GroupKey, value: &[u8]| {
+                    groups.insert(&key, value).map(drop).map_err(|error| failed(error.into()))
+                };
+                for (group, state) in states {
+                    put(state_key(group), &state.encode(group))?;
+                }
+                for (group, base) in &staged.bases {
+                    put(base_key(*group), &base.encode(*group))?;
+                }
+                if staged.changed.is_empty() {
+                    put(COMMIT_KEY, &encode_commit(number))?;
+                }
+            }
+        }
+        txn.commit().map_err(|error| failed(error.into()))?;
+        let bases = staged.bases;
+        let changed: Vec<_> =
+            staged.changed.into_iter().map(|(group, changed)| (group, changed.group)).collect();
+        let facts = changed.iter().map(|(id, group)| group.fact(*id));
+        write_watermark(&*self.medium, self.slot, number, facts)
+            .map_err(|source| Error::Io { doing: "writing the watermark of a commit", source })?;
+        self.slot = self.slot.other();
+        self.settled = false;
+        self.commit = number;
+        self.groups.extend(changed);
+        self.bases.extend(bases);
+        Ok(())
+    }
+}
+
+impl Group {
+    /// What is durable of it, in short.
+    pub(crate) fn fact(&self, group: GroupId) -> Fact {
+        let Self { incarnation, hard_state, last, .. } = *self;
+        Fact { group, incarnation, hard_state, last }
+    }
+}

@@ -1,0 +1,263 @@
+//! How writes change the log: what is staged for one transaction.
+
+use std::collections::{BTreeMap, btree_map::Entry};
+
+use bytes::Bytes;
+use quorate_core::{GroupId, HardState, Index, LogId, Run, Write};
+use redb::{ReadableTable, Table};
+
+use crate::{
+    Error, Misfit,
+    error::from_redb,
+    record::{
+        Base, LogKey, RUN_HEADER, RunHeader, State, check_run, decode_run, encode_run, index_of, log_key,
+    },
+    recovery::bad_entry,
+    store::Group,
+};
+
+/// The table of entries, open for writing.
+pub(crate) type LogTable<'txn> = Table<'txn, &'static LogKey, &'static [u8]>;
+
+/// Bytes of entries in one value, unless it is a single entry: with header and key it just fits into 64 KiB, which redb
+/// rounds a value's page up to. It bounds what recovery, a load or a truncation handles at a time.
+const MAX_BLOCK: usize = (64 << 10) - RUN_HEADER - 128;
+
+/// What a transaction is going to change. Nothing of it counts before the transaction is durable.
+pub(crate) struct Staged<'a> {
+    current: &'a BTreeMap<GroupId, Group>,
+    file: &'a str,
+    /// The number of this commit.
+    number: u64,
+    pub(crate) changed: BTreeMap<GroupId, Changed<'a>>,
+    pub(crate) bases: BTreeMap<GroupId, Base>,
+}
+
+/// A group as it will be.
+pub(crate) struct Changed<'a> {
+    file: &'a str,
+    number: u64,
+    id: GroupId,
+    pub(crate) group: Group,
+    /// Must its state be written, or do the entries appended say it all?
+    pub(crate) state_changed: bool,
+    appended: bool,
+    /// Entries that wait for more of their term, to share a value.
+    pending: Option<Pending>,
+}
+
+struct Pending {
+    header: RunHeader,
+    blocks: Vec<Bytes>,
+    bytes: usize,
+}
+
+impl<'a> Staged<'a> {
+    pub(crate) fn new(current: &'a BTreeMap<GroupId, Group>, file: &'a str, number: u64) -> Self {
+        Self { current, file, number, changed: BTreeMap::new(), bases: BTreeMap::new() }
+    }
+
+    /// A new group.
+    pub(crate) fn add(&mut self, group: GroupId, fresh: Group) -> Result<(), Error> {
+        if self.current.contains_key(&group) || self.changed.contains_key(&group) {
+            return Err(Error::GroupExists(group));
+        }
+        self.changed.insert(group, Changed::new(self.file, self.number, group, fresh));
+        Ok(())
+    }
+
+    /// A group, to be changed.
+    pub(crate) fn group(&mut self, group: GroupId) -> Result<&mut Changed<'a>, Error> {
+        match self.changed.entry(group) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => {
+                let current = self.current.get(&group).copied().ok_or(Error::UnknownGroup(group))?;
+                Ok(entry.insert(Changed::new(self.file, self.number, group, current)))
+            }
+        }
+    }
+
+    /// One write: truncation, entries, hard state. That it fits onto what is there is checked, though the
+    /// core sees to it, for what is written here is what others will be told.
+    pub(crate) fn write(&mut self, log: &mut LogTable<'_>, write: &Write) -> Result<(), Error> {
+        let group = write.receipt().group();
+        let changed = self.group(group)?;
+        let misfit = |why| Error::BadWrite { group, seq: write.seq(), why };
+        changed.take_turn(write).map_err(misfit)?;
+        if let Some(at) = write.truncate {
+            changed.flush(log)?;
+            changed.truncate(log, at)?;
+        }
+        for run in &write.entries {
+            let (last, found) = (changed.group.last, LogId::new(run.term(), run.first()));
+            if found.index != last.index.next() || found.term < last.term {
+                return Err(misfit(Misfit::Gap { last, found }));
+            }
+            changed.append(log, run)?;
+        }
+        if let Some(hard_state) = write.hard_state {
+            changed.group.hard_state = hard_state;
+            changed.state_changed = true;
+        }
+        Ok(())
+    }
+
+    /// Writes out what waits.
+    pub(crate) fn flush_all(&mut self, log: &mut LogTable<'_>) -> Result<(), Error> {
+        self.changed.values_mut().try_for_each(|changed| changed.flush(log))
+    }
+}
+
+impl<'a> Changed<'a> {
+    fn new(file: &'a str, number: u64, id: GroupId, group: Group) -> Self {
+        Self { file, number, id, group, state_changed: false, appended: false, pending: None }
+    }
+
+    /// The state to write with this commit, unless the entries say it all: the number of the commit must be in
+    /// the database, or it would be missed when the store is opened.
+    pub(crate) fn state(&self) -> Option<State> {
+        let Group { incarnation, hard_state, last, .. } = self.group;
+        (self.state_changed || !self.appended).then_some(State {
+            commit: self.number,
+            incarnation,
+            hard_state,
+            last,
+        })
+    }
+
+    /// Is it this write's turn, and does it keep what was promised? Nothing is changed if not.
+    fn take_turn(&mut self, write: &Write) -> Result<(), Misfit> {
+        let Group { incarnation, hard_state, base, next, .. } = self.group;
+        let expected = next.ok_or(Misfit::NotRecovered)?;
+        let found = write.receipt().incarnation();
+        if found != incarnation {
+            return Err(Misfit::Incarnation { current: incarnation, found });
+        }
+        if write.seq() != expected {
+            return Err(Misfit::Order { expected });
+        }
+        if let Some(at) = write.truncate.filter(|at| *at <= base.index) {
+            return Err(Misfit::BelowBase { at, base });
+        }
+        if write.hard_state.is_some_and(|new| takes_back(hard_state, new)) {
+            return Err(Misfit::HardState { current: hard_state });
+        }
+        self.group.next = Some(expected.next());
+        Ok(())
+    }
+
+    fn append(&mut self, log: &mut LogTable<'_>, run: &Run) -> Result<(), Error> {
+        let mut rest = Some(run.clone());
+        while let Some(run) = rest {
+            let piece = run.within(MAX_BLOCK);
+            rest = run.starting_at(piece.last().next());
+            self.append_piece(log, &piece)?;
+        }
+        Ok(())
+    }
+
+    fn append_piece(&mut self, log: &mut LogTable<'_>, piece: &Run) -> Result<(), Error> {
+        let joins = self.pending.as_ref().is_some_and(|pending| pending.takes(piece));
+        if !joins {
+            self.flush(log)?;
+        }
+        let header = self.header(piece);
+        let pending = self.pending.get_or_insert_with(|| Pending {
+            header: RunHeader { count: 0, ..header },
+            blocks: Vec::new(),
+            bytes: 0,
+        });
+        pending.header.count = pending.header.count.saturating_add(header.count);
+        pending.header.has_membership |= header.has_membership;
+        pending.bytes = pending.bytes.saturating_add(piece.bytes());
+        pending.blocks.push(piece.block().clone());
+        self.group.last = piece.last_id();
+        Ok(())
+    }
+
+    fn flush(&mut self, log: &mut LogTable<'_>) -> Result<(), Error> {
+        let Some(Pending { header, blocks, bytes }) = self.pending.take() else {
+            return Ok(());
+        };
+        self.appended = true;
+        self.put(log, header, &blocks, bytes)
+    }
+
+    /// Removes the entries at `at` and after. The value that holds `at` in its middle is written again with what is
+    /// before.
+    fn truncate(&mut self, log: &mut LogTable<'_>, at: Index) -> Result<(), Error> {
+        if at > self.group.last.index {
+            return Ok(());
+        }
+        self.state_changed = true;
+        let before = newest_before(log, self.file, self.id, at)?;
+        let (from, end) = (log_key(self.id, at), log_key(self.id, Index(u64::MAX)));
+        log.retain_in::<&LogKey, _>(&from..=&end, |_, _| false)
+            .map_err(|error| from_redb(self.file, "truncating the log", error))?;
+        self.group.last = match before {
+            None => self.group.base,
+            Some((header, None)) => header.last_id(),
+            Some((_, Some(run))) => {
+                let head = run.ending_before(at).unwrap_or(run);
+                self.put(log, self.header(&head), &[head.block().clone()], head.bytes())?;
+                head.last_id()
+            }
+        };
+        Ok(())
+    }
+
+    fn header(&self, run: &Run) -> RunHeader {
+        RunHeader {
+            commit: self.number,
+            term: run.term(),
+            first: run.first(),
+            count: u32::try_from(run.count()).unwrap_or(u32::MAX),
+            has_membership: run.has_membership(),
+        }
+    }
+
+    fn put(
+        &self,
+        log: &mut LogTable<'_>,
+        header: RunHeader,
+        blocks: &[Bytes],
+        bytes: usize,
+    ) -> Result<(), Error> {
+        let mut value = log
+            .insert_reserve(&log_key(self.id, header.first), RUN_HEADER.saturating_add(bytes))
+            .map_err(|error| from_redb(self.file, "appending to the log", error))?;
+        encode_run(self.id, header, blocks, value.as_mut());
+        Ok(())
+    }
+}
+
+impl Pending {
+    fn takes(&self, piece: &Run) -> bool {
+        self.header.term == piece.term() && self.bytes.saturating_add(piece.bytes()) <= MAX_BLOCK
+    }
+}
+
+/// Would `new` take back what `old` has promised: the term, or the vote in it?
+fn takes_back(old: HardState, new: HardState) -> bool {
+    new.term < old.term || (new.term == old.term && old.vote.is_some() && new.vote != old.vote)
+}
+
+/// The value that begins last before `at`; with its entries if `at` is in its middle.
+fn newest_before(
+    log: &LogTable<'_>,
+    file: &str,
+    group: GroupId,
+    at: Index,
+) -> Result<Option<(RunHeader, Option<Run>)>, Error> {
+    let failed = |error: redb::StorageError| from_redb(file, "truncating the log", error);
+    let (start, end) = (log_key(group, Index(0)), log_key(group, at));
+    let Some(found) = log.range::<&LogKey>(&start..&end).map_err(failed)?.next_back() else {
+        return Ok(None);
+    };
+    let (key, value) = found.map_err(failed)?;
+    let first = index_of(key.value());
+    let bad = |error| bad_entry(file, group, first, error);
+    let (header, _) = check_run(group, first, value.value()).map_err(bad)?;
+    let run = (header.last_id().index >= at).then(|| decode_run(group, first, value.value())).transpose();
+    Ok(Some((header, run.map_err(bad)?)))
+}
