@@ -4,12 +4,14 @@
 //! a worker of the runtime it would hold up what else runs there, heartbeats included.
 
 use std::{
+    iter::Peekable,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
         mpsc::{Receiver, TryRecvError},
     },
+    vec,
 };
 
 use quorate_core::{Entry, EntryKind, Few, Index, LogId, Membership, Run, StateMachine};
@@ -35,6 +37,9 @@ pub(crate) enum Job<S: StateMachine> {
     /// Look at the state: what was handed over before is applied by then.
     Read(Box<dyn Reading<S>>),
 }
+
+/// Who waits for which entry, in order, as far as not answered yet.
+type Waiting<R> = Peekable<vec::IntoIter<(Index, Answer<R>)>>;
 
 /// A read that waits, whatever it returns.
 pub(crate) trait Reading<S>: Send {
@@ -117,14 +122,15 @@ pub(crate) fn run<S: StateMachine>(
             Job::Apply { entries, waiting } => {
                 last = entries.last().map_or(last, Run::last);
                 let mut at = LogId::ZERO;
+                // Dropped after a panic was told, so that those in it learn why they have no answer.
+                let mut waiting = waiting.into_iter().peekable();
                 // If it panics the state machine is never used again.
-                let apply = AssertUnwindSafe(|| apply(&mut machine, &entries, waiting, quit, &mut at));
+                let apply = AssertUnwindSafe(|| apply(&mut machine, &entries, &mut waiting, quit, &mut at));
                 match catch_unwind(apply) {
                     Ok(Some(applied)) => count(&shared.counters.applied, applied),
                     Ok(None) => return,
                     Err(panic) => {
                         let message = panic_message(&*panic).into();
-                        // Before the queue is dropped, so that those in it learn why.
                         shared.inbox.stop(StopReason::Panicked { at, message });
                         return;
                     }
@@ -143,11 +149,10 @@ pub(crate) fn run<S: StateMachine>(
 fn apply<S: StateMachine>(
     machine: &mut S,
     runs: &Few<Run>,
-    waiting: Vec<(Index, Answer<S::Reply>)>,
+    waiting: &mut Waiting<S::Reply>,
     quit: &AtomicBool,
     at: &mut LogId,
 ) -> Option<usize> {
-    let mut waiting = waiting.into_iter().peekable();
     let mut applied = 0;
     for entry in runs.iter().flat_map(Run::entries) {
         if quit.load(Relaxed) {
@@ -226,7 +231,8 @@ mod tests {
         let gone = answers.remove(1);
         drop(gone);
         let mut at = LogId::ZERO;
-        let applied = apply(&mut notes, &runs(), waiting, &AtomicBool::new(false), &mut at);
+        let mut waiting = waiting.into_iter().peekable();
+        let applied = apply(&mut notes, &runs(), &mut waiting, &AtomicBool::new(false), &mut at);
         assert_eq!((applied, at), (Some(6), LogId::new(Term(2), Index(6))));
         assert_eq!(
             notes.0,
@@ -240,7 +246,8 @@ mod tests {
     fn stops_between_two_entries_when_told_to() {
         let mut notes = Notes::default();
         let mut at = LogId::ZERO;
-        assert_eq!(apply(&mut notes, &runs(), Vec::new(), &AtomicBool::new(true), &mut at), None);
+        let mut nobody = Vec::new().into_iter().peekable();
+        assert_eq!(apply(&mut notes, &runs(), &mut nobody, &AtomicBool::new(true), &mut at), None);
         assert_eq!(notes.0, Vec::<String>::new());
     }
 }

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use crate::{
     apply, clock,
-    driver::{Driver, Lanes, Reads},
+    driver::{Driver, Lanes, LastWord, Reads},
     inbox::Limits,
     node::Node,
     shared::{Entrance, Shared},
@@ -145,10 +145,11 @@ impl<S: StateMachine, St: Store> Builder<S, St> {
         let (alive, mut ended) = roll_call();
         match self.assemble(machine, alive).await {
             Ok((shared, driver)) => {
-                tokio::spawn(driver.run(ended));
+                // Before the driver runs: nothing is sent before the transport has started.
                 if let Some(transport) = &shared.transport {
                     transport.start(Arc::new(Entrance(shared.clone())));
                 }
+                tokio::spawn(driver.run(ended));
                 Ok(Node::new(shared))
             }
             Err(error) => {
@@ -186,6 +187,7 @@ impl<S: StateMachine, St: Store> Builder<S, St> {
         );
 
         let batch_bytes = self.config.max_append_bytes.min(self.config.max_uncommitted_bytes);
+        let max_unwritten = self.config.max_unpersisted_bytes;
         let raft = Raft::new(self.config, recovered, clock::now())?;
         shared.leadership.send_replace(Leadership {
             term: raft.term(),
@@ -200,10 +202,12 @@ impl<S: StateMachine, St: Store> Builder<S, St> {
             move || apply::run(machine, &queue, &quit, &shared)
         })?;
         let driver = Driver {
+            last_word: LastWord::new(shared.clone()),
             raft,
             shared: shared.clone(),
             lanes: Lanes { writes, loads, jobs, quit },
             batch_bytes,
+            max_unwritten,
             drain_timeout: self.shutdown_timeout,
             proposals: Waiters::new(),
             reads: Reads::new(),

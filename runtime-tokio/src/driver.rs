@@ -14,8 +14,8 @@ use std::{
 };
 
 use quorate_core::{
-    Action, Apply, Batch, ENTRY_HEADER, Event, Index, Input, Instant, Outcome, Proposal, Raft, StateMachine,
-    Token, Tokens,
+    Action, Apply, Batch, ENTRY_HEADER, Event, Index, Input, Instant, NodeId, Outcome, Proposal, Raft,
+    Rejected, StateMachine, Token, Tokens,
 };
 use tracing::{debug, error, info, warn};
 
@@ -46,11 +46,15 @@ const GRACE: Duration = Duration::from_millis(5);
 
 /// What runs a node.
 pub(crate) struct Driver<S: StateMachine> {
+    /// Dropped first, so that whoever then finds his answer dropped can learn why.
+    pub(crate) last_word: LastWord<S>,
     pub(crate) raft: Raft,
     pub(crate) shared: Arc<Shared<S>>,
     pub(crate) lanes: Lanes<S>,
     /// A batch of proposals is at most this big, unless it is of one.
     pub(crate) batch_bytes: usize,
+    /// With more than this waiting for the store thread, nothing is proposed.
+    pub(crate) max_unwritten: usize,
     /// How long a shutdown waits for requests under way.
     pub(crate) drain_timeout: Duration,
     pub(crate) proposals: Waiters<Answer<S::Reply>>,
@@ -89,7 +93,6 @@ pub(crate) struct Stopping {
 impl<S: StateMachine> Driver<S> {
     /// Runs until the node stops, and then until its threads have ended.
     pub(crate) async fn run(mut self, mut ended: Ended) {
-        let mut last_word = LastWord { shared: self.shared.clone(), why: StopReason::Died };
         let mut alarm = Alarm::new();
         let mut work = Work::new();
         self.act();
@@ -114,15 +117,19 @@ impl<S: StateMachine> Driver<S> {
             // A node with much to do lets others on its worker run as well.
             tokio::task::coop::consume_budget().await;
         };
-        last_word.why = why;
-        self.resolve_all(&last_word.why);
-        last_word.say();
-        // Lets go of the threads' queues, which ends them.
-        drop(self);
+        self.resolve_all(&why);
+        self.last_word.why = why;
+        self.last_word.say();
+        let last_word = self.dissolve();
         ended.wait().await;
         if let Some(transport) = &last_word.shared.transport {
             transport.shutdown().await;
         }
+    }
+
+    /// Lets go of the threads' queues, which ends them.
+    fn dissolve(self) -> LastWord<S> {
+        self.last_word
     }
 
     fn wake_at(&self) -> Option<Instant> {
@@ -153,13 +160,14 @@ impl<S: StateMachine> Driver<S> {
         count(&self.shared.counters.messages, work.messages.len());
         for (n, (from, message)) in work.messages.drain(..).enumerate() {
             if let Err(rejected) = self.raft.step(self.now, Input::Receive { from, message }) {
-                count(&self.shared.counters.messages_refused, 1);
-                debug!(node = %self.shared.id, group = %self.shared.group, %from, %rejected, "message refused");
+                self.refused(from, &rejected);
             }
             if n % MESSAGES_AT_ONCE == MESSAGES_AT_ONCE - 1 {
                 self.act();
             }
         }
+        // Whoever has given up by now wants nothing any more.
+        work.proposals.retain(|proposed| !proposed.answer.is_closed());
         self.propose(work.proposals.drain(..));
         self.read(&mut work.reads);
         for read in work.stale_reads.drain(..) {
@@ -174,6 +182,16 @@ impl<S: StateMachine> Driver<S> {
         }
     }
 
+    fn refused(&self, from: NodeId, rejected: &Rejected) {
+        count(&self.shared.counters.messages_refused, 1);
+        let (node, group) = (self.shared.id, self.shared.group);
+        match rejected {
+            // No correct node sends such a thing.
+            Rejected::Malformed(why) => warn!(%node, %group, %from, %why, "malformed message refused"),
+            _ => debug!(%node, %group, %from, %rejected, "message refused"),
+        }
+    }
+
     /// An input of the driver's own, which the core has no reason to refuse but one: it has stopped.
     fn step(&mut self, input: Input) {
         if let Err(rejected) = self.raft.step(self.now, input) {
@@ -184,6 +202,15 @@ impl<S: StateMachine> Driver<S> {
     /// Proposes what came together together: consecutive tokens, one block, one write.
     fn propose(&mut self, mut proposals: Drain<'_, Proposed<S::Reply>>) {
         while !proposals.as_slice().is_empty() {
+            // The core bounds what is uncommitted, but followers may commit what this node's own disk is slow to write.
+            if self.shared.unwritten.load(Relaxed) > self.max_unwritten {
+                let what =
+                    format!("overloaded: unwritten bytes would pass their bound of {}", self.max_unwritten);
+                for proposed in proposals {
+                    let _gone = proposed.answer.send(Err(Refusal::Overloaded(what.clone())));
+                }
+                return;
+            }
             let n = batch_len(proposals.as_slice(), self.batch_bytes);
             let commands = proposals.as_slice().get(..n).unwrap_or_default();
             let proposal = Proposal { first_token: self.proposals.next(), batch: Batch::from(commands) };
@@ -193,6 +220,8 @@ impl<S: StateMachine> Driver<S> {
                     self.proposals.extend(answers);
                     count(&self.shared.counters.proposals, n);
                     count(&self.shared.counters.batches, 1);
+                    // Its write is on its way, and counts, before the next batch is looked at.
+                    self.act();
                 }
                 Err(rejected) => {
                     for answer in answers {
@@ -231,7 +260,10 @@ impl<S: StateMachine> Driver<S> {
                     }
                 }
                 // A lane whose thread has ended has said why, and the node is about to stop.
-                Action::Write(write) => drop(self.lanes.writes.send(write)),
+                Action::Write(write) => {
+                    self.shared.unwritten.fetch_add(write.bytes(), Relaxed);
+                    drop(self.lanes.writes.send(write));
+                }
                 Action::Load(load) => drop(self.lanes.loads.send((self.shared.group, load))),
                 Action::Apply(apply) => self.apply(apply),
                 Action::Resolve { tokens, outcome } => self.resolve(tokens, outcome),
@@ -370,13 +402,17 @@ fn batch_len<R>(proposals: &[Proposed<R>], max_bytes: usize) -> usize {
     fits.count().max(1)
 }
 
-/// Says that the node has stopped, however its driver ends: also when its runtime drops it.
-struct LastWord<S: StateMachine> {
+/// Says that the node has stopped, however its driver ends: also when its runtime drops it, before it ever ran even.
+pub(crate) struct LastWord<S: StateMachine> {
     shared: Arc<Shared<S>>,
     why: StopReason,
 }
 
 impl<S: StateMachine> LastWord<S> {
+    pub(crate) const fn new(shared: Arc<Shared<S>>) -> Self {
+        Self { shared, why: StopReason::Died }
+    }
+
     fn say(&self) {
         let stopped = Stopped { why: self.why.clone() };
         let (node, group, why) = (self.shared.id, self.shared.group, &self.why);

@@ -54,7 +54,7 @@
 //! | bytes of proposals not yet committed | `Config::max_uncommitted_bytes`, in the core | the same |
 //! | reads without an answer | [`Builder::max_pending`] | [`ReadError::Overloaded`] |
 //! | messages not yet taken up | 16,384, and `Config::max_unpersisted_bytes` | dropped |
-//! | writes for the store thread | `max_uncommitted_bytes` and `max_unpersisted_bytes`, in the core | no more come |
+//! | bytes of entries for the store thread | `Config::max_unpersisted_bytes` | proposals are refused, appends dropped |
 //! | entries for the apply thread | `Config::max_applying_bytes`, in the core | no more come |
 //! | questions for the read thread | one for each peer and one for apply, in the core | no more come |
 //!

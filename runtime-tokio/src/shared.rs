@@ -1,6 +1,9 @@
 //! What handles, driver, threads and transport share, and how a request finds its way from there.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use quorate_core::{GroupId, Message, NodeId, RoleKind, StateMachine, Term};
@@ -28,6 +31,8 @@ pub(crate) struct Shared<S: StateMachine> {
     pub(crate) transport: Option<Arc<dyn Transport>>,
     pub(crate) leadership: watch::Sender<Leadership>,
     pub(crate) stopped: watch::Sender<Option<Stopped>>,
+    /// Bytes of entries that wait for the store thread, or that it writes.
+    pub(crate) unwritten: AtomicUsize,
     /// All threads have ended.
     pub(crate) ended: watch::Sender<bool>,
     request_timeout: Duration,
@@ -50,6 +55,7 @@ impl<S: StateMachine> Shared<S> {
             transport,
             leadership: watch::Sender::new(leadership),
             stopped: watch::Sender::new(None),
+            unwritten: AtomicUsize::new(0),
             ended: watch::Sender::new(false),
             request_timeout,
         }

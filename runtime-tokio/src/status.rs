@@ -63,7 +63,7 @@ counters! {
     messages_refused,
     /// Messages dropped because the inbox was full.
     messages_dropped,
-    /// Requests refused because a queue of the driver was full.
+    /// Requests that ended as overloaded.
     overloaded,
     /// Durable commits by the storage thread.
     commits,

@@ -4,6 +4,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
+        atomic::Ordering::Relaxed,
         mpsc::{Receiver, channel},
     },
 };
@@ -19,8 +20,8 @@ use crate::{
     thread::{Alive, spawn},
 };
 
-/// The writer's queue. The core bounds it: it holds back what would pass `max_uncommitted_bytes` on a leader and
-/// `max_unpersisted_bytes` on a follower.
+/// The writer's queue. It is bounded by `max_unpersisted_bytes`: on a follower the core drops appends beyond it, on a leader
+/// the driver refuses proposals.
 pub(crate) type Writes = std::sync::mpsc::Sender<Write>;
 
 /// The reader's queue. The core asks at most one question at a time for each peer, and one for apply.
@@ -52,9 +53,11 @@ pub(crate) fn run<St: Store, S: StateMachine>(
     while let Ok(write) = writes.recv() {
         batch.push(write);
         batch.extend(writes.try_iter());
+        let bytes = batch.iter().map(Write::bytes).sum();
         // A store that panics has failed like one that returns an error: it is never written again.
         let why = match catch_unwind(AssertUnwindSafe(|| store.commit(&batch))) {
             Ok(Ok(())) => {
+                shared.unwritten.fetch_sub(bytes, Relaxed);
                 count(&shared.counters.commits, 1);
                 count(&shared.counters.writes, batch.len());
                 hand_in(batch.drain(..).map(Write::into_receipt), |receipt| {

@@ -105,6 +105,23 @@ async fn a_slow_state_machine_pushes_back() {
     assert!(node.status().await.unwrap().counts.loads > 0);
 }
 
+/// Its followers commit what the leader's own disk has yet to write: that must not pile up either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_with_a_slow_disk_pushes_back() {
+    let mut cluster = Cluster::of(3);
+    for id in cluster.ids() {
+        let limit = |config: &mut quorate_core::Config| config.max_unpersisted_bytes = 5000;
+        cluster.start_node(id, |builder| builder.config(limit)).await;
+    }
+    let leader = cluster.leader().await;
+    cluster.stores[&leader].set_commit_time(Duration::from_millis(200));
+    let (done, refused) = storm(cluster.node(leader), (0..200).map(|n| format!("{n:0>500}"))).await;
+    assert_eq!(done + refused, 200);
+    assert!(refused > 0 && done > 0, "{done} done, {refused} refused");
+    cluster.stores[&leader].set_commit_time(Duration::ZERO);
+    assert_eq!(cluster.converged().await.len(), done);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bound_on_pending_reads_is_kept() {
     let node = limited(&alone(), |node| node.max_pending(10)).await;

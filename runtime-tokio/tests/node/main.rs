@@ -3,5 +3,6 @@
 mod cluster;
 mod failure;
 mod load;
+mod pause;
 mod single;
 mod support;
