@@ -8,7 +8,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
         mpsc::{Receiver, TryRecvError},
     },
     vec,
@@ -63,6 +63,25 @@ pub(crate) enum Read<F, R> {
 pub(crate) struct Closure<F, R> {
     pub(crate) read: F,
     pub(crate) answer: oneshot::Sender<Read<F, R>>,
+    pub(crate) ticket: Ticket,
+}
+
+/// Counts a read for as long as it waits, wherever it is, also when nobody waits for it any more.
+pub(crate) struct Ticket(Arc<AtomicUsize>);
+
+impl Ticket {
+    /// One more, if no more than `bound` wait then.
+    pub(crate) fn take(waiting: &Arc<AtomicUsize>, bound: usize) -> Option<Self> {
+        // Counted before it is looked at: two at once can't both be the last.
+        let ticket = Self(waiting.clone());
+        (waiting.fetch_add(1, Relaxed) < bound).then_some(ticket)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 impl<S, F, R> Reading<S> for Closure<F, R>
@@ -71,7 +90,7 @@ where
     R: Send,
 {
     fn run(self: Box<Self>, machine: &S) {
-        let Self { read, answer } = *self;
+        let Self { read, answer, ticket: _ticket } = *self;
         if answer.is_closed() {
             return;
         }
@@ -84,7 +103,8 @@ where
     }
 
     fn refuse(self: Box<Self>, refusal: Refusal) {
-        let Self { read, answer } = *self;
+        let Self { read, answer, ticket } = *self;
+        drop(ticket);
         let _gone = answer.send(Read::Refused(read, refusal));
     }
 }

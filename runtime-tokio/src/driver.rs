@@ -24,7 +24,7 @@ use crate::{
     apply::{Job, Reading},
     clock,
     error::{Refusal, StopReason, Stopped},
-    inbox::{Answer, Inbox, Pending, Proposed, Work},
+    inbox::{Answer, Inbox, Proposed, Work},
     shared::Shared,
     status::{Leadership, count},
     storage::{Loads, Writes},
@@ -79,7 +79,6 @@ pub(crate) struct Lanes<S: StateMachine> {
 /// Reads that wait for a read index. Those that came together wait together.
 pub(crate) struct Reads<S> {
     next: u64,
-    count: usize,
     waiting: BTreeMap<Token, Vec<Box<dyn Reading<S>>>>,
 }
 
@@ -146,8 +145,7 @@ impl<S: StateMachine> Driver<S> {
 
     /// Takes up all that waits, and does what follows from it.
     fn take_up(&mut self, work: &mut Work<S>) {
-        let pending = Pending { proposals: self.proposals.len(), reads: self.reads.count };
-        self.shared.inbox.take(work, pending);
+        self.shared.inbox.take(work, self.proposals.len());
         // After taking it up, never before: no message may seem to come earlier than it did.
         self.now = clock::now();
         for input in work.inputs.drain(..) {
@@ -243,7 +241,6 @@ impl<S: StateMachine> Driver<S> {
                 count(&self.shared.counters.reads, reads.len());
                 count(&self.shared.counters.read_batches, 1);
                 self.reads.next += 1;
-                self.reads.count += reads.len();
                 self.reads.waiting.insert(token, std::mem::take(reads));
             }
             Err(rejected) => reads.drain(..).for_each(|read| read.refuse(rejected.into())),
@@ -290,7 +287,6 @@ impl<S: StateMachine> Driver<S> {
         if tokens.first.0 >= FIRST_READ {
             for token in tokens.iter() {
                 let reads = self.reads.waiting.remove(&token).unwrap_or_default();
-                self.reads.count = self.reads.count.saturating_sub(reads.len());
                 for read in reads {
                     match outcome {
                         Outcome::Read { .. } => self.hand_to_apply(Job::Read(read)),
@@ -360,7 +356,7 @@ impl<S: StateMachine> Driver<S> {
 
     fn is_over(&self) -> Option<StopReason> {
         let stopping = self.stopping.as_ref()?;
-        let idle = self.proposals.is_empty() && self.reads.count == 0 && self.handed <= self.applied;
+        let idle = self.proposals.is_empty() && self.reads.waiting.is_empty() && self.handed <= self.applied;
         (idle || stopping.until <= self.now).then(|| stopping.why.clone())
     }
 
@@ -379,7 +375,7 @@ impl<S: StateMachine> Driver<S> {
 
 impl<S> Reads<S> {
     pub(crate) const fn new() -> Self {
-        Self { next: FIRST_READ, count: 0, waiting: BTreeMap::new() }
+        Self { next: FIRST_READ, waiting: BTreeMap::new() }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
 /// How much may wait for the driver, or for an outcome.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Proposals, and reads, without an outcome: so many of each.
+    /// Proposals without an outcome; and reads without an answer, which whoever puts them in counts.
     pub(crate) pending: usize,
     /// Bytes of proposals that wait to be taken up.
     pub(crate) proposal_bytes: usize,
@@ -78,22 +78,18 @@ struct State<S: StateMachine> {
     closed: Option<Stopped>,
     /// Nothing at all is taken any more.
     over: bool,
-    /// Proposals and reads that the driver holds.
-    pending: Pending,
-}
-
-/// Requests that the driver has taken up and that have no outcome yet.
-#[derive(Clone, Copy, Default, Debug)]
-pub(crate) struct Pending {
-    pub(crate) proposals: usize,
-    pub(crate) reads: usize,
+    /// Proposals that the driver has taken up and that have no outcome yet.
+    pending: usize,
 }
 
 impl<S: StateMachine> Inbox<S> {
     pub(crate) fn new(limits: Limits) -> Self {
-        let state =
-            State { work: Work::new(), waker: None, closed: None, over: false, pending: Pending::default() };
+        let state = State { work: Work::new(), waker: None, closed: None, over: false, pending: 0 };
         Self { limits, state: Mutex::new(state) }
+    }
+
+    pub(crate) const fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// Puts a command in, or gives the reason why not.
@@ -105,7 +101,7 @@ impl<S: StateMachine> Inbox<S> {
             // The core would say the same: it would never be taken, however empty the queue.
             return Err(Refusal::TooBig { bytes: size as u64, bound: proposal_bytes as u64 });
         }
-        if state.work.proposals.len() + state.pending.proposals >= pending {
+        if state.work.proposals.len() + state.pending >= pending {
             return Err(Refusal::Overloaded(format!(
                 "overloaded: pending proposals would pass their bound of {pending}"
             )));
@@ -128,14 +124,6 @@ impl<S: StateMachine> Inbox<S> {
             Ok(state) => state,
             Err(refusal) => return read.refuse(refusal),
         };
-        let waiting = state.work.reads.len() + state.work.stale_reads.len() + state.pending.reads;
-        if waiting >= self.limits.pending {
-            drop(state);
-            return read.refuse(Refusal::Overloaded(format!(
-                "overloaded: pending reads would pass their bound of {}",
-                self.limits.pending
-            )));
-        }
         let lane = if stale { &mut state.work.stale_reads } else { &mut state.work.reads };
         lane.push(read);
         wake(state);
@@ -230,13 +218,11 @@ impl<S: StateMachine> Inbox<S> {
         Poll::Ready(())
     }
 
-    /// Takes up all that waits, into `work`, which is empty. `pending` is what the driver holds already.
-    pub(crate) fn take(&self, work: &mut Work<S>, mut pending: Pending) {
+    /// Takes up all that waits, into `work`, which is empty. `pending` is how many proposals the driver holds already.
+    pub(crate) fn take(&self, work: &mut Work<S>, pending: usize) {
         let mut state = self.lock();
         mem::swap(&mut state.work, work);
-        pending.proposals += work.proposals.len();
-        pending.reads += work.reads.len() + work.stale_reads.len();
-        state.pending = pending;
+        state.pending = pending + work.proposals.len();
         drop(state);
         (work.proposal_bytes, work.message_bytes) = (0, 0);
     }

@@ -14,7 +14,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use crate::{
-    apply::{Closure, Read},
+    apply::{Closure, Read, Ticket},
     error::{ProposeError, ReadError, Refusal, StopReason, Stopped},
     forward,
     inbox::{Inbox, Limits},
@@ -33,6 +33,8 @@ pub(crate) struct Shared<S: StateMachine> {
     pub(crate) stopped: watch::Sender<Option<Stopped>>,
     /// Bytes of entries that wait for the store thread, or that it writes.
     pub(crate) unwritten: AtomicUsize,
+    /// Reads that wait for an answer.
+    reads: Arc<AtomicUsize>,
     /// All threads have ended.
     pub(crate) ended: watch::Sender<bool>,
     request_timeout: Duration,
@@ -56,6 +58,7 @@ impl<S: StateMachine> Shared<S> {
             leadership: watch::Sender::new(leadership),
             stopped: watch::Sender::new(None),
             unwritten: AtomicUsize::new(0),
+            reads: Arc::default(),
             ended: watch::Sender::new(false),
             request_timeout,
         }
@@ -150,8 +153,14 @@ impl<S: StateMachine> Shared<S> {
         let no_leader =
             |last: &str| ReadError::NoLeader { waited: self.request_timeout, last: last.to_owned() };
         loop {
+            let bound = self.inbox.limits().pending;
+            let Some(ticket) = Ticket::take(&self.reads, bound) else {
+                count(&self.counters.overloaded, 1);
+                let what = format!("overloaded: pending reads would pass their bound of {bound}");
+                return Err(ReadError::Overloaded { what });
+            };
             let (answer, outcome) = oneshot::channel();
-            self.inbox.read(Box::new(Closure { read, answer }), stale);
+            self.inbox.read(Box::new(Closure { read, answer, ticket }), stale);
             let refusal = match timeout_at(attempts.deadline, outcome).await {
                 Ok(Ok(Read::Done(result))) => return Ok(result),
                 Ok(Ok(Read::Panicked(message))) => return Err(ReadError::Panicked { message }),

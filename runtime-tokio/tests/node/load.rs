@@ -125,29 +125,35 @@ async fn a_leader_with_a_slow_disk_pushes_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bound_on_pending_reads_is_kept() {
     let node = limited(&alone(), |node| node.max_pending(10)).await;
-    // Without leader no read index: they would wait for one together.
-    let mut readers = JoinSet::new();
     let (go, gate) = std::sync::mpsc::channel::<()>();
-    let blocked = node.clone();
-    let first = tokio::spawn(async move { blocked.read_stale(move |_| gate.recv().is_err()).await });
-    for _ in 0..200 {
+    let (blocks, blocked) = tokio::sync::oneshot::channel();
+    let reader = node.clone();
+    let first = tokio::spawn(async move {
+        let wait = move |_: &Words| blocks.send(()).is_ok() && gate.recv().is_err();
+        reader.read_stale(wait).await
+    });
+    within(blocked).await.unwrap();
+    // Linearizable ones get their read index, and wait for the state machine like the others.
+    let mut readers = JoinSet::new();
+    for n in 0..200 {
         let node = node.clone();
-        readers.spawn(async move { node.read(|words| words.words.len()).await });
+        let read = |words: &Words| words.words.len();
+        readers.spawn(
+            async move { if n % 2 == 0 { node.read(read).await } else { node.read_stale(read).await } },
+        );
     }
-    // The driver is never held up by a read that blocks.
+    for _ in 0..191 {
+        let outcome = within(readers.join_next()).await.unwrap().unwrap();
+        assert!(matches!(outcome, Err(ReadError::Overloaded { .. })), "{outcome:?}");
+    }
+    // The driver is not held up by a read that blocks.
     assert_eq!(within(node.status()).await.unwrap().raft.role, RoleKind::Leader);
     drop(go);
     assert_eq!(within(first).await.unwrap(), Ok(true));
-    let (mut done, mut refused) = (0, 0);
-    while let Some(outcome) = within(readers.join_next()).await {
-        match outcome.unwrap() {
-            Ok(0) => done += 1,
-            Err(ReadError::Overloaded { .. }) => refused += 1,
-            other => panic!("{other:?}"),
-        }
+    for _ in 0..9 {
+        assert_eq!(within(readers.join_next()).await.unwrap().unwrap(), Ok(0));
     }
-    assert_eq!(done + refused, 200);
-    assert!(done > 0);
+    assert_eq!(node.status().await.unwrap().counts.overloaded, 191);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
