@@ -286,3 +286,95 @@ fn weight(message: &Message) -> usize {
     };
     MESSAGE_OVERHEAD + entries
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_core::{Entry, LogId, Term};
+
+    struct Nothing;
+
+    impl StateMachine for Nothing {
+        type Reply = Bytes;
+
+        fn apply(&mut self, _: &Entry) -> Bytes {
+            Bytes::new()
+        }
+    }
+
+    fn inbox() -> Inbox<Nothing> {
+        Inbox::new(Limits { pending: 3, proposal_bytes: 100, message_bytes: 1000 })
+    }
+
+    fn append(bytes: usize) -> Message {
+        let entries =
+            Run::commands(Term(1), Index(1), &[vec![0; bytes - ENTRY_HEADER]]).into_iter().collect();
+        Message { term: Term(1), body: Body::Append { prev: LogId::ZERO, commit: Index(0), entries } }
+    }
+
+    fn propose(inbox: &Inbox<Nothing>, bytes: usize) -> Result<(), Refusal> {
+        inbox.propose(Bytes::from(vec![0; bytes - ENTRY_HEADER]), oneshot::channel().0)
+    }
+
+    #[test]
+    fn drops_messages_beyond_its_bounds_until_they_are_taken_up() {
+        let (inbox, from) = (inbox(), NodeId(2));
+        assert!(inbox.receive(from, append(5000)), "a single one always has room, or it would never come");
+        assert!(!inbox.receive(from, append(5)));
+        let mut work = Work::new();
+        inbox.take(&mut work, 0);
+        assert_eq!(work.messages.len(), 1);
+        work.messages.clear();
+        let taken = (0..10).filter(|_| inbox.receive(from, append(300))).count();
+        assert_eq!(taken, 2, "each weighs 300 and some");
+        inbox.take(&mut work, 0);
+        work.messages.clear();
+        let small = Inbox::<Nothing>::new(Limits { message_bytes: usize::MAX, ..inbox.limits });
+        let taken = (0..2 * MAX_MESSAGES).filter(|_| small.receive(from, append(5))).count();
+        assert_eq!(taken, MAX_MESSAGES);
+    }
+
+    #[test]
+    fn refuses_proposals_beyond_its_bounds_and_counts_those_taken_up() {
+        let inbox = inbox();
+        assert_eq!(propose(&inbox, 101), Err(Refusal::TooBig { bytes: 101, bound: 100 }));
+        assert_eq!(propose(&inbox, 60), Ok(()));
+        assert!(matches!(propose(&inbox, 41), Err(Refusal::Overloaded(_))));
+        assert_eq!(propose(&inbox, 40), Ok(()));
+        let mut work = Work::new();
+        inbox.take(&mut work, 0);
+        assert_eq!(work.proposals.len(), 2);
+        assert_eq!(propose(&inbox, 40), Ok(()));
+        assert!(matches!(propose(&inbox, 40), Err(Refusal::Overloaded(_))), "two are held, one waits");
+    }
+
+    #[test]
+    fn takes_no_requests_once_it_stops_and_nothing_at_all_once_it_is_over() {
+        let inbox = inbox();
+        let (answer, mut outcome) = oneshot::channel();
+        assert_eq!(inbox.propose(Bytes::new(), answer), Ok(()));
+        inbox.stop(StopReason::Shutdown);
+        let stopped = Stopped { why: StopReason::Shutdown };
+        assert_eq!(propose(&inbox, 10), Err(Refusal::Stopped(stopped.clone())));
+        assert!(inbox.receive(NodeId(2), append(10)), "the node goes on until it is done");
+        inbox.close(&stopped);
+        assert!(!inbox.receive(NodeId(2), append(10)));
+        assert_eq!(outcome.try_recv(), Ok(Err(Refusal::Stopped(stopped))), "it was never taken up");
+        let mut work = Work::new();
+        inbox.take(&mut work, 0);
+        assert!(work.is_empty());
+    }
+
+    #[test]
+    fn a_failure_overtakes_a_shutdown_and_nothing_overtakes_a_failure() {
+        let inbox = inbox();
+        let taken = |why: StopReason| {
+            inbox.stop(why);
+            inbox.lock().work.stop.clone().unwrap()
+        };
+        let failed = StopReason::Storage("full".into());
+        assert_eq!(taken(StopReason::Shutdown), StopReason::Shutdown);
+        assert_eq!(taken(failed.clone()), failed);
+        assert_eq!(taken(StopReason::Dropped), failed);
+    }
+}
