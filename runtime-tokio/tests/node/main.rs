@@ -1,0 +1,8 @@
+//! Nodes end to end, over stores and networks in memory.
+
+mod cluster;
+mod failure;
+mod load;
+mod pause;
+mod single;
+mod support;
