@@ -2,11 +2,17 @@
 
 use std::{fmt::Display, net::SocketAddr, sync::Arc};
 
-use quinn::{Connection, ConnectionError, Endpoint, Incoming};
+use quinn::{Connection, Endpoint, Incoming};
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 use tracing::{debug, warn};
 
-use crate::{code::Code, link, peer::Peer, shared::Shared, tls};
+use crate::{
+    code::{Cause, Code},
+    link,
+    peer::Peer,
+    shared::Shared,
+    tls,
+};
 
 /// Runs until the endpoint is closed.
 pub(crate) async fn accept(shared: Arc<Shared>, endpoint: Endpoint) {
@@ -40,14 +46,14 @@ async fn handshake(shared: Arc<Shared>, incoming: Incoming, _permit: OwnedSemaph
     };
     let connection = match timeout(shared.limits.dial_timeout, connecting).await {
         Ok(Ok(connection)) => connection,
-        // The other side has given up, or the node stops: nobody was refused.
-        Ok(Err(
-            err @ (ConnectionError::ApplicationClosed(_)
-            | ConnectionError::Reset
-            | ConnectionError::TimedOut
-            | ConnectionError::LocallyClosed),
-        )) => return debug!(%from, "a connection was given up in its handshake: {err}"),
-        Ok(Err(err)) => return refused(&shared, from, &err),
+        Ok(Err(err)) => {
+            return match Cause::of(&err) {
+                Cause::Us => refused(&shared, from, &err),
+                Cause::Peer => refused(&shared, from, &format_args!("it refuses this node: {err}")),
+                // It has given up, or the node stops: nobody was refused.
+                Cause::Nobody => debug!(%from, "a connection was given up in its handshake: {err}"),
+            };
+        }
         Err(_) => return debug!(%from, "a connection was given up in its handshake: it takes too long"),
     };
     match identify(&shared, &connection) {
@@ -68,7 +74,10 @@ async fn handshake(shared: Arc<Shared>, incoming: Incoming, _permit: OwnedSemaph
 fn identify(shared: &Shared, connection: &Connection) -> Result<Arc<Peer>, String> {
     let (cluster, node) = tls::peer_of(connection).map_err(|err| err.to_string())?;
     if cluster != shared.cluster {
-        return Err(format!("node {node} is of cluster {cluster}, this node of cluster {}", shared.cluster));
+        return Err(format!(
+            "node {node} is of cluster {cluster}, this node of cluster {}",
+            shared.cluster
+        ));
     }
     if node == shared.id {
         return Err(format!("it says that it is node {node}, which is this node"));

@@ -1,6 +1,6 @@
 //! With which codes connections and streams are closed.
 
-use quinn::VarInt;
+use quinn::{ConnectionError, VarInt};
 
 /// Why a connection or stream is closed, as its peer is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,6 +51,43 @@ impl Code {
     /// What a peer meant; `None` for a code that this version does not know.
     pub(crate) fn from_number(number: VarInt) -> Option<Self> {
         Self::ALL.into_iter().find(|code| code.number() == number)
+    }
+}
+
+/// Whose doing it is that a handshake fails, or that a connection ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Cause {
+    /// This side does not take what the other shows or does.
+    Us,
+    /// The other side does not take what this one shows.
+    Peer,
+    /// Nobody refuses anybody: it is given up, lost, or not wanted any more.
+    Nobody,
+}
+
+impl Cause {
+    pub(crate) fn of(error: &ConnectionError) -> Self {
+        /// Alerts of TLS, as QUIC carries them (RFC 9001, 4.8).
+        const ALERTS: std::ops::Range<u64> = 0x100..0x200;
+        match error {
+            ConnectionError::TransportError(_)
+            | ConnectionError::VersionMismatch
+            | ConnectionError::CidsExhausted => Self::Us,
+            ConnectionError::ConnectionClosed(close) if ALERTS.contains(&close.error_code.into()) => {
+                Self::Peer
+            }
+            ConnectionError::ApplicationClosed(close) => match Code::from_number(close.error_code) {
+                Some(Code::Shutdown | Code::Duplicate) => Self::Nobody,
+                Some(
+                    Code::Identity | Code::Hello | Code::Version | Code::Frame | Code::Message | Code::Busy,
+                )
+                | None => Self::Peer,
+            },
+            ConnectionError::ConnectionClosed(_)
+            | ConnectionError::Reset
+            | ConnectionError::TimedOut
+            | ConnectionError::LocallyClosed => Self::Nobody,
+        }
     }
 }
 

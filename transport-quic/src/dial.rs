@@ -6,12 +6,12 @@ use std::{
     time::Duration,
 };
 
-use quinn::{Connection, ConnectionError, Endpoint};
+use quinn::{Connection, Endpoint};
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use crate::{
-    code::Code,
+    code::{Cause, Code},
     link,
     names::node_name,
     options::Limits,
@@ -59,7 +59,11 @@ async fn dial_forever(shared: &Arc<Shared>, endpoint: &Endpoint, peer: &Arc<Peer
 async fn dial(shared: &Shared, endpoint: &Endpoint, peer: &Peer) -> Option<Connection> {
     let address = peer.address?;
     const CANT: &str = "can't connect to the peer";
-    let connecting = endpoint.connect_with(shared.client.clone(), address, &node_name(shared.cluster, peer.id));
+    let connecting = endpoint.connect_with(
+        shared.client.clone(),
+        address,
+        &node_name(shared.cluster, peer.id),
+    );
     let connection = match connecting {
         Ok(connecting) => connecting.await,
         Err(err) => {
@@ -69,12 +73,11 @@ async fn dial(shared: &Shared, endpoint: &Endpoint, peer: &Peer) -> Option<Conne
     };
     let connection = match connection {
         Ok(connection) => connection,
-        Err(err @ (ConnectionError::TimedOut | ConnectionError::Reset | ConnectionError::LocallyClosed)) => {
-            debug!(peer = %peer.id, %address, "no connection: {err}");
-            return None;
-        }
         Err(err) => {
-            peer.warn(address, CANT, &err);
+            match Cause::of(&err) {
+                Cause::Us | Cause::Peer => peer.warn(address, CANT, &err),
+                Cause::Nobody => debug!(peer = %peer.id, %address, "no connection: {err}"),
+            }
             return None;
         }
     };
@@ -102,7 +105,13 @@ struct Backoff {
 impl Backoff {
     fn new(limits: &Limits) -> Self {
         let (min, max) = (limits.backoff_min, limits.backoff_max);
-        Self { min, max, next: min, random: RandomState::new(), count: 0 }
+        Self {
+            min,
+            max,
+            next: min,
+            random: RandomState::new(),
+            count: 0,
+        }
     }
 
     fn reset(&mut self) {

@@ -45,9 +45,14 @@ pub(crate) async fn ask(
     let unknown = |why: String| ForwardError::Unknown { to, why };
     let limit = shared.limits.forward_bytes;
     if request.len() > limit {
-        return Err(not_delivered(format!("a request of {} bytes is longer than {limit}", request.len())));
+        return Err(not_delivered(format!(
+            "a request of {} bytes is longer than {limit}",
+            request.len()
+        )));
     }
-    let link = peer.link().ok_or_else(|| not_delivered("there is no connection".into()))?;
+    let link = peer
+        .link()
+        .ok_or_else(|| not_delivered("there is no connection".into()))?;
     peer.forwarded.add(1);
     let until = Instant::now() + shared.limits.forward_timeout;
     let (mut send, mut answer) = match timeout_at(until, write(&link, group, request)).await {
@@ -65,17 +70,15 @@ pub(crate) async fn ask(
         }
         Ok(Err(ReadToEndError::Read(err))) => Err(unknown(err.to_string())),
         Ok(Err(ReadToEndError::TooLong)) => Err(unknown(format!("the answer is longer than {limit} bytes"))),
-        Err(_) => Err(unknown(format!("nothing has come within {:?}", shared.limits.forward_timeout))),
+        Err(_) => Err(unknown(format!(
+            "nothing has come within {:?}",
+            shared.limits.forward_timeout
+        ))),
     }
 }
 
 /// Serves what the peer forwards, as many at a time as the connection's configuration allows.
-pub(crate) async fn accept(
-    shared: Arc<Shared>,
-    peer: Arc<Peer>,
-    link: Arc<Link>,
-    inbound: Arc<dyn Inbound>,
-) {
+pub(crate) async fn accept(shared: Arc<Shared>, peer: Arc<Peer>, link: Arc<Link>, inbound: Arc<dyn Inbound>) {
     let mut serving = JoinSet::new();
     while let Ok((send, recv)) = link.connection.accept_bi().await {
         let (shared, peer) = (shared.clone(), peer.clone());
@@ -104,10 +107,22 @@ fn read_answer(from: NodeId, answer: Vec<u8>) -> Result<Bytes, ForwardError> {
     let status = (!answer.is_empty()).then(|| answer.split_to(1)[0]);
     match status {
         Some(status::ANSWERED) => Ok(answer),
-        Some(status::NOT_DELIVERED) => Err(ForwardError::NotDelivered { to: from, why: text(&answer) }),
-        Some(status::UNKNOWN) => Err(ForwardError::Unknown { to: from, why: text(&answer) }),
-        Some(other) => Err(ForwardError::Unknown { to: from, why: format!("an answer of unknown kind {other}") }),
-        None => Err(ForwardError::Unknown { to: from, why: "an empty answer".into() }),
+        Some(status::NOT_DELIVERED) => Err(ForwardError::NotDelivered {
+            to: from,
+            why: text(&answer),
+        }),
+        Some(status::UNKNOWN) => Err(ForwardError::Unknown {
+            to: from,
+            why: text(&answer),
+        }),
+        Some(other) => Err(ForwardError::Unknown {
+            to: from,
+            why: format!("an answer of unknown kind {other}"),
+        }),
+        None => Err(ForwardError::Unknown {
+            to: from,
+            why: "an empty answer".into(),
+        }),
     }
 }
 
@@ -123,7 +138,10 @@ async fn serve(
     inbound: &dyn Inbound,
 ) -> Result<(), Violation> {
     let limits = &shared.limits;
-    let request = timeout(limits.forward_timeout, read_request(&mut recv, limits.forward_bytes, &shared.memory));
+    let request = timeout(
+        limits.forward_timeout,
+        read_request(&mut recv, limits.forward_bytes, &shared.memory),
+    );
     let (group, request, _memory) = match request.await.unwrap_or(Ok(Request::Gone))? {
         Request::Whole { group, body, memory } => (group, body, memory),
         Request::Busy => {
@@ -141,7 +159,11 @@ async fn serve(
     };
     let (status, body) = match answer {
         Ok(answer) if answer.len() > limits.forward_bytes => {
-            let why = format!("the answer has {} bytes, more than {}", answer.len(), limits.forward_bytes);
+            let why = format!(
+                "the answer has {} bytes, more than {}",
+                answer.len(),
+                limits.forward_bytes
+            );
             (status::UNKNOWN, why.into())
         }
         Ok(answer) => (status::ANSWERED, answer),
@@ -149,7 +171,11 @@ async fn serve(
         Err(ForwardError::Unknown { why, .. }) => (status::UNKNOWN, why.into()),
     };
     let _best_effort = send.set_priority(link::priority(Kind::Forward));
-    if send.write_all_chunks(&mut [Bytes::copy_from_slice(&[status]), body]).await.is_ok() {
+    if send
+        .write_all_chunks(&mut [Bytes::copy_from_slice(&[status]), body])
+        .await
+        .is_ok()
+    {
         let _already_closed = send.finish();
     }
     Ok(())
@@ -158,7 +184,11 @@ async fn serve(
 /// What has come on a stream.
 enum Request {
     /// All of it, and the memory that it is counted for.
-    Whole { group: GroupId, body: Bytes, memory: Option<OwnedSemaphorePermit> },
+    Whole {
+        group: GroupId,
+        body: Bytes,
+        memory: Option<OwnedSemaphorePermit>,
+    },
     /// Nothing was looked at: too much is held already.
     Busy,
     /// The peer has gone away.
@@ -204,7 +234,11 @@ async fn read_request(
         }
     }
     if begun && let Some((group, body)) = parser.next()? {
-        return Ok(Request::Whole { group, body: Bytes::copy_from_slice(body), memory: held });
+        return Ok(Request::Whole {
+            group,
+            body: Bytes::copy_from_slice(body),
+            memory: held,
+        });
     }
     parser.end()?;
     Ok(Request::Gone)

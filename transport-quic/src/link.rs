@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, error, info};
 
 use crate::{
-    code::Code,
+    code::{Cause, Code},
     forward,
     peer::{Link, Peer},
     shared::Shared,
@@ -25,15 +25,29 @@ const BATCH: usize = 256 << 10;
 pub(crate) const PIECES: usize = 32;
 
 /// Uses a new connection to `peer`, unless there is a better one.
-pub(crate) fn adopt(shared: &Arc<Shared>, peer: &Arc<Peer>, connection: Connection, dialled_by: NodeId) -> bool {
-    let Some(inbound) = shared.inbound() else { return false };
-    let link = Arc::new(Link { connection, dialled_by, since: Instant::now() });
+pub(crate) fn adopt(
+    shared: &Arc<Shared>,
+    peer: &Arc<Peer>,
+    connection: Connection,
+    dialled_by: NodeId,
+) -> bool {
+    let Some(inbound) = shared.inbound() else {
+        return false;
+    };
+    let link = Arc::new(Link {
+        connection,
+        dialled_by,
+        since: Instant::now(),
+    });
     if !peer.install(shared.id, &link, &shared.limits) {
-        link.connection.close(Code::Duplicate.number(), b"there is a connection already");
+        link.connection
+            .close(Code::Duplicate.number(), b"there is a connection already");
         return false;
     }
     info!(peer = %peer.id, address = %link.connection.remote_address(), "connected");
-    shared.tasks.spawn(run(shared.clone(), peer.clone(), link, inbound));
+    shared
+        .tasks
+        .spawn(run(shared.clone(), peer.clone(), link, inbound));
     true
 }
 
@@ -50,8 +64,13 @@ pub(crate) const fn priority(kind: Kind) -> i32 {
 pub(crate) fn refuse(peer: &Peer, link: &Link, violation: &Violation) {
     peer.violations.add(1);
     peer.mark_steady(false);
-    peer.warn(link.connection.remote_address(), "closing the connection to a peer that breaks the rules", violation);
-    link.connection.close(violation.code().number(), violation.to_string().as_bytes());
+    peer.warn(
+        link.connection.remote_address(),
+        "closing the connection to a peer that breaks the rules",
+        violation,
+    );
+    link.connection
+        .close(violation.code().number(), violation.to_string().as_bytes());
 }
 
 async fn run(shared: Arc<Shared>, peer: Arc<Peer>, link: Arc<Link>, inbound: Arc<dyn Inbound>) {
@@ -130,7 +149,11 @@ async fn read(mut stream: RecvStream, peer: &Peer, inbound: &dyn Inbound) -> Res
                 Some(counters) => counters,
                 None => match parser.hello()? {
                     Some(Kind::Messages(class)) => &*lane.insert(&peer.lane(class).counters),
-                    Some(Kind::Forward) => return Err(Violation::Kind { found: Kind::Forward.code() }),
+                    Some(Kind::Forward) => {
+                        return Err(Violation::Kind {
+                            found: Kind::Forward.code(),
+                        });
+                    }
                     None => continue,
                 },
             };
@@ -148,26 +171,30 @@ async fn read(mut stream: RecvStream, peer: &Peer, inbound: &dyn Inbound) -> Res
 /// Says why a connection has ended.
 fn explain(peer: &Peer, link: &Link, why: &ConnectionError) {
     let from = link.connection.remote_address();
-    match why {
+    match (Cause::of(why), why) {
+        (Cause::Us, _) => peer.warn(from, "the connection broke", why),
+        (Cause::Peer, ConnectionError::ApplicationClosed(close)) => {
+            peer.warn(from, "the peer refuses this node", &quoted(&close.reason));
+        }
+        // Its TLS doesn't like this node's certificate: that is learnt only after the own side of the handshake.
+        (Cause::Peer, _) => peer.warn(from, "the peer refuses this node", why),
         // Whoever closed it has said why.
-        ConnectionError::LocallyClosed => {}
-        ConnectionError::ApplicationClosed(close) => match Code::from_number(close.error_code) {
-            Some(Code::Shutdown) => info!(peer = %peer.id, %from, "the peer stops"),
-            Some(Code::Duplicate) => debug!(peer = %peer.id, %from, "the peer uses another connection"),
-            _ => peer.warn(from, "the peer refuses this node", &quoted(&close.reason)),
-        },
-        // Its TLS didn't like this node's certificate: that is learnt only after the own side of the handshake.
-        ConnectionError::ConnectionClosed(_) => peer.warn(from, "the peer refuses this node", why),
-        ConnectionError::Reset => info!(peer = %peer.id, %from, "the peer was restarted"),
-        ConnectionError::TimedOut => info!(peer = %peer.id, %from, "the peer is not heard any more"),
-        ConnectionError::VersionMismatch
-        | ConnectionError::TransportError(_)
-        | ConnectionError::CidsExhausted => peer.warn(from, "the connection broke", why),
+        (Cause::Nobody, ConnectionError::LocallyClosed) => {}
+        (Cause::Nobody, ConnectionError::Reset) => info!(peer = %peer.id, %from, "the peer was restarted"),
+        (Cause::Nobody, ConnectionError::TimedOut) => {
+            info!(peer = %peer.id, %from, "the peer is not heard any more")
+        }
+        (Cause::Nobody, ConnectionError::ApplicationClosed(close))
+            if Code::from_number(close.error_code) == Some(Code::Shutdown) =>
+        {
+            info!(peer = %peer.id, %from, "the peer stops");
+        }
+        (Cause::Nobody, _) => debug!(peer = %peer.id, %from, "the peer uses another connection"),
     }
 }
 
 /// What a peer has written, fit for a log: short, on one line, without control characters.
-pub(crate) fn quoted(text: &[u8]) -> String {
+fn quoted(text: &[u8]) -> String {
     const LONGEST: usize = 300;
     format!("\"{}\"", text[..text.len().min(LONGEST)].escape_ascii())
 }

@@ -13,7 +13,8 @@ pub struct Stats {
     pub open_connections: usize,
     /// Messages to nodes that are neither in the address book nor connected.
     pub unroutable: u64,
-    /// Connections refused before their peer was known for certain: a bad certificate, or too many at a time.
+    /// Connections from outside that failed before their peer was known for certain: either side has refused the other's
+    /// certificate, or there were too many at a time.
     pub refused: u64,
 }
 

@@ -113,7 +113,9 @@ impl Packer {
     pub(crate) fn push(&mut self, group: GroupId, message: &Message) -> bool {
         let frame = wire::encode(message);
         let len = frame.len();
-        let Some(envelope) = envelope(group, len).filter(|_| len <= wire::MAX_FRAME) else { return false };
+        let Some(envelope) = envelope(group, len).filter(|_| len <= wire::MAX_FRAME) else {
+            return false;
+        };
         self.bytes += ENVELOPE + len;
         self.small.put_slice(&envelope);
         self.small.put_slice(&frame.head);
@@ -165,7 +167,11 @@ pub(crate) struct Parser {
 impl Parser {
     /// For bodies of up to `max` bytes.
     pub(crate) const fn new(max: usize) -> Self {
-        Self { buffer: Vec::new(), at: 0, max }
+        Self {
+            buffer: Vec::new(),
+            at: 0,
+            max,
+        }
     }
 
     /// Takes in what has come.
@@ -189,23 +195,34 @@ impl Parser {
             found[..begun].copy_from_slice(&rest[..begun]);
             return Err(Violation::Magic { found });
         }
-        if let Some(&found) = rest.get(MAGIC.len()).filter(|found| !KNOWN_VERSIONS.contains(found)) {
+        if let Some(&found) = rest
+            .get(MAGIC.len())
+            .filter(|found| !KNOWN_VERSIONS.contains(found))
+        {
             return Err(Violation::Version { found });
         }
-        let Some(&code) = rest.get(MAGIC.len() + 1) else { return Ok(None) };
+        let Some(&code) = rest.get(MAGIC.len() + 1) else {
+            return Ok(None);
+        };
         self.at += HELLO;
-        Kind::from_code(code).map(Some).ok_or(Violation::Kind { found: code })
+        Kind::from_code(code)
+            .map(Some)
+            .ok_or(Violation::Kind { found: code })
     }
 
     /// The next whole frame, if it has come.
     pub(crate) fn next(&mut self) -> Result<Option<(GroupId, &[u8])>, Violation> {
-        let Some(len) = self.announced()? else { return Ok(None) };
+        let Some(len) = self.announced()? else {
+            return Ok(None);
+        };
         let start = self.at + ENVELOPE;
         let end = self.at + 4 + len;
         if self.buffer.len() < end {
             return Ok(None);
         }
-        let group = self.buffer[self.at + 4..start].try_into().map_or(0, u64::from_le_bytes);
+        let group = self.buffer[self.at + 4..start]
+            .try_into()
+            .map_or(0, u64::from_le_bytes);
         self.at = end;
         Ok(Some((GroupId(group), &self.buffer[start..end])))
     }
@@ -217,7 +234,9 @@ impl Parser {
             return Ok(());
         }
         let wanted = self.announced()?.map_or(ENVELOPE, |len| len + 4);
-        Err(Violation::Truncated { missing: wanted.saturating_sub(rest) })
+        Err(Violation::Truncated {
+            missing: wanted.saturating_sub(rest),
+        })
     }
 
     /// Is the frame that is coming of a length that may be, and nothing behind it? For streams of one frame.
@@ -236,7 +255,9 @@ impl Parser {
 
     /// The length of the frame that is coming, looked at as soon as it is there.
     fn announced(&self) -> Result<Option<usize>, Violation> {
-        let Some(len) = self.rest().first_chunk::<4>() else { return Ok(None) };
+        let Some(len) = self.rest().first_chunk::<4>() else {
+            return Ok(None);
+        };
         let len = u32::from_le_bytes(*len);
         let (min, max) = (GROUP, self.max.saturating_add(GROUP));
         usize::try_from(len)
@@ -260,12 +281,22 @@ mod tests {
         let run = Run::commands(Term(3), Index(1), &[vec![7; payload]]).unwrap();
         Message {
             term: Term(3),
-            body: Body::Append { prev: LogId::ZERO, commit: Index(0), entries: vec![run].into() },
+            body: Body::Append {
+                prev: LogId::ZERO,
+                commit: Index(0),
+                entries: vec![run].into(),
+            },
         }
     }
 
     fn heartbeat(round: u64) -> Message {
-        Message { term: Term(3), body: Body::Heartbeat { commit: Index(1), round } }
+        Message {
+            term: Term(3),
+            body: Body::Heartbeat {
+                commit: Index(1),
+                round,
+            },
+        }
     }
 
     fn packed(messages: &[Message]) -> Vec<u8> {
@@ -308,7 +339,9 @@ mod tests {
     #[test]
     fn a_big_block_is_passed_on_and_not_copied() {
         let message = append(100_000);
-        let Body::Append { entries, .. } = &message.body else { unreachable!() };
+        let Body::Append { entries, .. } = &message.body else {
+            unreachable!()
+        };
         let block = entries.first().unwrap().block().clone();
         let mut packer = Packer::default();
         packer.push(GroupId(1), &heartbeat(1));
@@ -364,7 +397,9 @@ mod tests {
             let mut parser = Parser::new(100);
             parser.push(&bytes[..cut]);
             assert_eq!(parser.next(), Ok(None));
-            let Err(Violation::Truncated { missing }) = parser.end() else { panic!("cut at {cut}") };
+            let Err(Violation::Truncated { missing }) = parser.end() else {
+                panic!("cut at {cut}")
+            };
             assert!(missing > 0);
         }
     }

@@ -48,7 +48,12 @@ impl Node {
     }
 
     pub(crate) fn peer(&self, peer: NodeId) -> PeerStats {
-        self.transport.stats().peers.into_iter().find(|stats| stats.peer == peer).expect("it is a peer")
+        self.transport
+            .stats()
+            .peers
+            .into_iter()
+            .find(|stats| stats.peer == peer)
+            .expect("it is a peer")
     }
 
     /// Messages get through, both ways, now: says something new until it has arrived.
@@ -61,6 +66,20 @@ impl Node {
             })
             .await;
         }
+    }
+}
+
+/// Waits until all of them have met, and two that have dialled at once have settled on a connection: what is under way on
+/// the other one is lost.
+pub(crate) async fn met(nodes: &[&Node]) {
+    for (n, a) in nodes.iter().enumerate() {
+        for b in &nodes[..n] {
+            a.exchanges_with(b).await;
+        }
+    }
+    for node in nodes {
+        let settled = || node.transport.stats().open_connections == nodes.len() - 1;
+        eventually("one connection is left for each pair", settled).await;
     }
 }
 
@@ -96,7 +115,12 @@ pub(crate) struct Inbox {
 
 impl Inbox {
     fn new(id: NodeId) -> Self {
-        Self { id, received: Mutex::default(), count: watch::Sender::new(0), requests: watch::Sender::new(0) }
+        Self {
+            id,
+            received: Mutex::default(),
+            count: watch::Sender::new(0),
+            requests: watch::Sender::new(0),
+        }
     }
 
     pub(crate) fn all(&self) -> Vec<(GroupId, NodeId, Message)> {
@@ -105,13 +129,21 @@ impl Inbox {
 
     /// Messages from one node, in the order of their arrival.
     pub(crate) fn from(&self, node: NodeId) -> Vec<Message> {
-        self.all().into_iter().filter(|(_, from, _)| *from == node).map(|(.., message)| message).collect()
+        self.all()
+            .into_iter()
+            .filter(|(_, from, _)| *from == node)
+            .map(|(.., message)| message)
+            .collect()
     }
 
     /// Waits until so many messages have come.
     pub(crate) async fn has(&self, count: usize) {
         within("messages arrive", async {
-            self.count.subscribe().wait_for(|have| *have >= count).await.unwrap();
+            self.count
+                .subscribe()
+                .wait_for(|have| *have >= count)
+                .await
+                .unwrap();
         })
         .await;
     }
@@ -134,8 +166,14 @@ impl Inbound for Inbox {
         Box::pin(async move {
             match group {
                 SILENT => std::future::pending().await,
-                REFUSING => Err(ForwardError::NotDelivered { to, why: format!("not for node {from}") }),
-                UNSURE => Err(ForwardError::Unknown { to, why: "leadership was lost".into() }),
+                REFUSING => Err(ForwardError::NotDelivered {
+                    to,
+                    why: format!("not for node {from}"),
+                }),
+                UNSURE => Err(ForwardError::Unknown {
+                    to,
+                    why: "leadership was lost".into(),
+                }),
                 _ => Ok(request.iter().rev().copied().collect()),
             }
         })
@@ -152,7 +190,11 @@ pub(crate) struct Cluster {
 impl Cluster {
     pub(crate) fn of(nodes: usize) -> Self {
         let id = ClusterId(rand());
-        Self { id, ca: Ca::generate(id).unwrap(), addresses: free_addresses(nodes) }
+        Self {
+            id,
+            ca: Ca::generate(id).unwrap(),
+            addresses: free_addresses(nodes),
+        }
     }
 
     pub(crate) fn options(&self, id: u64) -> Options {
@@ -178,19 +220,41 @@ impl Cluster {
 
 /// Addresses that were free a moment ago.
 pub(crate) fn free_addresses(count: usize) -> Vec<(NodeId, SocketAddr)> {
-    let sockets: Vec<_> = (0..count).map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect();
-    (1..).map(NodeId).zip(sockets.iter().map(|socket| socket.local_addr().unwrap())).collect()
+    let sockets: Vec<_> = (0..count)
+        .map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap())
+        .collect();
+    (1..)
+        .map(NodeId)
+        .zip(sockets.iter().map(|socket| socket.local_addr().unwrap()))
+        .collect()
 }
 
 pub(crate) fn heartbeat(round: u64) -> Message {
-    Message { term: Term(1), body: Body::Heartbeat { commit: Index(0), round } }
+    Message {
+        term: Term(1),
+        body: Body::Heartbeat {
+            commit: Index(0),
+            round,
+        },
+    }
 }
 
 /// An append of one entry, the one at `first`.
 pub(crate) fn append(first: u64, payload: usize) -> Message {
     let run = Run::commands(Term(1), Index(first), &[vec![first as u8; payload]]).unwrap();
-    let prev = if first == 1 { LogId::ZERO } else { LogId::new(Term(1), Index(first - 1)) };
-    Message { term: Term(1), body: Body::Append { prev, commit: Index(0), entries: vec![run].into() } }
+    let prev = if first == 1 {
+        LogId::ZERO
+    } else {
+        LogId::new(Term(1), Index(first - 1))
+    };
+    Message {
+        term: Term(1),
+        body: Body::Append {
+            prev,
+            commit: Index(0),
+            entries: vec![run].into(),
+        },
+    }
 }
 
 /// A number that no other call gets.
@@ -249,7 +313,11 @@ fn log_text() -> String {
 
 /// The lines with all of these in them.
 pub(crate) fn logged(parts: &[&str]) -> Vec<String> {
-    log_text().lines().filter(|line| parts.iter().all(|part| line.contains(part))).map(String::from).collect()
+    log_text()
+        .lines()
+        .filter(|line| parts.iter().all(|part| line.contains(part)))
+        .map(String::from)
+        .collect()
 }
 
 /// Waits for a warning with all of these in it.
@@ -298,8 +366,12 @@ pub(crate) async fn raw_connection(
     client: &quinn::Endpoint,
     node: &Node,
 ) -> quinn::Connection {
-    let connecting = client.connect(node.address(), &node_name(cluster.id, node.id)).unwrap();
-    within("a client connects", connecting).await.expect("the node's certificate is in order")
+    let connecting = client
+        .connect(node.address(), &node_name(cluster.id, node.id))
+        .unwrap();
+    within("a client connects", connecting)
+        .await
+        .expect("the node's certificate is in order")
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
@@ -308,7 +380,9 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 
 fn roots(ca: &Ca) -> Arc<rustls::RootCertStore> {
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(ca.certificate().as_bytes()).unwrap()).unwrap();
+    roots
+        .add(CertificateDer::from_pem_slice(ca.certificate().as_bytes()).unwrap())
+        .unwrap();
     Arc::new(roots)
 }
 

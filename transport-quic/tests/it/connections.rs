@@ -6,7 +6,7 @@ use quorate_core::NodeId;
 use quorate_runtime_tokio::Transport as _;
 use tokio::runtime::Runtime;
 
-use crate::common::{Cluster, Node, eventually, logged, within};
+use crate::common::{Cluster, Node, eventually, logged, met, within};
 
 /// A node in a runtime of its own, so that it can be killed: its tasks end at once, nobody is told.
 struct Killable {
@@ -16,7 +16,11 @@ struct Killable {
 
 impl Killable {
     fn start(cluster: &Cluster, id: u64) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
         let node = {
             let _within = runtime.enter();
             cluster.start(id)
@@ -48,31 +52,34 @@ async fn a_killed_peer_is_connected_again_when_it_is_back() {
 async fn a_restarted_peer_tells_that_the_old_connection_is_gone() {
     let cluster = Cluster::of(2);
     // The one that is restarted knows no address: it cannot dial, so only its reset can help before the timeout.
-    let deaf = || {
-        let mut options = cluster.options(2);
-        options.peers.clear();
-        options
-    };
+    let mut deaf = cluster.options(2);
+    deaf.peers.clear();
+    deaf.limits.idle_timeout = Duration::from_secs(3600);
     let mut options = cluster.options(1);
     options.limits.idle_timeout = Duration::from_secs(3600);
     options.limits.keep_alive = Duration::from_millis(100);
-    let mut other = deaf();
-    other.limits.idle_timeout = Duration::from_secs(3600);
     let a = Node::start(options);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
     let killed = {
         let _within = runtime.enter();
-        Node::start(other)
+        Node::start(deaf.clone())
     };
     let address = killed.address();
     a.exchanges_with(&killed).await;
     runtime.shutdown_background();
     drop(killed);
-    let b = Node::start(deaf());
+    let b = Node::start(deaf);
     assert_eq!(b.address(), address);
     a.exchanges_with(&b).await;
     let from = format!("from={address}");
-    eventually("the reset is logged", || !logged(&["the peer was restarted", &from]).is_empty()).await;
+    eventually("the reset is logged", || {
+        !logged(&["the peer was restarted", &from]).is_empty()
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -80,12 +87,21 @@ async fn two_that_dial_at_once_end_with_one_connection() {
     for _ in 0..8 {
         let cluster = Cluster::of(2);
         let (a, b) = (cluster.start(1), cluster.start(2));
+        met(&[&a, &b]).await;
+        let connections = (a.peer(b.id).connections, b.peer(a.id).connections);
         a.exchanges_with(&b).await;
-        let one_each = || [&a, &b].iter().all(|node| node.transport.stats().open_connections == 1);
-        eventually("one connection is left", one_each).await;
-        a.exchanges_with(&b).await;
-        assert!(a.peer(b.id).connected && b.peer(a.id).connected);
-        assert!(one_each(), "and it stays one");
+        assert_eq!(
+            (
+                a.transport.stats().open_connections,
+                b.transport.stats().open_connections
+            ),
+            (1, 1)
+        );
+        assert_eq!(
+            (a.peer(b.id).connections, b.peer(a.id).connections),
+            connections,
+            "and it stays the same"
+        );
         assert_eq!(a.peer(b.id).violations + b.peer(a.id).violations, 0);
     }
 }
@@ -98,7 +114,10 @@ async fn a_peer_that_stops_says_so_and_its_port_is_free_again() {
     let address = b.address();
     within("it stops", b.transport.shutdown()).await;
     let from = format!("from={address}");
-    eventually("the farewell is logged", || !logged(&["the peer stops", &from]).is_empty()).await;
+    eventually("the farewell is logged", || {
+        !logged(&["the peer stops", &from]).is_empty()
+    })
+    .await;
     eventually("it is disconnected", || !a.peer(b.id).connected).await;
     eventually("the port is free", || UdpSocket::bind(address).is_ok()).await;
     let requests = a.transport.forward(crate::common::GROUP, b.id, "x".into()).await;

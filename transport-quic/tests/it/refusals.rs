@@ -1,26 +1,32 @@
 //! Who may not speak: another authority's nodes, another cluster's, the wrong node, the expired, the nameless.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    ops::Range,
+    time::{Duration, SystemTime},
+};
 
 use quorate_core::NodeId;
 use quorate_transport_quic::{BindError, ClusterId, QuicTransport, pki::Ca};
 
 use crate::common::{
-    Cluster, Node, eventually, raw_client, raw_connection, raw_server, rand, warned, within,
+    Cluster, Node, eventually, rand, raw_client, raw_connection, raw_server, warned, within,
 };
 
 /// A node of the same address book, with another cluster or authority.
 fn intruder(cluster: &Cluster, id: u64, other: ClusterId, ca: &Ca) -> Node {
     let mut options = cluster.options(id);
     options.cluster = other;
-    let year = SystemTime::now()..SystemTime::now() + Duration::from_secs(3600);
-    options.identity = ca.issue_for(other, NodeId(id), &year).unwrap().identity().unwrap();
+    options.identity = ca
+        .issue_for(other, NodeId(id), &in_force())
+        .unwrap()
+        .identity()
+        .unwrap();
     Node::start(options)
 }
 
-/// A duration in which both have dialled, and been refused.
+/// Each has been dialled by the other, in vain.
 async fn both_refuse(a: &Node, b: &Node) {
-    eventually("both have been refused something", || {
+    eventually("both have been dialled in vain", || {
         [a, b].iter().all(|node| node.transport.stats().refused > 0)
     })
     .await;
@@ -69,18 +75,29 @@ async fn another_cluster_of_the_same_authority_is_refused_on_both_sides() {
     a.exchanges_with(&good).await;
 
     // One that asks for the node by its right name gets through TLS, and no further.
-    let issued = cluster.ca.issue_for(other, NodeId(2), &(SystemTime::UNIX_EPOCH..b_year())).unwrap();
+    let issued = cluster.ca.issue_for(other, NodeId(2), &in_force()).unwrap();
     let client = raw_client(&cluster.ca, Some(&issued));
     let connection = raw_connection(&cluster, &client, &a).await;
     let closed = within("it is closed", connection.closed()).await;
-    assert!(matches!(&closed, quinn::ConnectionError::ApplicationClosed(close)
-        if close.error_code.into_inner() == 2), "{closed}");
+    assert!(
+        matches!(&closed, quinn::ConnectionError::ApplicationClosed(close)
+        if close.error_code.into_inner() == 2),
+        "{closed}"
+    );
     let from = format!("from={}", client.local_addr().unwrap());
-    warned(&["refusing a connection", &from, "node 2 is of cluster", &other.to_string()]).await;
+    warned(&[
+        "refusing a connection",
+        &from,
+        "node 2 is of cluster",
+        &other.to_string(),
+    ])
+    .await;
 }
 
-fn b_year() -> SystemTime {
-    SystemTime::now() + Duration::from_secs(3600)
+/// A validity that has begun and is not over.
+fn in_force() -> Range<SystemTime> {
+    let now = SystemTime::now();
+    now - Duration::from_secs(3600)..now + Duration::from_secs(3600)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -106,7 +123,12 @@ async fn a_client_that_says_it_is_the_node_itself_is_refused() {
     let connection = raw_connection(&cluster, &client, &a).await;
     within("it is closed", connection.closed()).await;
     let from = format!("from={}", client.local_addr().unwrap());
-    warned(&["refusing a connection", &from, "says that it is node 1, which is this node"]).await;
+    warned(&[
+        "refusing a connection",
+        &from,
+        "says that it is node 1, which is this node",
+    ])
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -127,9 +149,16 @@ async fn the_expired_are_refused_on_both_sides_and_do_not_start() {
     let past = SystemTime::now() - 2 * hour..SystemTime::now() - hour;
     let expired = cluster.ca.issue_for(cluster.id, NodeId(2), &past).unwrap();
     let at_server = cluster.addresses[1].1;
-    let _server = raw_server(at_server, &expired);
+    let server = raw_server(at_server, &expired);
+    let serving = tokio::spawn(async move {
+        while let Some(incoming) = server.accept().await {
+            let refused = incoming.await;
+            assert!(refused.is_err());
+        }
+    });
     let a = cluster.start(1);
     warned(&["peer=2", &at_server.to_string(), "certificate expired"]).await;
+    serving.abort();
 
     let client = raw_client(&cluster.ca, Some(&expired));
     let connection = raw_connection(&cluster, &client, &a).await;
@@ -155,11 +184,18 @@ async fn a_node_with_the_wrong_identity_does_not_start() {
     options = cluster.options(1);
     options.cluster = ClusterId(1);
     let error = QuicTransport::bind(options).unwrap_err().to_string();
-    assert!(error.contains("this is node 1 of cluster 0000000000000001"), "{error}");
+    assert!(
+        error.contains("this is node 1 of cluster 0000000000000001"),
+        "{error}"
+    );
 
-    let (a, other) = (cluster.ca.issue(NodeId(1)).unwrap(), Ca::generate(cluster.id).unwrap());
+    let (a, other) = (
+        cluster.ca.issue(NodeId(1)).unwrap(),
+        Ca::generate(cluster.id).unwrap(),
+    );
     let stranger =
-        quorate_transport_quic::pki::Identity::from_pem(a.certificate(), a.key(), other.certificate()).unwrap();
+        quorate_transport_quic::pki::Identity::from_pem(a.certificate(), a.key(), other.certificate())
+            .unwrap();
     let mut options = cluster.options(1);
     options.identity = stranger;
     let error = QuicTransport::bind(options).unwrap_err().to_string();
@@ -177,7 +213,10 @@ async fn a_node_with_the_wrong_identity_does_not_start() {
 #[test]
 fn without_a_runtime_it_says_so() {
     let cluster = Cluster::of(1);
-    assert!(matches!(QuicTransport::bind(cluster.options(1)), Err(BindError::NoRuntime)));
+    assert!(matches!(
+        QuicTransport::bind(cluster.options(1)),
+        Err(BindError::NoRuntime)
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
