@@ -3,7 +3,8 @@
 //!     cargo run --release -p quorate-transport-quic --example ping
 //!
 //! Two transports in one process, on loopback: first one-way, 256-byte appends handed over as fast as the queue takes them;
-//! then round trips, one at a time: of small control messages, and of forwarded requests of 256 bytes.
+//! then round trips, one at a time: of small control messages, alone and beside big appends, and of forwarded requests of
+//! 256 bytes.
 
 use std::{
     error::Error,
@@ -61,14 +62,8 @@ impl Inbound for Node {
 async fn main() -> Result<(), Box<dyn Error>> {
     let cluster = ClusterId(1);
     let ca = Ca::generate(cluster)?;
-    let sockets = [
-        UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?,
-        UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?,
-    ];
-    let peers = vec![
-        (NodeId(1), sockets[0].local_addr()?),
-        (NodeId(2), sockets[1].local_addr()?),
-    ];
+    let sockets = [UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?, UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?];
+    let peers = vec![(NodeId(1), sockets[0].local_addr()?), (NodeId(2), sockets[1].local_addr()?)];
     drop(sockets);
     let bind = |id: u64| -> Result<_, Box<dyn Error>> {
         Ok(Arc::new(QuicTransport::bind(Options {
@@ -82,16 +77,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     let (a, b) = (bind(1)?, bind(2)?);
     let (beats, mut back) = mpsc::unbounded_channel();
-    let here = Arc::new(Node {
-        appends: AtomicU64::new(0),
-        beats: beats.clone(),
-        echo: None,
-    });
-    let there = Arc::new(Node {
-        appends: AtomicU64::new(0),
-        beats,
-        echo: Some(OnceLock::from(b.clone())),
-    });
+    let here = Arc::new(Node { appends: AtomicU64::new(0), beats: beats.clone(), echo: None });
+    let there = Arc::new(Node { appends: AtomicU64::new(0), beats, echo: Some(OnceLock::from(b.clone())) });
     a.start(here);
     b.start(there.clone());
     while back.is_empty() {
@@ -106,10 +93,27 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for n in 1..=ROUND_TRIPS as u64 {
         let begun = Instant::now();
         a.send(GROUP, NodeId(2), heartbeat(n));
-        while back.recv().await.is_some_and(|round| round < n) {}
+        while back.recv().await.is_some_and(|round| round != n) {}
         times.record(begun.elapsed().as_nanos() as u64)?;
     }
     report("control message, round trip", &times);
+
+    let mut times = Histogram::<u64>::new(3)?;
+    let big = append(1 << 20);
+    let before = there.appends.load(Relaxed);
+    let mut sent = before;
+    for n in 1..=ROUND_TRIPS as u64 / 4 {
+        // Eight big appends are always under way.
+        while sent - there.appends.load(Relaxed) < 8 {
+            a.send(GROUP, NodeId(2), big.clone());
+            sent += 1;
+        }
+        let begun = Instant::now();
+        a.send(GROUP, NodeId(2), heartbeat(n));
+        while back.recv().await.is_some_and(|round| round != n) {}
+        times.record(begun.elapsed().as_nanos() as u64)?;
+    }
+    report(&format!("control message, round trip, beside {} appends of 1 MiB", sent - before), &times);
 
     let request = Bytes::from(vec![7; PAYLOAD]);
     let mut times = Histogram::<u64>::new(3)?;
@@ -127,16 +131,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 /// Hands messages over as fast as the queue takes them, and waits until all have come.
 async fn one_way(a: &QuicTransport, there: &Node) {
-    let run = Run::commands(Term(1), Index(1), &[vec![7_u8; PAYLOAD]]).expect("one command is a run");
-    let entries = vec![run].into();
-    let message = Message {
-        term: Term(1),
-        body: Body::Append {
-            prev: LogId::ZERO,
-            commit: Index(0),
-            entries,
-        },
-    };
+    let message = append(PAYLOAD);
     let begun = Instant::now();
     let mut sent = 0;
     while sent < MESSAGES {
@@ -167,12 +162,12 @@ fn report(what: &str, times: &Histogram<u64>) {
     );
 }
 
+fn append(payload: usize) -> Message {
+    let run = Run::commands(Term(1), Index(1), &[vec![7_u8; payload]]).expect("one command is a run");
+    let entries = vec![run].into();
+    Message { term: Term(1), body: Body::Append { prev: LogId::ZERO, commit: Index(0), entries } }
+}
+
 fn heartbeat(round: u64) -> Message {
-    Message {
-        term: Term(1),
-        body: Body::Heartbeat {
-            commit: Index(0),
-            round,
-        },
-    }
+    Message { term: Term(1), body: Body::Heartbeat { commit: Index(0), round } }
 }

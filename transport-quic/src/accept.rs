@@ -74,10 +74,7 @@ async fn handshake(shared: Arc<Shared>, incoming: Incoming, _permit: OwnedSemaph
 fn identify(shared: &Shared, connection: &Connection) -> Result<Arc<Peer>, String> {
     let (cluster, node) = tls::peer_of(connection).map_err(|err| err.to_string())?;
     if cluster != shared.cluster {
-        return Err(format!(
-            "node {node} is of cluster {cluster}, this node of cluster {}",
-            shared.cluster
-        ));
+        return Err(format!("node {node} is of cluster {cluster}, this node of cluster {}", shared.cluster));
     }
     if node == shared.id {
         return Err(format!("it says that it is node {node}, which is this node"));

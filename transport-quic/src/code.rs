@@ -21,10 +21,12 @@ pub(crate) enum Code {
     Message,
     /// A forwarded request was not looked at: there are too many.
     Busy,
+    /// Whoever forwarded a request does not wait for it any more.
+    Abandoned,
 }
 
 impl Code {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Shutdown,
         Self::Duplicate,
         Self::Identity,
@@ -33,6 +35,7 @@ impl Code {
         Self::Frame,
         Self::Message,
         Self::Busy,
+        Self::Abandoned,
     ];
 
     pub(crate) const fn number(self) -> VarInt {
@@ -45,6 +48,7 @@ impl Code {
             Self::Frame => 5,
             Self::Message => 6,
             Self::Busy => 7,
+            Self::Abandoned => 8,
         })
     }
 
@@ -79,7 +83,13 @@ impl Cause {
             ConnectionError::ApplicationClosed(close) => match Code::from_number(close.error_code) {
                 Some(Code::Shutdown | Code::Duplicate) => Self::Nobody,
                 Some(
-                    Code::Identity | Code::Hello | Code::Version | Code::Frame | Code::Message | Code::Busy,
+                    Code::Identity
+                    | Code::Hello
+                    | Code::Version
+                    | Code::Frame
+                    | Code::Message
+                    | Code::Busy
+                    | Code::Abandoned,
                 )
                 | None => Self::Peer,
             },

@@ -59,11 +59,8 @@ async fn dial_forever(shared: &Arc<Shared>, endpoint: &Endpoint, peer: &Arc<Peer
 async fn dial(shared: &Shared, endpoint: &Endpoint, peer: &Peer) -> Option<Connection> {
     let address = peer.address?;
     const CANT: &str = "can't connect to the peer";
-    let connecting = endpoint.connect_with(
-        shared.client.clone(),
-        address,
-        &node_name(shared.cluster, peer.id),
-    );
+    let connecting =
+        endpoint.connect_with(shared.client.clone(), address, &node_name(shared.cluster, peer.id));
     let connection = match connecting {
         Ok(connecting) => connecting.await,
         Err(err) => {
@@ -105,13 +102,7 @@ struct Backoff {
 impl Backoff {
     fn new(limits: &Limits) -> Self {
         let (min, max) = (limits.backoff_min, limits.backoff_max);
-        Self {
-            min,
-            max,
-            next: min,
-            random: RandomState::new(),
-            count: 0,
-        }
+        Self { min, max, next: min, random: RandomState::new(), count: 0 }
     }
 
     fn reset(&mut self) {

@@ -45,14 +45,9 @@ pub(crate) async fn ask(
     let unknown = |why: String| ForwardError::Unknown { to, why };
     let limit = shared.limits.forward_bytes;
     if request.len() > limit {
-        return Err(not_delivered(format!(
-            "a request of {} bytes is longer than {limit}",
-            request.len()
-        )));
+        return Err(not_delivered(format!("a request of {} bytes is longer than {limit}", request.len())));
     }
-    let link = peer
-        .link()
-        .ok_or_else(|| not_delivered("there is no connection".into()))?;
+    let link = peer.link().ok_or_else(|| not_delivered("there is no connection".into()))?;
     peer.forwarded.add(1);
     let until = Instant::now() + shared.limits.forward_timeout;
     let (mut send, mut answer) = match timeout_at(until, write(&link, group, request)).await {
@@ -70,10 +65,7 @@ pub(crate) async fn ask(
         }
         Ok(Err(ReadToEndError::Read(err))) => Err(unknown(err.to_string())),
         Ok(Err(ReadToEndError::TooLong)) => Err(unknown(format!("the answer is longer than {limit} bytes"))),
-        Err(_) => Err(unknown(format!(
-            "nothing has come within {:?}",
-            shared.limits.forward_timeout
-        ))),
+        Err(_) => Err(unknown(format!("nothing has come within {:?}", shared.limits.forward_timeout))),
     }
 }
 
@@ -93,13 +85,26 @@ pub(crate) async fn accept(shared: Arc<Shared>, peer: Arc<Peer>, link: Arc<Link>
 }
 
 async fn write(link: &Link, group: GroupId, request: Bytes) -> Result<(SendStream, RecvStream), WriteError> {
-    let (mut send, recv) = link.connection.open_bi().await?;
-    send.set_priority(link::priority(Kind::Forward))?;
+    let (send, recv) = link.connection.open_bi().await?;
+    let mut send = Unfinished(Some(send));
+    let Some(stream) = &mut send.0 else { return Err(WriteError::ClosedStream) };
+    stream.set_priority(link::priority(Kind::Forward))?;
     // Its length is within the limit, which is far below 4 GiB.
     let envelope = envelope(group, request.len()).ok_or(WriteError::ClosedStream)?;
     let head = [&hello(Kind::Forward)[..], &envelope[..]].concat();
-    send.write_all_chunks(&mut [head.into(), request]).await?;
-    Ok((send, recv))
+    stream.write_all_chunks(&mut [head.into(), request]).await?;
+    send.0.take().map(|send| (send, recv)).ok_or(WriteError::ClosedStream)
+}
+
+/// A stream that doesn't end as if it were whole, should its writer be given up halfway.
+struct Unfinished(Option<SendStream>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(send) = &mut self.0 {
+            let _already_closed = send.reset(Code::Abandoned.number());
+        }
+    }
 }
 
 fn read_answer(from: NodeId, answer: Vec<u8>) -> Result<Bytes, ForwardError> {
@@ -107,22 +112,12 @@ fn read_answer(from: NodeId, answer: Vec<u8>) -> Result<Bytes, ForwardError> {
     let status = (!answer.is_empty()).then(|| answer.split_to(1)[0]);
     match status {
         Some(status::ANSWERED) => Ok(answer),
-        Some(status::NOT_DELIVERED) => Err(ForwardError::NotDelivered {
-            to: from,
-            why: text(&answer),
-        }),
-        Some(status::UNKNOWN) => Err(ForwardError::Unknown {
-            to: from,
-            why: text(&answer),
-        }),
-        Some(other) => Err(ForwardError::Unknown {
-            to: from,
-            why: format!("an answer of unknown kind {other}"),
-        }),
-        None => Err(ForwardError::Unknown {
-            to: from,
-            why: "an empty answer".into(),
-        }),
+        Some(status::NOT_DELIVERED) => Err(ForwardError::NotDelivered { to: from, why: text(&answer) }),
+        Some(status::UNKNOWN) => Err(ForwardError::Unknown { to: from, why: text(&answer) }),
+        Some(other) => {
+            Err(ForwardError::Unknown { to: from, why: format!("an answer of unknown kind {other}") })
+        }
+        None => Err(ForwardError::Unknown { to: from, why: "an empty answer".into() }),
     }
 }
 
@@ -138,10 +133,8 @@ async fn serve(
     inbound: &dyn Inbound,
 ) -> Result<(), Violation> {
     let limits = &shared.limits;
-    let request = timeout(
-        limits.forward_timeout,
-        read_request(&mut recv, limits.forward_bytes, &shared.memory),
-    );
+    let request =
+        timeout(limits.forward_timeout, read_request(&mut recv, limits.forward_bytes, &shared.memory));
     let (group, request, _memory) = match request.await.unwrap_or(Ok(Request::Gone))? {
         Request::Whole { group, body, memory } => (group, body, memory),
         Request::Busy => {
@@ -159,11 +152,7 @@ async fn serve(
     };
     let (status, body) = match answer {
         Ok(answer) if answer.len() > limits.forward_bytes => {
-            let why = format!(
-                "the answer has {} bytes, more than {}",
-                answer.len(),
-                limits.forward_bytes
-            );
+            let why = format!("the answer has {} bytes, more than {}", answer.len(), limits.forward_bytes);
             (status::UNKNOWN, why.into())
         }
         Ok(answer) => (status::ANSWERED, answer),
@@ -171,11 +160,7 @@ async fn serve(
         Err(ForwardError::Unknown { why, .. }) => (status::UNKNOWN, why.into()),
     };
     let _best_effort = send.set_priority(link::priority(Kind::Forward));
-    if send
-        .write_all_chunks(&mut [Bytes::copy_from_slice(&[status]), body])
-        .await
-        .is_ok()
-    {
+    if send.write_all_chunks(&mut [Bytes::copy_from_slice(&[status]), body]).await.is_ok() {
         let _already_closed = send.finish();
     }
     Ok(())
@@ -184,11 +169,7 @@ async fn serve(
 /// What has come on a stream.
 enum Request {
     /// All of it, and the memory that it is counted for.
-    Whole {
-        group: GroupId,
-        body: Bytes,
-        memory: Option<OwnedSemaphorePermit>,
-    },
+    Whole { group: GroupId, body: Bytes, memory: Option<OwnedSemaphorePermit> },
     /// Nothing was looked at: too much is held already.
     Busy,
     /// The peer has gone away.
@@ -234,11 +215,7 @@ async fn read_request(
         }
     }
     if begun && let Some((group, body)) = parser.next()? {
-        return Ok(Request::Whole {
-            group,
-            body: Bytes::copy_from_slice(body),
-            memory: held,
-        });
+        return Ok(Request::Whole { group, body: Bytes::copy_from_slice(body), memory: held });
     }
     parser.end()?;
     Ok(Request::Gone)

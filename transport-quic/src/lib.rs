@@ -54,12 +54,13 @@
 //! | 5 | a frame of a forbidden length, or one that ends early |
 //! | 6 | a message that can't be read |
 //! | 7 | (stream) the request was not looked at: there are too many |
+//! | 8 | (stream) whoever forwarded the request does not wait for it any more |
 //!
 //! # Bounds
 //! Each peer has one queue per class, bounded in messages and bytes ([`Limits`]). Sending never waits. From a full queue of
 //! control messages the oldest are dropped: the newest say what is true now. From a full queue of appends the newest are
 //! dropped: an append is of use only behind those before it, and what is dropped is sent again once the peer says where
-//! its log ends. What arrives is buffered as it comes, never by the length that was announced.
+//! its log ends. What has waited for a connection for too long is dropped when there is one. What arrives is buffered as it comes, never by the length that was announced.
 //!
 //! # What is not here
 //! Certificates are verified when a connection is made; one that expires or is withdrawn later doesn't end it, and there are

@@ -7,14 +7,14 @@ use quinn::{Connection, ConnectionError, RecvStream, WriteError};
 use quorate_core::{Class, NodeId, wire};
 use quorate_runtime_tokio::Inbound;
 use tokio::task::JoinSet;
-use tracing::{debug, error, info};
+use tracing::{debug, info};
 
 use crate::{
     code::{Cause, Code},
     forward,
     peer::{Link, Peer},
     shared::Shared,
-    stream::{Kind, Packer, Parser, Violation, hello},
+    stream::{ENVELOPE, Kind, Packer, Parser, Violation, hello},
 };
 
 /// How many bytes of messages are handed to a stream at a time: enough for few writes, little enough that what is
@@ -34,20 +34,13 @@ pub(crate) fn adopt(
     let Some(inbound) = shared.inbound() else {
         return false;
     };
-    let link = Arc::new(Link {
-        connection,
-        dialled_by,
-        since: Instant::now(),
-    });
+    let link = Arc::new(Link { connection, dialled_by, since: Instant::now() });
     if !peer.install(shared.id, &link, &shared.limits) {
-        link.connection
-            .close(Code::Duplicate.number(), b"there is a connection already");
+        link.connection.close(Code::Duplicate.number(), b"there is a connection already");
         return false;
     }
     info!(peer = %peer.id, address = %link.connection.remote_address(), "connected");
-    shared
-        .tasks
-        .spawn(run(shared.clone(), peer.clone(), link, inbound));
+    shared.tasks.spawn(run(shared.clone(), peer.clone(), link, inbound));
     true
 }
 
@@ -69,8 +62,7 @@ pub(crate) fn refuse(peer: &Peer, link: &Link, violation: &Violation) {
         "closing the connection to a peer that breaks the rules",
         violation,
     );
-    link.connection
-        .close(violation.code().number(), violation.to_string().as_bytes());
+    link.connection.close(violation.code().number(), violation.to_string().as_bytes());
 }
 
 async fn run(shared: Arc<Shared>, peer: Arc<Peer>, link: Arc<Link>, inbound: Arc<dyn Inbound>) {
@@ -107,7 +99,8 @@ async fn write(peer: &Peer, link: &Link, class: Class) -> Result<(), WriteError>
                 sent += 1;
             } else {
                 lane.counters.dropped.add(1);
-                error!(peer = %peer.id, %group, "dropping a message longer than {} bytes", wire::MAX_FRAME);
+                let longest = format!("it is longer than {} bytes", wire::MAX_FRAME);
+                peer.warn(link.connection.remote_address(), "dropping a message to the peer", &longest);
             }
         }
         let bytes = packer.bytes() as u64;
@@ -148,11 +141,9 @@ async fn read(mut stream: RecvStream, peer: &Peer, inbound: &dyn Inbound) -> Res
             let counters = match lane {
                 Some(counters) => counters,
                 None => match parser.hello()? {
-                    Some(Kind::Messages(class)) => &*lane.insert(&peer.lane(class).counters),
+                    Some(Kind::Messages(class)) => *lane.insert(&peer.lane(class).counters),
                     Some(Kind::Forward) => {
-                        return Err(Violation::Kind {
-                            found: Kind::Forward.code(),
-                        });
+                        return Err(Violation::Kind { found: Kind::Forward.code() });
                     }
                     None => continue,
                 },
@@ -160,7 +151,7 @@ async fn read(mut stream: RecvStream, peer: &Peer, inbound: &dyn Inbound) -> Res
             while let Some((group, body)) = parser.next()? {
                 let message = wire::decode(body)?;
                 counters.received.add(1);
-                counters.received_bytes.add(body.len() as u64);
+                counters.received_bytes.add((ENVELOPE + body.len()) as u64);
                 peer.mark_steady(true);
                 inbound.receive(group, peer.id, message);
             }
@@ -182,7 +173,7 @@ fn explain(peer: &Peer, link: &Link, why: &ConnectionError) {
         (Cause::Nobody, ConnectionError::LocallyClosed) => {}
         (Cause::Nobody, ConnectionError::Reset) => info!(peer = %peer.id, %from, "the peer was restarted"),
         (Cause::Nobody, ConnectionError::TimedOut) => {
-            info!(peer = %peer.id, %from, "the peer is not heard any more")
+            info!(peer = %peer.id, %from, "the peer is not heard any more");
         }
         (Cause::Nobody, ConnectionError::ApplicationClosed(close))
             if Code::from_number(close.error_code) == Some(Code::Shutdown) =>

@@ -27,8 +27,7 @@ impl FromStr for ClusterId {
     fn from_str(digits: &str) -> Result<Self, NameError> {
         let id = u64::from_str_radix(digits, 16).ok().map(Self);
         // Only the canonical spelling: one cluster, one name.
-        id.filter(|id| id.to_string() == digits)
-            .ok_or_else(|| NameError::Cluster(digits.into()))
+        id.filter(|id| id.to_string() == digits).ok_or_else(|| NameError::Cluster(digits.into()))
     }
 }
 
@@ -75,9 +74,7 @@ pub fn node_of(certificate: &CertificateDer<'_>) -> Result<(ClusterId, NodeId), 
     };
     // The names above are as presented; whether the certificate holds for one is webpki's to say.
     let name = server_name(found.0, found.1);
-    certificate
-        .verify_is_valid_for_subject_name(&name)
-        .map_err(unreadable)?;
+    certificate.verify_is_valid_for_subject_name(&name).map_err(unreadable)?;
     Ok(found)
 }
 
@@ -102,10 +99,7 @@ mod tests {
     fn a_name_says_cluster_and_node_and_has_one_spelling() {
         let (cluster, node) = (ClusterId(0xc0ffee), NodeId(u64::MAX));
         let name = node_name(cluster, node);
-        assert_eq!(
-            name,
-            "node-18446744073709551615.0000000000c0ffee.quorate.internal"
-        );
+        assert_eq!(name, "node-18446744073709551615.0000000000c0ffee.quorate.internal");
         assert_eq!(parse(&name), Some((cluster, node)));
         for other in [
             "node-01.0000000000c0ffee.quorate.internal",
@@ -126,19 +120,13 @@ mod tests {
     #[test]
     fn a_cluster_id_reads_back_what_it_writes() {
         assert_eq!("00000000deadbeef".parse(), Ok(ClusterId(0xdead_beef)));
-        assert_eq!(
-            "deadbeef".parse::<ClusterId>(),
-            Err(NameError::Cluster("deadbeef".into()))
-        );
+        assert_eq!("deadbeef".parse::<ClusterId>(), Err(NameError::Cluster("deadbeef".into())));
     }
 
     #[test]
     fn every_node_id_makes_a_server_name() {
         for node in [1, 42, u64::MAX] {
-            assert!(matches!(
-                server_name(ClusterId(u64::MAX), NodeId(node)),
-                ServerName::DnsName(_)
-            ));
+            assert!(matches!(server_name(ClusterId(u64::MAX), NodeId(node)), ServerName::DnsName(_)));
         }
     }
 }

@@ -74,14 +74,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            control: QueueLimit {
-                messages: 8192,
-                bytes: 4 << 20,
-            },
-            append: QueueLimit {
-                messages: 4096,
-                bytes: 64 << 20,
-            },
+            control: QueueLimit { messages: 8192, bytes: 4 << 20 },
+            append: QueueLimit { messages: 4096, bytes: 64 << 20 },
             stale: Duration::from_millis(500),
             forward_bytes: 4 << 20,
             forward_timeout: Duration::from_secs(5),

@@ -62,10 +62,8 @@ const WARNINGS: (u32, Duration) = (5, Duration::from_secs(10));
 
 impl Peer {
     pub(crate) fn new(id: NodeId, address: Option<SocketAddr>, limits: &Limits) -> Self {
-        let lane = |limit, overflow| Lane {
-            queue: Queue::new(limit, overflow),
-            counters: Counters::default(),
-        };
+        let lane =
+            |limit, overflow| Lane { queue: Queue::new(limit, overflow), counters: Counters::default() };
         Self {
             id,
             address,
@@ -131,8 +129,7 @@ impl Peer {
             taken
         });
         if let Some(old) = replaced {
-            old.connection
-                .close(Code::Duplicate.number(), b"replaced by a newer connection");
+            old.connection.close(Code::Duplicate.number(), b"replaced by a newer connection");
         }
         if installed {
             self.connections.add(1);
@@ -187,12 +184,7 @@ impl Peer {
 
     async fn wait(&self, condition: impl Fn(&Option<Arc<Link>>) -> bool) {
         // The sender is in `self`: it can't be gone.
-        let _seen = self
-            .link
-            .subscribe()
-            .wait_for(|link| condition(link))
-            .await
-            .is_ok();
+        let _seen = self.link.subscribe().wait_for(|link| condition(link)).await.is_ok();
     }
 }
 
@@ -220,11 +212,7 @@ mod tests {
     #[test]
     fn of_two_connections_dialled_at_once_both_keep_the_one_of_the_lower_id() {
         let (a, b, tie) = (NodeId(1), NodeId(2), Duration::from_secs(2));
-        let held = |dialled_by| Held {
-            dialled_by,
-            age: Duration::from_millis(3),
-            closed: false,
-        };
+        let held = |dialled_by| Held { dialled_by, age: Duration::from_millis(3), closed: false };
         // Node a has its own first, then b's comes; node b has its own first, then a's comes.
         assert!(!takes_over(&held(a), b, a, tie));
         assert!(takes_over(&held(b), a, a, tie));
@@ -233,11 +221,7 @@ mod tests {
     #[test]
     fn a_peer_that_dials_again_has_lost_what_it_had() {
         let (a, b, tie) = (NodeId(1), NodeId(2), Duration::from_secs(2));
-        let held = |dialled_by, age, closed| Held {
-            dialled_by,
-            age,
-            closed,
-        };
+        let held = |dialled_by, age, closed| Held { dialled_by, age, closed };
         assert!(takes_over(&held(b, Duration::ZERO, false), b, a, tie));
         assert!(takes_over(&held(a, Duration::ZERO, true), b, a, tie));
         assert!(takes_over(&held(a, Duration::from_secs(3), false), b, a, tie));

@@ -48,23 +48,14 @@ const OVERHEAD: usize = 64;
 
 impl Queue {
     pub(crate) fn new(limit: QueueLimit, overflow: Overflow) -> Self {
-        Self {
-            limit,
-            overflow,
-            waiting: Mutex::default(),
-            ready: Notify::new(),
-        }
+        Self { limit, overflow, waiting: Mutex::default(), ready: Notify::new() }
     }
 
     /// Adds a message; says how many were dropped. One that is longer than the whole limit is taken if nothing else
     /// waits, for it would never be sent otherwise.
     pub(crate) fn push(&self, group: GroupId, message: Message) -> u64 {
         let size = size(&message);
-        let queued = Queued {
-            since: Instant::now(),
-            group,
-            message,
-        };
+        let queued = Queued { since: Instant::now(), group, message };
         let mut dropped = 0;
         {
             let mut waiting = self.lock();
@@ -100,11 +91,7 @@ impl Queue {
     pub(crate) fn drop_older(&self, age: Duration) -> u64 {
         let mut waiting = self.lock();
         let mut dropped = 0;
-        while waiting
-            .messages
-            .front()
-            .is_some_and(|queued| queued.since.elapsed() > age)
-        {
+        while waiting.messages.front().is_some_and(|queued| queued.since.elapsed() > age) {
             waiting.drop_front();
             dropped += 1;
         }
@@ -164,26 +151,13 @@ mod tests {
     use quorate_core::{Index, LogId, Run, Term};
 
     fn heartbeat(round: u64) -> Message {
-        Message {
-            term: Term(1),
-            body: Body::Heartbeat {
-                commit: Index(0),
-                round,
-            },
-        }
+        Message { term: Term(1), body: Body::Heartbeat { commit: Index(0), round } }
     }
 
     fn append(first: u64, payload: usize) -> Message {
         let run = Run::commands(Term(1), Index(first), &[vec![0; payload]]).unwrap();
         let prev = LogId::new(Term(u64::from(first > 1)), Index(first - 1));
-        Message {
-            term: Term(1),
-            body: Body::Append {
-                prev,
-                commit: Index(0),
-                entries: vec![run].into(),
-            },
-        }
+        Message { term: Term(1), body: Body::Append { prev, commit: Index(0), entries: vec![run].into() } }
     }
 
     fn all(queue: &Queue) -> Vec<Message> {
@@ -194,16 +168,8 @@ mod tests {
 
     #[test]
     fn a_full_queue_of_control_messages_keeps_the_newest() {
-        let queue = Queue::new(
-            QueueLimit {
-                messages: 3,
-                bytes: 1 << 20,
-            },
-            Overflow::Oldest,
-        );
-        let dropped: u64 = (0..10)
-            .map(|round| queue.push(GroupId(1), heartbeat(round)))
-            .sum();
+        let queue = Queue::new(QueueLimit { messages: 3, bytes: 1 << 20 }, Overflow::Oldest);
+        let dropped: u64 = (0..10).map(|round| queue.push(GroupId(1), heartbeat(round))).sum();
         assert_eq!(dropped, 7);
         assert_eq!(all(&queue), [heartbeat(7), heartbeat(8), heartbeat(9)]);
         assert_eq!(queue.len(), (0, 0));
@@ -211,16 +177,8 @@ mod tests {
 
     #[test]
     fn a_full_queue_of_appends_keeps_the_oldest() {
-        let queue = Queue::new(
-            QueueLimit {
-                messages: 100,
-                bytes: 3000,
-            },
-            Overflow::Newest,
-        );
-        let dropped: u64 = (1..=5)
-            .map(|first| queue.push(GroupId(1), append(first, 1000)))
-            .sum();
+        let queue = Queue::new(QueueLimit { messages: 100, bytes: 3000 }, Overflow::Newest);
+        let dropped: u64 = (1..=5).map(|first| queue.push(GroupId(1), append(first, 1000))).sum();
         assert_eq!(dropped, 3);
         assert!(queue.len().1 <= 3000);
         assert_eq!(all(&queue), [append(1, 1000), append(2, 1000)]);
@@ -228,13 +186,7 @@ mod tests {
 
     #[test]
     fn one_message_longer_than_the_limit_goes_alone() {
-        let queue = Queue::new(
-            QueueLimit {
-                messages: 100,
-                bytes: 3000,
-            },
-            Overflow::Newest,
-        );
+        let queue = Queue::new(QueueLimit { messages: 100, bytes: 3000 }, Overflow::Newest);
         assert_eq!(queue.push(GroupId(1), append(1, 50_000)), 0);
         assert_eq!(queue.push(GroupId(1), append(2, 1)), 1);
         assert_eq!(all(&queue), [append(1, 50_000)]);
@@ -242,13 +194,7 @@ mod tests {
 
     #[test]
     fn a_batch_ends_at_its_size() {
-        let queue = Queue::new(
-            QueueLimit {
-                messages: 100,
-                bytes: 1 << 20,
-            },
-            Overflow::Newest,
-        );
+        let queue = Queue::new(QueueLimit { messages: 100, bytes: 1 << 20 }, Overflow::Newest);
         for first in 1..=4 {
             queue.push(GroupId(1), append(first, 1000));
         }
@@ -259,13 +205,7 @@ mod tests {
 
     #[test]
     fn what_has_waited_too_long_goes() {
-        let queue = Queue::new(
-            QueueLimit {
-                messages: 100,
-                bytes: 1 << 20,
-            },
-            Overflow::Oldest,
-        );
+        let queue = Queue::new(QueueLimit { messages: 100, bytes: 1 << 20 }, Overflow::Oldest);
         queue.push(GroupId(1), heartbeat(1));
         assert_eq!(queue.drop_older(Duration::from_secs(3600)), 0);
         std::thread::sleep(Duration::from_millis(2));
@@ -275,13 +215,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_waits_is_woken() {
-        let queue = std::sync::Arc::new(Queue::new(
-            QueueLimit {
-                messages: 9,
-                bytes: 999,
-            },
-            Overflow::Oldest,
-        ));
+        let queue = std::sync::Arc::new(Queue::new(QueueLimit { messages: 9, bytes: 999 }, Overflow::Oldest));
         let other = queue.clone();
         let waiting = tokio::spawn(async move {
             let mut batch = Vec::new();

@@ -22,15 +22,7 @@ struct State {
 
 impl Quiet {
     pub(crate) fn new(burst: u32, period: Duration) -> Self {
-        Self {
-            burst,
-            period,
-            state: Mutex::new(State {
-                since: Instant::now(),
-                spoken: 0,
-                suppressed: 0,
-            }),
-        }
+        Self { burst, period, state: Mutex::new(State { since: Instant::now(), spoken: 0, suppressed: 0 }) }
     }
 
     /// May something be said? Then how many lines were left out since the last one.
@@ -58,10 +50,7 @@ mod tests {
         let quiet = Quiet::new(2, Duration::from_secs(3600));
         let said: Vec<_> = (0..100).map(|_| quiet.speak()).collect();
         assert_eq!(said.iter().flatten().count(), 2);
-        let quiet = Quiet {
-            period: Duration::ZERO,
-            ..quiet
-        };
+        let quiet = Quiet { period: Duration::ZERO, ..quiet };
         assert_eq!(quiet.speak(), Some(98));
         assert_eq!(quiet.speak(), Some(0));
     }

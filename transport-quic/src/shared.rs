@@ -35,27 +35,15 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn inbound(&self) -> Option<Arc<dyn Inbound>> {
-        self.inbound
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.inbound.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn peer(&self, id: NodeId) -> Option<Arc<Peer>> {
-        self.peers
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&id)
-            .cloned()
+        self.peers.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
     pub(crate) fn all_peers(&self) -> Vec<Arc<Peer>> {
-        self.peers
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-            .cloned()
-            .collect()
+        self.peers.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     /// The peer of that id; `None` if it is a new one and there is no room for more.
@@ -67,12 +55,7 @@ impl Shared {
         let room = peers.len() < self.limits.peers;
         match peers.get(&id) {
             None if !room => None,
-            None => Some(
-                peers
-                    .entry(id)
-                    .or_insert(Arc::new(Peer::new(id, None, &self.limits)))
-                    .clone(),
-            ),
+            None => Some(peers.entry(id).or_insert(Arc::new(Peer::new(id, None, &self.limits))).clone()),
             Some(peer) => Some(peer.clone()),
         }
     }
@@ -82,9 +65,6 @@ impl Shared {
         let same = |at: SocketAddr| {
             (at.ip().to_canonical(), at.port()) == (address.ip().to_canonical(), address.port())
         };
-        self.all_peers()
-            .iter()
-            .find(|peer| peer.address.is_some_and(same))
-            .map(|peer| peer.id)
+        self.all_peers().iter().find(|peer| peer.address.is_some_and(same)).map(|peer| peer.id)
     }
 }

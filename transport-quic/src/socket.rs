@@ -24,12 +24,7 @@ pub(crate) fn open(
     identity: &Identity,
     server: ServerConfig,
 ) -> io::Result<Endpoint> {
-    Endpoint::new(
-        endpoint_config(identity),
-        Some(server),
-        bind(listen, buffer)?,
-        Arc::new(TokioRuntime),
-    )
+    Endpoint::new(endpoint_config(identity), Some(server), bind(listen, buffer)?, Arc::new(TokioRuntime))
 }
 
 fn bind(listen: SocketAddr, buffer: usize) -> io::Result<UdpSocket> {
@@ -82,9 +77,7 @@ impl RandomIds {
 impl ConnectionIdGenerator for RandomIds {
     fn generate_cid(&mut self) -> ConnectionId {
         let mut id = [0; Self::LEN];
-        self.0
-            .fill(&mut id)
-            .expect("the system has given randomness to the TLS keys before");
+        self.0.fill(&mut id).expect("the system has given randomness to the TLS keys before");
         ConnectionId::new(&id)
     }
 

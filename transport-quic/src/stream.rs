@@ -15,7 +15,7 @@ pub const VERSION: u8 = 1;
 pub const KNOWN_VERSIONS: &[u8] = &[1];
 
 /// Length, and group.
-const ENVELOPE: usize = 4 + GROUP;
+pub(crate) const ENVELOPE: usize = 4 + GROUP;
 const GROUP: usize = 8;
 const HELLO: usize = MAGIC.len() + 2;
 
@@ -167,11 +167,7 @@ pub(crate) struct Parser {
 impl Parser {
     /// For bodies of up to `max` bytes.
     pub(crate) const fn new(max: usize) -> Self {
-        Self {
-            buffer: Vec::new(),
-            at: 0,
-            max,
-        }
+        Self { buffer: Vec::new(), at: 0, max }
     }
 
     /// Takes in what has come.
@@ -195,19 +191,14 @@ impl Parser {
             found[..begun].copy_from_slice(&rest[..begun]);
             return Err(Violation::Magic { found });
         }
-        if let Some(&found) = rest
-            .get(MAGIC.len())
-            .filter(|found| !KNOWN_VERSIONS.contains(found))
-        {
+        if let Some(&found) = rest.get(MAGIC.len()).filter(|found| !KNOWN_VERSIONS.contains(found)) {
             return Err(Violation::Version { found });
         }
         let Some(&code) = rest.get(MAGIC.len() + 1) else {
             return Ok(None);
         };
         self.at += HELLO;
-        Kind::from_code(code)
-            .map(Some)
-            .ok_or(Violation::Kind { found: code })
+        Kind::from_code(code).map(Some).ok_or(Violation::Kind { found: code })
     }
 
     /// The next whole frame, if it has come.
@@ -220,9 +211,7 @@ impl Parser {
         if self.buffer.len() < end {
             return Ok(None);
         }
-        let group = self.buffer[self.at + 4..start]
-            .try_into()
-            .map_or(0, u64::from_le_bytes);
+        let group = self.buffer[self.at + 4..start].try_into().map_or(0, u64::from_le_bytes);
         self.at = end;
         Ok(Some((GroupId(group), &self.buffer[start..end])))
     }
@@ -234,9 +223,7 @@ impl Parser {
             return Ok(());
         }
         let wanted = self.announced()?.map_or(ENVELOPE, |len| len + 4);
-        Err(Violation::Truncated {
-            missing: wanted.saturating_sub(rest),
-        })
+        Err(Violation::Truncated { missing: wanted.saturating_sub(rest) })
     }
 
     /// Is the frame that is coming of a length that may be, and nothing behind it? For streams of one frame.
@@ -281,22 +268,12 @@ mod tests {
         let run = Run::commands(Term(3), Index(1), &[vec![7; payload]]).unwrap();
         Message {
             term: Term(3),
-            body: Body::Append {
-                prev: LogId::ZERO,
-                commit: Index(0),
-                entries: vec![run].into(),
-            },
+            body: Body::Append { prev: LogId::ZERO, commit: Index(0), entries: vec![run].into() },
         }
     }
 
     fn heartbeat(round: u64) -> Message {
-        Message {
-            term: Term(3),
-            body: Body::Heartbeat {
-                commit: Index(1),
-                round,
-            },
-        }
+        Message { term: Term(3), body: Body::Heartbeat { commit: Index(1), round } }
     }
 
     fn packed(messages: &[Message]) -> Vec<u8> {
@@ -339,9 +316,7 @@ mod tests {
     #[test]
     fn a_big_block_is_passed_on_and_not_copied() {
         let message = append(100_000);
-        let Body::Append { entries, .. } = &message.body else {
-            unreachable!()
-        };
+        let Body::Append { entries, .. } = &message.body else { unreachable!() };
         let block = entries.first().unwrap().block().clone();
         let mut packer = Packer::default();
         packer.push(GroupId(1), &heartbeat(1));
@@ -397,9 +372,7 @@ mod tests {
             let mut parser = Parser::new(100);
             parser.push(&bytes[..cut]);
             assert_eq!(parser.next(), Ok(None));
-            let Err(Violation::Truncated { missing }) = parser.end() else {
-                panic!("cut at {cut}")
-            };
+            let Err(Violation::Truncated { missing }) = parser.end() else { panic!("cut at {cut}") };
             assert!(missing > 0);
         }
     }

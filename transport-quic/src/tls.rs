@@ -42,23 +42,15 @@ pub(crate) fn check(identity: &Identity, cluster: ClusterId, id: NodeId) -> Resu
     }
     let verifier = WebPkiServerVerifier::builder_with_provider(roots(identity)?, provider());
     let verifier = verifier.build().map_err(|err| failed(&err))?;
-    let (end, rest) = identity
-        .chain
-        .split_first()
-        .ok_or_else(|| failed(&"it is missing"))?;
+    let (end, rest) = identity.chain.split_first().ok_or_else(|| failed(&"it is missing"))?;
     let name = names::server_name(cluster, id);
-    verifier
-        .verify_server_cert(end, rest, &name, &[], UnixTime::now())
-        .map_err(|err| failed(&err))?;
+    verifier.verify_server_cert(end, rest, &name, &[], UnixTime::now()).map_err(|err| failed(&err))?;
     Ok(())
 }
 
 /// How this node dials.
 pub(crate) fn client_config(identity: &Identity, limits: &Limits) -> Result<ClientConfig, PkiError> {
-    let failed = |err: &dyn ToString| PkiError::Crypto {
-        what: "TLS".into(),
-        why: err.to_string(),
-    };
+    let failed = |err: &dyn ToString| PkiError::Crypto { what: "TLS".into(), why: err.to_string() };
     let mut tls = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .map_err(|err| failed(&err))?
@@ -75,10 +67,7 @@ pub(crate) fn client_config(identity: &Identity, limits: &Limits) -> Result<Clie
 
 /// How this node is dialled.
 pub(crate) fn server_config(identity: &Identity, limits: &Limits) -> Result<ServerConfig, PkiError> {
-    let failed = |err: &dyn ToString| PkiError::Crypto {
-        what: "TLS".into(),
-        why: err.to_string(),
-    };
+    let failed = |err: &dyn ToString| PkiError::Crypto { what: "TLS".into(), why: err.to_string() };
     let verifier = WebPkiClientVerifier::builder_with_provider(roots(identity)?, provider())
         .build()
         .map_err(|err| failed(&err))?;
@@ -94,18 +83,15 @@ pub(crate) fn server_config(identity: &Identity, limits: &Limits) -> Result<Serv
     let tls = QuicServerConfig::try_from(tls).map_err(|err| failed(&err))?;
     let mut config = ServerConfig::with_crypto(Arc::new(tls));
     // A node's address doesn't change under a connection; if it does, it connects again.
-    config
-        .migration(false)
-        .max_incoming(limits.handshakes.saturating_mul(4));
+    config.migration(false).max_incoming(limits.handshakes.saturating_mul(4));
     config.transport_config(Arc::new(transport_config(limits)));
     Ok(config)
 }
 
 /// Whose certificate the other side of a connection has shown. Its chain has been verified by the handshake.
 pub(crate) fn peer_of(connection: &Connection) -> Result<(ClusterId, NodeId), NameError> {
-    let shown = connection
-        .peer_identity()
-        .and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
+    let shown =
+        connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
     let end = shown.as_deref().and_then(|chain| chain.first());
     names::node_of(end.ok_or(NameError::NotOneNode { found: Vec::new() })?)
 }

@@ -81,14 +81,7 @@ impl QuicTransport {
     /// authority's), or there is no runtime.
     pub fn bind(options: Options) -> Result<Self, BindError> {
         let runtime = Handle::try_current().map_err(|_| BindError::NoRuntime)?;
-        let Options {
-            id,
-            cluster,
-            listen,
-            peers,
-            identity,
-            limits,
-        } = options;
+        let Options { id, cluster, listen, peers, identity, limits } = options;
         tls::check(&identity, cluster, id)?;
         let client = tls::client_config(&identity, &limits)?;
         let server = tls::server_config(&identity, &limits)?;
@@ -98,10 +91,7 @@ impl QuicTransport {
             .map(|(peer, address)| (peer, Arc::new(Peer::new(peer, Some(address), &limits))))
             .collect();
         if peers.len() > limits.peers {
-            return Err(BindError::TooManyPeers {
-                found: peers.len(),
-                limit: limits.peers,
-            });
+            return Err(BindError::TooManyPeers { found: peers.len(), limit: limits.peers });
         }
         let failed = |error| BindError::Listen { listen, error };
         let endpoint = socket::open(listen, limits.socket_buffer, &identity, server).map_err(failed)?;
@@ -121,12 +111,7 @@ impl QuicTransport {
             inbound: Mutex::new(None),
             limits,
         };
-        Ok(Self {
-            shared: Arc::new(shared),
-            endpoint: Mutex::new(Some(endpoint)),
-            local,
-            runtime,
-        })
+        Ok(Self { shared: Arc::new(shared), endpoint: Mutex::new(Some(endpoint)), local, runtime })
     }
 
     /// Where it listens: the address asked for, with its port if that was 0.
@@ -150,16 +135,8 @@ impl QuicTransport {
     fn take_endpoint(&self) -> Option<Endpoint> {
         self.shared.stop.cancel();
         self.shared.tasks.close();
-        self.shared
-            .inbound
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let endpoint = self
-            .endpoint
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        self.shared.inbound.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let endpoint = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner).take();
         endpoint.inspect(|endpoint| endpoint.close(Code::Shutdown.number(), b"the node stops"))
     }
 }
@@ -169,18 +146,12 @@ impl Transport for QuicTransport {
         let shared = &self.shared;
         let endpoint = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(endpoint) = &*endpoint else { return };
-        let before = shared
-            .inbound
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .replace(inbound);
+        let before = shared.inbound.lock().unwrap_or_else(PoisonError::into_inner).replace(inbound);
         if before.is_some() {
             return;
         }
         info!(node = %shared.id, cluster = %shared.cluster, address = %self.local, "listening for peers");
-        shared
-            .tasks
-            .spawn_on(accept::accept(shared.clone(), endpoint.clone()), &self.runtime);
+        shared.tasks.spawn_on(accept::accept(shared.clone(), endpoint.clone()), &self.runtime);
         for peer in shared.all_peers() {
             let dialling = dial::keep_connected(shared.clone(), endpoint.clone(), peer);
             shared.tasks.spawn_on(dialling, &self.runtime);
@@ -199,10 +170,7 @@ impl Transport for QuicTransport {
         Box::pin(async move {
             match shared.peer(to) {
                 Some(peer) => forward::ask(&shared, &peer, group, request).await,
-                None => Err(ForwardError::NotDelivered {
-                    to,
-                    why: "its address is not known".into(),
-                }),
+                None => Err(ForwardError::NotDelivered { to, why: "its address is not known".into() }),
             }
         })
     }

@@ -40,26 +40,17 @@ impl Ca {
     /// # Errors
     /// If the machine gives no randomness.
     pub fn generate(cluster: ClusterId) -> Result<Self, PkiError> {
-        let failed = |err| PkiError::crypto("can't make a certificate authority", err);
+        let failed = |err: rcgen::Error| PkiError::crypto("can't make a certificate authority", &err);
         let key = KeyPair::generate().map_err(failed)?;
         // The name is the key's, too: two authorities of one name would be taken for one whose signature is bad.
         let print = ring::digest::digest(&ring::digest::SHA256, key.public_key_raw());
-        let print: String = print
-            .as_ref()
-            .iter()
-            .take(4)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let print: String = print.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
         let name = format!("quorate development CA {print} of cluster {cluster}");
         let mut params = params(&name, &from_now());
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = params.self_signed(&key).map_err(failed)?.pem();
-        Ok(Self {
-            cluster,
-            certificate,
-            key,
-        })
+        Ok(Self { cluster, certificate, key })
     }
 
     /// A certificate for `node`, with a new key.
@@ -80,24 +71,19 @@ impl Ca {
         node: NodeId,
         valid: &Range<SystemTime>,
     ) -> Result<Issued, PkiError> {
-        let failed = |err| PkiError::crypto(format!("can't issue a certificate for node {node}"), err);
+        let failed =
+            |err: rcgen::Error| PkiError::crypto(format!("can't issue a certificate for node {node}"), &err);
         let name = node_name(cluster, node);
         let key = KeyPair::generate().map_err(failed)?;
         let mut params = params(&name, valid);
         params.subject_alt_names = vec![rcgen::SanType::DnsName(name.try_into().map_err(failed)?)];
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let issuer = Issuer::from_ca_cert_pem(&self.certificate, &self.key).map_err(failed)?;
         let certificate = params.signed_by(&key, &issuer).map_err(failed)?.pem();
-        Ok(Issued {
-            certificate,
-            key: key.serialize_pem(),
-            authorities: self.certificate.clone(),
-        })
+        Ok(Issued { certificate, key: key.serialize_pem(), authorities: self.certificate.clone() })
     }
 
     /// Writes `ca.pem` and `ca.key` (mode 0600) into `dir`, which is made if it isn't there.
@@ -122,12 +108,8 @@ impl Ca {
         let pem = files::read(&key_path)?;
         let place = key_path.display().to_string();
         files::private_key(&place, &pem)?;
-        let key = KeyPair::from_pem(&pem).map_err(|err| PkiError::crypto(place, err))?;
-        Ok(Self {
-            cluster,
-            certificate,
-            key,
-        })
+        let key = KeyPair::from_pem(&pem).map_err(|err| PkiError::crypto(place, &err))?;
+        Ok(Self { cluster, certificate, key })
     }
 
     /// Is there one in `dir`? Then [`Ca::load`] it; don't make another.
@@ -146,9 +128,7 @@ impl Ca {
 /// Without the key.
 impl fmt::Debug for Ca {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ca")
-            .field("cluster", &self.cluster)
-            .finish_non_exhaustive()
+        f.debug_struct("Ca").field("cluster", &self.cluster).finish_non_exhaustive()
     }
 }
 
@@ -202,9 +182,7 @@ impl Issued {
 /// Without the key.
 impl fmt::Debug for Issued {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Issued")
-            .field("certificate", &self.certificate)
-            .finish_non_exhaustive()
+        f.debug_struct("Issued").field("certificate", &self.certificate).finish_non_exhaustive()
     }
 }
 
@@ -261,20 +239,13 @@ mod tests {
         let again = Ca::load(dir.path(), CLUSTER).unwrap();
         assert_eq!(again.certificate(), ca.certificate());
 
-        let saved = again
-            .issue(NodeId(7))
-            .unwrap()
-            .save(&dir.path().join("node-7"))
-            .unwrap();
+        let saved = again.issue(NodeId(7)).unwrap().save(&dir.path().join("node-7")).unwrap();
         let identity = saved.load().unwrap();
         assert_eq!((identity.cluster(), identity.node()), (CLUSTER, NodeId(7)));
         #[cfg(unix)]
         for path in [&saved.key, &dir.path().join(KEY)] {
             use std::os::unix::fs::PermissionsExt as _;
-            assert_eq!(
-                std::fs::metadata(path).unwrap().permissions().mode() & 0o777,
-                0o600
-            );
+            assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
         }
     }
 
@@ -282,19 +253,13 @@ mod tests {
     fn saying_what_is_wrong_names_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let missing = Ca::load(dir.path(), CLUSTER).unwrap_err().to_string();
-        assert!(
-            missing.contains("ca.pem") && missing.starts_with("can't read"),
-            "{missing}"
-        );
+        assert!(missing.contains("ca.pem") && missing.starts_with("can't read"), "{missing}");
 
         let ca = Ca::generate(CLUSTER).unwrap();
         let saved = ca.issue(NodeId(1)).unwrap().save(dir.path()).unwrap();
         std::fs::write(&saved.key, "not a key").unwrap();
         let no_key = saved.load().unwrap_err().to_string();
-        assert!(
-            no_key.contains("node.key") && no_key.contains("private key"),
-            "{no_key}"
-        );
+        assert!(no_key.contains("node.key") && no_key.contains("private key"), "{no_key}");
 
         std::fs::write(&saved.certificate, "").unwrap();
         let no_certificate = saved.load().unwrap_err().to_string();
@@ -310,13 +275,7 @@ mod tests {
         let issued = ca.issue(NodeId(1)).unwrap();
         let result = Identity::from_pem(ca.certificate(), &issued.key, &issued.authorities);
         assert!(
-            matches!(
-                result,
-                Err(PkiError::Name {
-                    error: NameError::NotOneNode { .. },
-                    ..
-                })
-            ),
+            matches!(result, Err(PkiError::Name { error: NameError::NotOneNode { .. }, .. })),
             "{result:?}"
         );
     }

@@ -58,27 +58,18 @@ pub enum PkiError {
 }
 
 impl PkiError {
-    pub(super) fn crypto(what: impl Into<String>, why: impl ToString) -> Self {
-        Self::Crypto {
-            what: what.into(),
-            why: why.to_string(),
-        }
+    pub(super) fn crypto(what: impl Into<String>, why: &impl ToString) -> Self {
+        Self::Crypto { what: what.into(), why: why.to_string() }
     }
 }
 
 pub(super) fn read(path: &Path) -> Result<String, PkiError> {
-    fs::read_to_string(path).map_err(|error| PkiError::Read {
-        path: path.into(),
-        error,
-    })
+    fs::read_to_string(path).map_err(|error| PkiError::Read { path: path.into(), error })
 }
 
 /// Writes a file that anyone may read.
 pub(super) fn write_public(path: &Path, text: &str) -> Result<(), PkiError> {
-    fs::write(path, text).map_err(|error| PkiError::Write {
-        path: path.into(),
-        error,
-    })
+    fs::write(path, text).map_err(|error| PkiError::Write { path: path.into(), error })
 }
 
 /// Writes a file for its owner only (mode 0600), from its first byte on.
@@ -95,33 +86,19 @@ pub(super) fn write_private(path: &Path, text: &str) -> Result<(), PkiError> {
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         options.open(path)?.write_all(text.as_bytes())
     };
-    write().map_err(|error| PkiError::Write {
-        path: path.into(),
-        error,
-    })
+    write().map_err(|error| PkiError::Write { path: path.into(), error })
 }
 
 pub(super) fn make_dir(dir: &Path) -> Result<(), PkiError> {
-    fs::create_dir_all(dir).map_err(|error| PkiError::Write {
-        path: dir.into(),
-        error,
-    })
+    fs::create_dir_all(dir).map_err(|error| PkiError::Write { path: dir.into(), error })
 }
 
 /// All certificates in a PEM text; at least one.
 pub(super) fn certificates(place: &str, pem: &str) -> Result<Vec<CertificateDer<'static>>, PkiError> {
     let found: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
-    let missing = |detail| PkiError::Pem {
-        place: place.into(),
-        what: "certificate",
-        detail,
-    };
+    let missing = |detail| PkiError::Pem { place: place.into(), what: "certificate", detail };
     let found = found.map_err(|err| missing(format!(": {err}")))?;
-    if found.is_empty() {
-        Err(missing(String::new()))
-    } else {
-        Ok(found)
-    }
+    if found.is_empty() { Err(missing(String::new())) } else { Ok(found) }
 }
 
 /// The first private key in a PEM text.
@@ -129,10 +106,6 @@ pub(super) fn private_key(place: &str, pem: &str) -> Result<PrivateKeyDer<'stati
     PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|err| PkiError::Pem {
         place: place.into(),
         what: "private key",
-        detail: if matches!(err, pem::Error::NoItemsFound) {
-            String::new()
-        } else {
-            format!(": {err}")
-        },
+        detail: if matches!(err, pem::Error::NoItemsFound) { String::new() } else { format!(": {err}") },
     })
 }

@@ -34,11 +34,7 @@ impl Identity {
     /// # Errors
     /// If a text lacks what it should hold, or the certificate is for no node.
     pub fn from_pem(chain: &str, key: &str, authorities: &str) -> Result<Self, PkiError> {
-        Self::parse(
-            ("the chain", chain),
-            ("the key", key),
-            ("the authorities", authorities),
-        )
+        Self::parse(("the chain", chain), ("the key", key), ("the authorities", authorities))
     }
 
     /// Which cluster the certificate is for.
@@ -58,21 +54,10 @@ impl Identity {
         let chain = files::certificates(place, chain.1)?;
         let key = files::private_key(key.0, key.1)?;
         let roots = files::certificates(authorities.0, authorities.1)?;
-        let name = chain.first().map_or(
-            Err(names::NameError::NotOneNode { found: Vec::new() }),
-            names::node_of,
-        );
-        let (cluster, node) = name.map_err(|error| PkiError::Name {
-            place: place.into(),
-            error,
-        })?;
-        Ok(Self {
-            chain,
-            key,
-            roots,
-            cluster,
-            node,
-        })
+        let name =
+            chain.first().map_or(Err(names::NameError::NotOneNode { found: Vec::new() }), names::node_of);
+        let (cluster, node) = name.map_err(|error| PkiError::Name { place: place.into(), error })?;
+        Ok(Self { chain, key, roots, cluster, node })
     }
 }
 

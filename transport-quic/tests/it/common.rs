@@ -30,7 +30,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn start(options: Options) -> Self {
+    pub(crate) fn start(options: &Options) -> Self {
         logs();
         let id = options.id;
         let transport = bind(options);
@@ -48,12 +48,7 @@ impl Node {
     }
 
     pub(crate) fn peer(&self, peer: NodeId) -> PeerStats {
-        self.transport
-            .stats()
-            .peers
-            .into_iter()
-            .find(|stats| stats.peer == peer)
-            .expect("it is a peer")
+        self.transport.stats().peers.into_iter().find(|stats| stats.peer == peer).expect("it is a peer")
     }
 
     /// Messages get through, both ways, now: says something new until it has arrived.
@@ -84,7 +79,7 @@ pub(crate) async fn met(nodes: &[&Node]) {
 }
 
 /// An earlier holder of the port may still be on its way out.
-fn bind(options: Options) -> QuicTransport {
+fn bind(options: &Options) -> QuicTransport {
     for _ in 0..200 {
         match QuicTransport::bind(options.clone()) {
             Err(quorate_transport_quic::BindError::Listen { error, .. })
@@ -115,12 +110,7 @@ pub(crate) struct Inbox {
 
 impl Inbox {
     fn new(id: NodeId) -> Self {
-        Self {
-            id,
-            received: Mutex::default(),
-            count: watch::Sender::new(0),
-            requests: watch::Sender::new(0),
-        }
+        Self { id, received: Mutex::default(), count: watch::Sender::new(0), requests: watch::Sender::new(0) }
     }
 
     pub(crate) fn all(&self) -> Vec<(GroupId, NodeId, Message)> {
@@ -129,21 +119,13 @@ impl Inbox {
 
     /// Messages from one node, in the order of their arrival.
     pub(crate) fn from(&self, node: NodeId) -> Vec<Message> {
-        self.all()
-            .into_iter()
-            .filter(|(_, from, _)| *from == node)
-            .map(|(.., message)| message)
-            .collect()
+        self.all().into_iter().filter(|(_, from, _)| *from == node).map(|(.., message)| message).collect()
     }
 
     /// Waits until so many messages have come.
     pub(crate) async fn has(&self, count: usize) {
         within("messages arrive", async {
-            self.count
-                .subscribe()
-                .wait_for(|have| *have >= count)
-                .await
-                .unwrap();
+            self.count.subscribe().wait_for(|have| *have >= count).await.unwrap();
         })
         .await;
     }
@@ -166,14 +148,8 @@ impl Inbound for Inbox {
         Box::pin(async move {
             match group {
                 SILENT => std::future::pending().await,
-                REFUSING => Err(ForwardError::NotDelivered {
-                    to,
-                    why: format!("not for node {from}"),
-                }),
-                UNSURE => Err(ForwardError::Unknown {
-                    to,
-                    why: "leadership was lost".into(),
-                }),
+                REFUSING => Err(ForwardError::NotDelivered { to, why: format!("not for node {from}") }),
+                UNSURE => Err(ForwardError::Unknown { to, why: "leadership was lost".into() }),
                 _ => Ok(request.iter().rev().copied().collect()),
             }
         })
@@ -190,11 +166,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     pub(crate) fn of(nodes: usize) -> Self {
         let id = ClusterId(rand());
-        Self {
-            id,
-            ca: Ca::generate(id).unwrap(),
-            addresses: free_addresses(nodes),
-        }
+        Self { id, ca: Ca::generate(id).unwrap(), addresses: free_addresses(nodes) }
     }
 
     pub(crate) fn options(&self, id: u64) -> Options {
@@ -214,47 +186,25 @@ impl Cluster {
     }
 
     pub(crate) fn start(&self, id: u64) -> Node {
-        Node::start(self.options(id))
+        Node::start(&self.options(id))
     }
 }
 
 /// Addresses that were free a moment ago.
 pub(crate) fn free_addresses(count: usize) -> Vec<(NodeId, SocketAddr)> {
-    let sockets: Vec<_> = (0..count)
-        .map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap())
-        .collect();
-    (1..)
-        .map(NodeId)
-        .zip(sockets.iter().map(|socket| socket.local_addr().unwrap()))
-        .collect()
+    let sockets: Vec<_> = (0..count).map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect();
+    (1..).map(NodeId).zip(sockets.iter().map(|socket| socket.local_addr().unwrap())).collect()
 }
 
 pub(crate) fn heartbeat(round: u64) -> Message {
-    Message {
-        term: Term(1),
-        body: Body::Heartbeat {
-            commit: Index(0),
-            round,
-        },
-    }
+    Message { term: Term(1), body: Body::Heartbeat { commit: Index(0), round } }
 }
 
 /// An append of one entry, the one at `first`.
 pub(crate) fn append(first: u64, payload: usize) -> Message {
     let run = Run::commands(Term(1), Index(first), &[vec![first as u8; payload]]).unwrap();
-    let prev = if first == 1 {
-        LogId::ZERO
-    } else {
-        LogId::new(Term(1), Index(first - 1))
-    };
-    Message {
-        term: Term(1),
-        body: Body::Append {
-            prev,
-            commit: Index(0),
-            entries: vec![run].into(),
-        },
-    }
+    let prev = if first == 1 { LogId::ZERO } else { LogId::new(Term(1), Index(first - 1)) };
+    Message { term: Term(1), body: Body::Append { prev, commit: Index(0), entries: vec![run].into() } }
 }
 
 /// A number that no other call gets.
@@ -313,11 +263,7 @@ fn log_text() -> String {
 
 /// The lines with all of these in them.
 pub(crate) fn logged(parts: &[&str]) -> Vec<String> {
-    log_text()
-        .lines()
-        .filter(|line| parts.iter().all(|part| line.contains(part)))
-        .map(String::from)
-        .collect()
+    log_text().lines().filter(|line| parts.iter().all(|part| line.contains(part))).map(String::from).collect()
 }
 
 /// Waits for a warning with all of these in it.
@@ -366,12 +312,8 @@ pub(crate) async fn raw_connection(
     client: &quinn::Endpoint,
     node: &Node,
 ) -> quinn::Connection {
-    let connecting = client
-        .connect(node.address(), &node_name(cluster.id, node.id))
-        .unwrap();
-    within("a client connects", connecting)
-        .await
-        .expect("the node's certificate is in order")
+    let connecting = client.connect(node.address(), &node_name(cluster.id, node.id)).unwrap();
+    within("a client connects", connecting).await.expect("the node's certificate is in order")
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
@@ -380,9 +322,7 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 
 fn roots(ca: &Ca) -> Arc<rustls::RootCertStore> {
     let mut roots = rustls::RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_slice(ca.certificate().as_bytes()).unwrap())
-        .unwrap();
+    roots.add(CertificateDer::from_pem_slice(ca.certificate().as_bytes()).unwrap()).unwrap();
     Arc::new(roots)
 }
 

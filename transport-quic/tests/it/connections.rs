@@ -16,11 +16,8 @@ struct Killable {
 
 impl Killable {
     fn start(cluster: &Cluster, id: u64) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let node = {
             let _within = runtime.enter();
             cluster.start(id)
@@ -58,28 +55,21 @@ async fn a_restarted_peer_tells_that_the_old_connection_is_gone() {
     let mut options = cluster.options(1);
     options.limits.idle_timeout = Duration::from_secs(3600);
     options.limits.keep_alive = Duration::from_millis(100);
-    let a = Node::start(options);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
+    let a = Node::start(&options);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let killed = {
         let _within = runtime.enter();
-        Node::start(deaf.clone())
+        Node::start(&deaf)
     };
     let address = killed.address();
     a.exchanges_with(&killed).await;
     runtime.shutdown_background();
     drop(killed);
-    let b = Node::start(deaf);
+    let b = Node::start(&deaf);
     assert_eq!(b.address(), address);
     a.exchanges_with(&b).await;
     let from = format!("from={address}");
-    eventually("the reset is logged", || {
-        !logged(&["the peer was restarted", &from]).is_empty()
-    })
-    .await;
+    eventually("the reset is logged", || !logged(&["the peer was restarted", &from]).is_empty()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -90,13 +80,7 @@ async fn two_that_dial_at_once_end_with_one_connection() {
         met(&[&a, &b]).await;
         let connections = (a.peer(b.id).connections, b.peer(a.id).connections);
         a.exchanges_with(&b).await;
-        assert_eq!(
-            (
-                a.transport.stats().open_connections,
-                b.transport.stats().open_connections
-            ),
-            (1, 1)
-        );
+        assert_eq!((a.transport.stats().open_connections, b.transport.stats().open_connections), (1, 1));
         assert_eq!(
             (a.peer(b.id).connections, b.peer(a.id).connections),
             connections,
@@ -114,10 +98,7 @@ async fn a_peer_that_stops_says_so_and_its_port_is_free_again() {
     let address = b.address();
     within("it stops", b.transport.shutdown()).await;
     let from = format!("from={address}");
-    eventually("the farewell is logged", || {
-        !logged(&["the peer stops", &from]).is_empty()
-    })
-    .await;
+    eventually("the farewell is logged", || !logged(&["the peer stops", &from]).is_empty()).await;
     eventually("it is disconnected", || !a.peer(b.id).connected).await;
     eventually("the port is free", || UdpSocket::bind(address).is_ok()).await;
     let requests = a.transport.forward(crate::common::GROUP, b.id, "x".into()).await;
@@ -132,7 +113,7 @@ async fn a_silent_peer_is_given_up() {
     let mut options = cluster.options(1);
     options.limits.idle_timeout = Duration::from_millis(800);
     options.limits.keep_alive = Duration::from_millis(200);
-    let a = Node::start(options);
+    let a = Node::start(&options);
     let b = Killable::start(&cluster, 2);
     a.exchanges_with(&b.node).await;
     b.kill();

@@ -6,7 +6,10 @@ use std::{
 };
 
 use quorate_core::NodeId;
-use quorate_transport_quic::{BindError, ClusterId, QuicTransport, pki::Ca};
+use quorate_transport_quic::{
+    BindError, ClusterId, QuicTransport,
+    pki::{Ca, Identity},
+};
 
 use crate::common::{
     Cluster, Node, eventually, rand, raw_client, raw_connection, raw_server, warned, within,
@@ -16,12 +19,8 @@ use crate::common::{
 fn intruder(cluster: &Cluster, id: u64, other: ClusterId, ca: &Ca) -> Node {
     let mut options = cluster.options(id);
     options.cluster = other;
-    options.identity = ca
-        .issue_for(other, NodeId(id), &in_force())
-        .unwrap()
-        .identity()
-        .unwrap();
-    Node::start(options)
+    options.identity = ca.issue_for(other, NodeId(id), &in_force()).unwrap().identity().unwrap();
+    Node::start(&options)
 }
 
 /// Each has been dialled by the other, in vain.
@@ -46,6 +45,23 @@ async fn another_authority_is_refused_on_both_sides() {
     assert!(!a.peer(b.id).connected && !b.peer(a.id).connected);
     assert!(b.inbox.all().is_empty());
     a.exchanges_with(&good).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_trusts_but_is_not_trusted_is_told() {
+    let cluster = Cluster::of(2);
+    let other = Ca::generate(cluster.id).unwrap();
+    let issued = other.issue(NodeId(2)).unwrap();
+    let both = format!("{}{}", cluster.ca.certificate(), other.certificate());
+    let mut options = cluster.options(2);
+    options.identity = Identity::from_pem(issued.certificate(), issued.key(), &both).unwrap();
+    let (a, b) = (cluster.start(1), Node::start(&options));
+    let (at_a, at_b) = (format!("from={}", a.address()), format!("from={}", b.address()));
+    // The one that dials has done its part of the handshake when the other looks at its certificate.
+    warned(&["the peer refuses this node", "peer=1", &at_a, "UnknownIssuer"]).await;
+    warned(&["refusing a connection", &at_b, "address_of=2", "UnknownIssuer"]).await;
+    assert!(a.inbox.all().is_empty() && b.inbox.all().is_empty());
+    assert_eq!(a.peer(b.id).connections, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -85,13 +101,7 @@ async fn another_cluster_of_the_same_authority_is_refused_on_both_sides() {
         "{closed}"
     );
     let from = format!("from={}", client.local_addr().unwrap());
-    warned(&[
-        "refusing a connection",
-        &from,
-        "node 2 is of cluster",
-        &other.to_string(),
-    ])
-    .await;
+    warned(&["refusing a connection", &from, "node 2 is of cluster", &other.to_string()]).await;
 }
 
 /// A validity that has begun and is not over.
@@ -107,7 +117,7 @@ async fn a_node_that_is_not_the_one_dialled_is_refused() {
     // The address book has node 3 where node 2 is.
     let mut options = cluster.options(1);
     options.peers = vec![(NodeId(3), b.address())];
-    let a = Node::start(options);
+    let a = Node::start(&options);
     let at_b = b.address().to_string();
     warned(&["peer=3", &at_b, "not valid for name", "node-3.", "node-2."]).await;
     assert!(!a.peer(NodeId(3)).connected);
@@ -123,12 +133,7 @@ async fn a_client_that_says_it_is_the_node_itself_is_refused() {
     let connection = raw_connection(&cluster, &client, &a).await;
     within("it is closed", connection.closed()).await;
     let from = format!("from={}", client.local_addr().unwrap());
-    warned(&[
-        "refusing a connection",
-        &from,
-        "says that it is node 1, which is this node",
-    ])
-    .await;
+    warned(&["refusing a connection", &from, "says that it is node 1, which is this node"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -184,26 +189,17 @@ async fn a_node_with_the_wrong_identity_does_not_start() {
     options = cluster.options(1);
     options.cluster = ClusterId(1);
     let error = QuicTransport::bind(options).unwrap_err().to_string();
-    assert!(
-        error.contains("this is node 1 of cluster 0000000000000001"),
-        "{error}"
-    );
+    assert!(error.contains("this is node 1 of cluster 0000000000000001"), "{error}");
 
-    let (a, other) = (
-        cluster.ca.issue(NodeId(1)).unwrap(),
-        Ca::generate(cluster.id).unwrap(),
-    );
-    let stranger =
-        quorate_transport_quic::pki::Identity::from_pem(a.certificate(), a.key(), other.certificate())
-            .unwrap();
+    let (a, other) = (cluster.ca.issue(NodeId(1)).unwrap(), Ca::generate(cluster.id).unwrap());
+    let stranger = Identity::from_pem(a.certificate(), a.key(), other.certificate()).unwrap();
     let mut options = cluster.options(1);
     options.identity = stranger;
     let error = QuicTransport::bind(options).unwrap_err().to_string();
     assert!(error.contains("UnknownIssuer"), "{error}");
 
     let b = cluster.ca.issue(NodeId(1)).unwrap();
-    let mixed =
-        quorate_transport_quic::pki::Identity::from_pem(a.certificate(), b.key(), cluster.ca.certificate());
+    let mixed = Identity::from_pem(a.certificate(), b.key(), cluster.ca.certificate());
     let mut options = cluster.options(1);
     options.identity = mixed.unwrap();
     let error = QuicTransport::bind(options).unwrap_err().to_string();
@@ -213,10 +209,7 @@ async fn a_node_with_the_wrong_identity_does_not_start() {
 #[test]
 fn without_a_runtime_it_says_so() {
     let cluster = Cluster::of(1);
-    assert!(matches!(
-        QuicTransport::bind(cluster.options(1)),
-        Err(BindError::NoRuntime)
-    ));
+    assert!(matches!(QuicTransport::bind(cluster.options(1)), Err(BindError::NoRuntime)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
