@@ -5,6 +5,8 @@ use quinn::{ConnectionError, VarInt};
 /// Why a connection or stream is closed, as its peer is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Code {
+    /// It is not wanted any more. What quinn says by itself when a connection or stream is let go of.
+    Abandoned,
     /// The node stops.
     Shutdown,
     /// The two nodes have another connection already; that one is used.
@@ -21,12 +23,11 @@ pub(crate) enum Code {
     Message,
     /// A forwarded request was not looked at: there are too many.
     Busy,
-    /// Whoever forwarded a request does not wait for it any more.
-    Abandoned,
 }
 
 impl Code {
     const ALL: [Self; 9] = [
+        Self::Abandoned,
         Self::Shutdown,
         Self::Duplicate,
         Self::Identity,
@@ -35,20 +36,19 @@ impl Code {
         Self::Frame,
         Self::Message,
         Self::Busy,
-        Self::Abandoned,
     ];
 
     pub(crate) const fn number(self) -> VarInt {
         VarInt::from_u32(match self {
-            Self::Shutdown => 0,
-            Self::Duplicate => 1,
-            Self::Identity => 2,
-            Self::Hello => 3,
-            Self::Version => 4,
-            Self::Frame => 5,
-            Self::Message => 6,
-            Self::Busy => 7,
-            Self::Abandoned => 8,
+            Self::Abandoned => 0,
+            Self::Shutdown => 1,
+            Self::Duplicate => 2,
+            Self::Identity => 3,
+            Self::Hello => 4,
+            Self::Version => 5,
+            Self::Frame => 6,
+            Self::Message => 7,
+            Self::Busy => 8,
         })
     }
 
@@ -81,15 +81,9 @@ impl Cause {
                 Self::Peer
             }
             ConnectionError::ApplicationClosed(close) => match Code::from_number(close.error_code) {
-                Some(Code::Shutdown | Code::Duplicate) => Self::Nobody,
+                Some(Code::Abandoned | Code::Shutdown | Code::Duplicate) => Self::Nobody,
                 Some(
-                    Code::Identity
-                    | Code::Hello
-                    | Code::Version
-                    | Code::Frame
-                    | Code::Message
-                    | Code::Busy
-                    | Code::Abandoned,
+                    Code::Identity | Code::Hello | Code::Version | Code::Frame | Code::Message | Code::Busy,
                 )
                 | None => Self::Peer,
             },

@@ -40,10 +40,12 @@ async fn dial_forever(shared: &Arc<Shared>, endpoint: &Endpoint, peer: &Arc<Peer
                 () = sleep(backoff.pause()) => {}
             }
         }
-        // If the peer gets through first, its connection is used and this attempt is given up.
+        // If the peer gets through first, its connection is used and this attempt is given up. But one that has succeeded
+        // is never just given up: the peer may have taken it in exchange for its own already, and both would be lost.
         let dialled = tokio::select! {
-            () = peer.connected() => continue,
+            biased;
             dialled = timeout(shared.limits.dial_timeout, dial(shared, endpoint, peer)) => dialled,
+            () = peer.connected() => continue,
         };
         match dialled {
             Ok(Some(connection)) => {

@@ -46,15 +46,15 @@
 //!
 //! | code with which a connection or stream is closed | meaning |
 //! | --- | --- |
-//! | 0 | the node stops |
-//! | 1 | the two nodes use another connection |
-//! | 2 | a certificate of another cluster, or of a node that was not meant |
-//! | 3 | a stream with an unknown beginning |
-//! | 4 | a stream of an unknown transport version |
-//! | 5 | a frame of a forbidden length, or one that ends early |
-//! | 6 | a message that can't be read |
-//! | 7 | (stream) the request was not looked at: there are too many |
-//! | 8 | (stream) whoever forwarded the request does not wait for it any more |
+//! | 0 | not wanted any more: a dial that is given up, a request that nobody waits for |
+//! | 1 | the node stops |
+//! | 2 | the two nodes use another connection |
+//! | 3 | a certificate of another cluster, or of a node that was not meant |
+//! | 4 | a stream with an unknown beginning |
+//! | 5 | a stream of an unknown transport version |
+//! | 6 | a frame of a forbidden length, or one that ends early |
+//! | 7 | a message that can't be read |
+//! | 8 | (stream) the request was not looked at: there are too many |
 //!
 //! # Bounds
 //! Each peer has one queue per class, bounded in messages and bytes ([`Limits`]). Sending never waits. From a full queue of

@@ -26,8 +26,15 @@ impl Killable {
     }
 
     fn kill(self) {
-        self.runtime.shutdown_background();
+        kill(self.runtime);
+        drop(self.node);
     }
+}
+
+/// Ends everything that runs in it, before anything of it can be let go of in an orderly way.
+fn kill(runtime: Runtime) {
+    let ending = std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(10)));
+    ending.join().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -63,7 +70,7 @@ async fn a_restarted_peer_tells_that_the_old_connection_is_gone() {
     };
     let address = killed.address();
     a.exchanges_with(&killed).await;
-    runtime.shutdown_background();
+    kill(runtime);
     drop(killed);
     let b = Node::start(&deaf);
     assert_eq!(b.address(), address);

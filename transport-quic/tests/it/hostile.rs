@@ -71,10 +71,10 @@ async fn unknown_beginnings_are_refused() {
     let scene = Scene::set().await;
     let mut unknown = hello(9, 0);
     unknown.extend(heartbeat_frame());
-    scene.refuses(&unknown, false, 4, "unknown transport version 9; this node knows [1]").await;
-    scene.refuses(b"GET / HTTP/1.1\r\n\r\n", true, 3, "a stream begins with").await;
-    scene.refuses(&hello(1, 77), false, 3, "kind 77").await;
-    scene.refuses(&hello(1, 2), false, 3, "kind 2").await;
+    scene.refuses(&unknown, false, 5, "unknown transport version 9; this node knows [1]").await;
+    scene.refuses(b"GET / HTTP/1.1\r\n\r\n", true, 4, "a stream begins with").await;
+    scene.refuses(&hello(1, 77), false, 4, "kind 77").await;
+    scene.refuses(&hello(1, 2), false, 4, "kind 2").await;
     assert_eq!(scene.a.peer(NodeId(3)).violations, 4);
 }
 
@@ -82,36 +82,36 @@ async fn unknown_beginnings_are_refused() {
 async fn frames_that_are_none_are_refused() {
     let scene = Scene::set().await;
     let cut = [hello(1, 0), heartbeat_frame()].concat();
-    scene.refuses(&cut[..cut.len() - 3], true, 5, "3 bytes early").await;
-    scene.refuses(&hello(1, 0)[..5], true, 5, "ends inside a frame").await;
+    scene.refuses(&cut[..cut.len() - 3], true, 6, "3 bytes early").await;
+    scene.refuses(&hello(1, 0)[..5], true, 6, "ends inside a frame").await;
     let two_gib = [hello(1, 1), (2_u32 << 30).to_le_bytes().to_vec(), vec![0; 1000]].concat();
-    scene.refuses(&two_gib, false, 5, "a frame of 2147483648 bytes is announced").await;
+    scene.refuses(&two_gib, false, 6, "a frame of 2147483648 bytes is announced").await;
     let short = [hello(1, 0), 3_u32.to_le_bytes().to_vec()].concat();
-    scene.refuses(&short, false, 5, "a frame of 3 bytes is announced").await;
+    scene.refuses(&short, false, 6, "a frame of 3 bytes is announced").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_that_are_none_are_refused() {
     let scene = Scene::set().await;
     let garbage: Vec<u8> = (0..997_u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
-    scene.refuses(&[hello(1, 0), frame(&garbage)].concat(), false, 6, "a message that can't be read").await;
+    scene.refuses(&[hello(1, 0), frame(&garbage)].concat(), false, 7, "a message that can't be read").await;
     let mut newer = wire::encode(&heartbeat(1)).to_bytes().to_vec();
     newer[0] = 9;
-    scene.refuses(&[hello(1, 0), frame(&newer)].concat(), false, 6, "unknown wire version 9").await;
+    scene.refuses(&[hello(1, 0), frame(&newer)].concat(), false, 7, "unknown wire version 9").await;
     let mut damaged = wire::encode(&append(1, 100)).to_bytes().to_vec();
     let len = damaged.len();
     damaged[len - 104] ^= 0xff;
-    scene.refuses(&[hello(1, 1), frame(&damaged)].concat(), false, 6, "entries").await;
-    scene.refuses(&[hello(1, 0), frame(&[])].concat(), false, 6, "a message that can't be read").await;
+    scene.refuses(&[hello(1, 1), frame(&damaged)].concat(), false, 7, "entries").await;
+    scene.refuses(&[hello(1, 0), frame(&[])].concat(), false, 7, "a message that can't be read").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_that_are_none_are_refused() {
     for (bytes, code, why) in [
-        ([hello(1, 0), frame(b"x")].concat(), 3, "kind 0"),
-        ([hello(1, 2), frame(b"x"), frame(b"y")].concat(), 5, "follow a forwarded request"),
-        ([hello(1, 2), (5_u32 << 20).to_le_bytes().to_vec()].concat(), 5, "a frame of 5242880 bytes"),
-        ([hello(1, 2), frame(b"abc")[..13].to_vec()].concat(), 5, "2 bytes early"),
+        ([hello(1, 0), frame(b"x")].concat(), 4, "kind 0"),
+        ([hello(1, 2), frame(b"x"), frame(b"y")].concat(), 6, "follow a forwarded request"),
+        ([hello(1, 2), (5_u32 << 20).to_le_bytes().to_vec()].concat(), 6, "a frame of 5242880 bytes"),
+        ([hello(1, 2), frame(b"abc")[..13].to_vec()].concat(), 6, "2 bytes early"),
     ] {
         let scene = Scene::set().await;
         let connection = scene.connect().await;

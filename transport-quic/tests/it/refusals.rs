@@ -97,7 +97,7 @@ async fn another_cluster_of_the_same_authority_is_refused_on_both_sides() {
     let closed = within("it is closed", connection.closed()).await;
     assert!(
         matches!(&closed, quinn::ConnectionError::ApplicationClosed(close)
-        if close.error_code.into_inner() == 2),
+        if close.error_code.into_inner() == 3),
         "{closed}"
     );
     let from = format!("from={}", client.local_addr().unwrap());
