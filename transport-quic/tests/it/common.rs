@@ -250,7 +250,7 @@ pub(crate) fn logs() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         tracing_subscriber::fmt()
-            .with_env_filter(std::env::var("RUST_LOG").unwrap_or("quorate_transport_quic=debug".into()))
+            .with_env_filter("quorate_transport_quic=debug")
             .with_ansi(false)
             .with_writer(|| Writer)
             .init();

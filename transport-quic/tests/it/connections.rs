@@ -81,7 +81,7 @@ async fn a_restarted_peer_tells_that_the_old_connection_is_gone() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_that_dial_at_once_end_with_one_connection() {
-    for _ in 0..8 {
+    for _ in 0..5 {
         let cluster = Cluster::of(2);
         let (a, b) = (cluster.start(1), cluster.start(2));
         met(&[&a, &b]).await;
