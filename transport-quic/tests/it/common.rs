@@ -4,8 +4,11 @@ use std::{
     future::Future,
     io,
     net::{Ipv4Addr, SocketAddr, UdpSocket},
-    sync::{Arc, Mutex, Once},
-    time::Duration,
+    sync::{
+        Arc, Mutex, Once,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -100,17 +103,27 @@ pub(crate) const SILENT: GroupId = GroupId(100);
 pub(crate) const REFUSING: GroupId = GroupId(101);
 pub(crate) const UNSURE: GroupId = GroupId(102);
 
+/// A group whose messages hold up whoever delivers them, until the inbox is opened.
+pub(crate) const STALLING: GroupId = GroupId(103);
+
 /// Keeps what arrives; answers requests with the request, backwards.
 pub(crate) struct Inbox {
     id: NodeId,
     received: Mutex<Vec<(GroupId, NodeId, Message)>>,
     count: watch::Sender<usize>,
+    pub(crate) open: AtomicBool,
     pub(crate) requests: watch::Sender<usize>,
 }
 
 impl Inbox {
     fn new(id: NodeId) -> Self {
-        Self { id, received: Mutex::default(), count: watch::Sender::new(0), requests: watch::Sender::new(0) }
+        Self {
+            id,
+            received: Mutex::default(),
+            count: watch::Sender::new(0),
+            open: AtomicBool::new(false),
+            requests: watch::Sender::new(0),
+        }
     }
 
     pub(crate) fn all(&self) -> Vec<(GroupId, NodeId, Message)> {
@@ -133,6 +146,15 @@ impl Inbox {
 
 impl Inbound for Inbox {
     fn receive(&self, group: GroupId, from: NodeId, message: Message) {
+        if group == STALLING {
+            tokio::task::block_in_place(|| {
+                // A test that has failed won't open it, and must end all the same.
+                let until = Instant::now() + PATIENCE;
+                while !self.open.load(Relaxed) && Instant::now() < until {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            });
+        }
         self.received.lock().unwrap().push((group, from, message));
         self.count.send_modify(|count| *count += 1);
     }

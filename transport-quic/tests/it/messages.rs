@@ -1,12 +1,12 @@
 //! Messages between nodes that trust each other.
 
-use std::net::Ipv6Addr;
+use std::{net::Ipv6Addr, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use quorate_core::{Body, Class, Message, NodeId};
 use quorate_runtime_tokio::Transport as _;
 use quorate_transport_quic::QueueLimit;
 
-use crate::common::{Cluster, GROUP, Node, append, eventually, free_addresses, heartbeat, met};
+use crate::common::{Cluster, GROUP, Node, STALLING, append, eventually, free_addresses, heartbeat, met};
 
 fn of_class(messages: Vec<Message>, class: Class) -> Vec<Message> {
     messages.into_iter().filter(|message| message.class() == class).collect()
@@ -66,6 +66,33 @@ async fn heartbeats_overtake_a_huge_append() {
     assert_eq!(at, all.len() - 1, "every heartbeat is there before the append that was sent first");
     let Body::Append { entries, .. } = &all[at].body else { unreachable!() };
     assert!(entries.first().unwrap().bytes() > SIZE);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heartbeats_pass_an_append_that_is_stuck() {
+    let cluster = Cluster::of(2);
+    let start = |id| {
+        let mut options = cluster.options(id);
+        options.limits.stream_window = 64 << 10;
+        Node::start(&options)
+    };
+    let (a, b) = (start(1), start(2));
+    met(&[&a, &b]).await;
+    let before = b.inbox.all().len();
+    // Nobody reads on behind the first one, so the second fills every window that it may.
+    a.transport.send(STALLING, b.id, append(1, 100));
+    a.send(&b, append(2, 20 << 20));
+    for round in 1..=50 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        a.send(&b, heartbeat(round));
+        b.inbox.has(before + round as usize).await;
+    }
+    assert!(b.inbox.from(a.id).iter().all(|message| message.class() == Class::Control));
+    let answer = a.transport.forward(GROUP, b.id, "ab".into()).await;
+    assert_eq!(answer, Ok("ba".into()), "requests pass, too");
+    b.inbox.open.store(true, Relaxed);
+    b.inbox.has(before + 52).await;
+    assert_eq!(of_class(b.inbox.from(a.id), Class::Append), [append(1, 100), append(2, 20 << 20)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
