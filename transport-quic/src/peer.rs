@@ -1,0 +1,229 @@
+//! One other node: what waits for it, the connection to it, and its account.
+
+use std::{
+    fmt::Display,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use quinn::Connection;
+use quorate_core::{Class, GroupId, Message, NodeId};
+use tokio::sync::watch;
+use tracing::warn;
+
+use crate::{
+    code::Code,
+    options::Limits,
+    queue::{Overflow, Queue},
+    quiet::Quiet,
+    stats::{Counter, Counters, PeerStats},
+};
+
+/// One other node. Lives as long as the transport; its connections come and go.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) id: NodeId,
+    /// Where it listens; `None` for a node that isn't in the address book: it has to dial.
+    pub(crate) address: Option<SocketAddr>,
+    control: Lane,
+    append: Lane,
+    /// The connection in use.
+    link: watch::Sender<Option<Arc<Link>>>,
+    /// Its last connection was of use: the next one may be dialled at once.
+    steady: AtomicBool,
+    warnings: Quiet,
+    pub(crate) connections: Counter,
+    pub(crate) violations: Counter,
+    pub(crate) forwarded: Counter,
+    pub(crate) served: Counter,
+}
+
+/// One class of messages.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    pub(crate) queue: Queue,
+    pub(crate) counters: Counters,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) connection: Connection,
+    pub(crate) dialled_by: NodeId,
+    pub(crate) since: Instant,
+}
+
+/// How many warnings about one peer, and in what time.
+const WARNINGS: (u32, Duration) = (5, Duration::from_secs(10));
+
+impl Peer {
+    pub(crate) fn new(id: NodeId, address: Option<SocketAddr>, limits: &Limits) -> Self {
+        let lane =
+            |limit, overflow| Lane { queue: Queue::new(limit, overflow), counters: Counters::default() };
+        Self {
+            id,
+            address,
+            control: lane(limits.control, Overflow::Oldest),
+            append: lane(limits.append, Overflow::Newest),
+            link: watch::Sender::new(None),
+            steady: AtomicBool::new(true),
+            warnings: Quiet::new(WARNINGS.0, WARNINGS.1),
+            connections: Counter::default(),
+            violations: Counter::default(),
+            forwarded: Counter::default(),
+            served: Counter::default(),
+        }
+    }
+
+    pub(crate) const fn lane(&self, class: Class) -> &Lane {
+        match class {
+            Class::Control => &self.control,
+            Class::Append => &self.append,
+        }
+    }
+
+    /// Queues a message, or drops one.
+    pub(crate) fn send(&self, group: GroupId, message: Message) {
+        let lane = self.lane(message.class());
+        let dropped = lane.queue.push(group, message);
+        if dropped > 0 {
+            lane.counters.dropped.add(dropped);
+        }
+    }
+
+    /// The connection in use.
+    pub(crate) fn link(&self) -> Option<Arc<Link>> {
+        self.link.borrow().clone()
+    }
+
+    /// Waits until there is a connection.
+    pub(crate) async fn connected(&self) {
+        self.wait(Option::is_some).await;
+    }
+
+    /// Waits until there is none.
+    pub(crate) async fn disconnected(&self) {
+        self.wait(Option::is_none).await;
+    }
+
+    /// Makes `new` the connection to use, or says no: then there is a better one. `tie` is how long after a connection
+    /// was made another one may still be under way.
+    pub(crate) fn install(&self, me: NodeId, new: &Arc<Link>, limits: &Limits) -> bool {
+        let mut replaced = None;
+        let installed = self.link.send_if_modified(|link| {
+            let taken = link.as_ref().is_none_or(|old| {
+                let old = Held {
+                    dialled_by: old.dialled_by,
+                    age: old.since.elapsed(),
+                    closed: old.connection.close_reason().is_some(),
+                };
+                takes_over(&old, new.dialled_by, me.min(self.id), limits.dial_timeout)
+            });
+            if taken {
+                replaced = link.replace(new.clone());
+            }
+            taken
+        });
+        if let Some(old) = replaced {
+            old.connection.close(Code::Duplicate.number(), b"replaced by a newer connection");
+        }
+        if installed {
+            self.connections.add(1);
+            for lane in [&self.control, &self.append] {
+                lane.counters.dropped.add(lane.queue.drop_older(limits.stale));
+            }
+        }
+        installed
+    }
+
+    /// `link` has ended.
+    pub(crate) fn uninstall(&self, link: &Arc<Link>) {
+        self.link.send_if_modified(|current| {
+            let is_current = current.as_ref().is_some_and(|current| Arc::ptr_eq(current, link));
+            if is_current {
+                *current = None;
+            }
+            is_current
+        });
+    }
+
+    /// The peer has answered in a way that makes sense.
+    pub(crate) fn mark_steady(&self, steady: bool) {
+        self.steady.store(steady, Relaxed);
+    }
+
+    /// Was the last connection of use? Asked once for each.
+    pub(crate) fn was_steady(&self) -> bool {
+        self.steady.swap(false, Relaxed)
+    }
+
+    /// Says what is wrong with this peer, but not too often.
+    pub(crate) fn warn(&self, from: SocketAddr, what: &str, why: &dyn Display) {
+        if let Some(suppressed) = self.warnings.speak() {
+            warn!(peer = %self.id, %from, suppressed, "{what}: {why}");
+        }
+    }
+
+    pub(crate) fn stats(&self) -> PeerStats {
+        let class = |lane: &Lane| lane.counters.stats(lane.queue.len());
+        PeerStats {
+            peer: self.id,
+            connected: self.link.borrow().is_some(),
+            connections: self.connections.count(),
+            violations: self.violations.count(),
+            forwarded: self.forwarded.count(),
+            served: self.served.count(),
+            control: class(&self.control),
+            append: class(&self.append),
+        }
+    }
+
+    async fn wait(&self, condition: impl Fn(&Option<Arc<Link>>) -> bool) {
+        // The sender is in `self`: it can't be gone.
+        let _seen = self.link.subscribe().wait_for(|link| condition(link)).await.is_ok();
+    }
+}
+
+/// What counts about the connection that a new one would replace.
+struct Held {
+    dialled_by: NodeId,
+    age: Duration,
+    closed: bool,
+}
+
+/// Does a new connection take over from the one held? Both nodes must come to the same answer, whatever each of them
+/// has seen first.
+///
+/// A node dials only when it has no connection, and a dial takes `tie` at most. So if the peer has dialled again, what is
+/// held is dead on its side, unless both have dialled at the same time: then the one that the lower id dialled is used.
+fn takes_over(held: &Held, new_by: NodeId, lower: NodeId, tie: Duration) -> bool {
+    let same_side = held.dialled_by == new_by;
+    held.closed || same_side || new_by == lower || held.age > tie
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_connections_dialled_at_once_both_keep_the_one_of_the_lower_id() {
+        let (a, b, tie) = (NodeId(1), NodeId(2), Duration::from_secs(2));
+        let held = |dialled_by| Held { dialled_by, age: Duration::from_millis(3), closed: false };
+        // Node a has its own first, then b's comes; node b has its own first, then a's comes.
+        assert!(!takes_over(&held(a), b, a, tie));
+        assert!(takes_over(&held(b), a, a, tie));
+    }
+
+    #[test]
+    fn a_peer_that_dials_again_has_lost_what_it_had() {
+        let (a, b, tie) = (NodeId(1), NodeId(2), Duration::from_secs(2));
+        let held = |dialled_by, age, closed| Held { dialled_by, age, closed };
+        assert!(takes_over(&held(b, Duration::ZERO, false), b, a, tie));
+        assert!(takes_over(&held(a, Duration::ZERO, true), b, a, tie));
+        assert!(takes_over(&held(a, Duration::from_secs(3), false), b, a, tie));
+    }
+}

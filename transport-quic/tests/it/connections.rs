@@ -1,0 +1,128 @@
+//! Connections come and go: one per pair, again after a restart, and none after the end.
+
+use std::{net::UdpSocket, time::Duration};
+
+use quorate_core::NodeId;
+use quorate_runtime_tokio::Transport as _;
+use tokio::runtime::Runtime;
+
+use crate::common::{Cluster, Node, eventually, logged, met, within};
+
+/// A node in a runtime of its own, so that it can be killed: its tasks end at once, nobody is told.
+struct Killable {
+    runtime: Runtime,
+    node: Node,
+}
+
+impl Killable {
+    fn start(cluster: &Cluster, id: u64) -> Self {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let node = {
+            let _within = runtime.enter();
+            cluster.start(id)
+        };
+        Self { runtime, node }
+    }
+
+    fn kill(self) {
+        kill(self.runtime);
+        drop(self.node);
+    }
+}
+
+/// Ends everything that runs in it, before anything of it can be let go of in an orderly way.
+fn kill(runtime: Runtime) {
+    let ending = std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(10)));
+    ending.join().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_peer_is_connected_again_when_it_is_back() {
+    let cluster = Cluster::of(2);
+    for (stays, restarts) in [(1, 2), (2, 1)] {
+        let stays = cluster.start(stays);
+        for _ in 0..3 {
+            let other = Killable::start(&cluster, restarts);
+            stays.exchanges_with(&other.node).await;
+            other.kill();
+        }
+        assert!(stays.peer(NodeId(restarts)).connections >= 3);
+        within("it stops", stays.transport.shutdown()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_peer_tells_that_the_old_connection_is_gone() {
+    let cluster = Cluster::of(2);
+    // The one that is restarted knows no address: it cannot dial, so only its reset can help before the timeout.
+    let mut deaf = cluster.options(2);
+    deaf.peers.clear();
+    deaf.limits.idle_timeout = Duration::from_secs(3600);
+    let mut options = cluster.options(1);
+    options.limits.idle_timeout = Duration::from_secs(3600);
+    options.limits.keep_alive = Duration::from_millis(100);
+    let a = Node::start(&options);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let killed = {
+        let _within = runtime.enter();
+        Node::start(&deaf)
+    };
+    let address = killed.address();
+    a.exchanges_with(&killed).await;
+    kill(runtime);
+    drop(killed);
+    let b = Node::start(&deaf);
+    assert_eq!(b.address(), address);
+    a.exchanges_with(&b).await;
+    let from = format!("from={address}");
+    eventually("the reset is logged", || !logged(&["the peer was restarted", &from]).is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_that_dial_at_once_end_with_one_connection() {
+    for _ in 0..5 {
+        let cluster = Cluster::of(2);
+        let (a, b) = (cluster.start(1), cluster.start(2));
+        met(&[&a, &b]).await;
+        let connections = (a.peer(b.id).connections, b.peer(a.id).connections);
+        a.exchanges_with(&b).await;
+        assert_eq!((a.transport.stats().open_connections, b.transport.stats().open_connections), (1, 1));
+        assert_eq!(
+            (a.peer(b.id).connections, b.peer(a.id).connections),
+            connections,
+            "and it stays the same"
+        );
+        assert_eq!(a.peer(b.id).violations + b.peer(a.id).violations, 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_stops_says_so_and_its_port_is_free_again() {
+    let cluster = Cluster::of(2);
+    let (a, b) = (cluster.start(1), cluster.start(2));
+    a.exchanges_with(&b).await;
+    let address = b.address();
+    within("it stops", b.transport.shutdown()).await;
+    let from = format!("from={address}");
+    eventually("the farewell is logged", || !logged(&["the peer stops", &from]).is_empty()).await;
+    eventually("it is disconnected", || !a.peer(b.id).connected).await;
+    eventually("the port is free", || UdpSocket::bind(address).is_ok()).await;
+    let requests = a.transport.forward(crate::common::GROUP, b.id, "x".into()).await;
+    assert!(requests.is_err());
+    // Twice is as good as once.
+    within("it stops", b.transport.shutdown()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_peer_is_given_up() {
+    let cluster = Cluster::of(2);
+    let mut options = cluster.options(1);
+    options.limits.idle_timeout = Duration::from_millis(800);
+    options.limits.keep_alive = Duration::from_millis(200);
+    let a = Node::start(&options);
+    let b = Killable::start(&cluster, 2);
+    a.exchanges_with(&b.node).await;
+    b.kill();
+    eventually("the silent peer is given up", || !a.peer(NodeId(2)).connected).await;
+}
