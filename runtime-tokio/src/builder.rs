@@ -187,7 +187,6 @@ impl<S: StateMachine, St: Store> Builder<S, St> {
         );
 
         let batch_bytes = self.config.max_append_bytes.min(self.config.max_uncommitted_bytes);
-        let max_unwritten = self.config.max_unpersisted_bytes;
         let raft = Raft::new(self.config, recovered, clock::now())?;
         shared.leadership.send_replace(Leadership {
             term: raft.term(),
@@ -207,7 +206,6 @@ impl<S: StateMachine, St: Store> Builder<S, St> {
             shared: shared.clone(),
             lanes: Lanes { writes, loads, jobs, quit },
             batch_bytes,
-            max_unwritten,
             drain_timeout: self.shutdown_timeout,
             proposals: Waiters::new(),
             reads: Reads::new(),

@@ -53,8 +53,6 @@ pub(crate) struct Driver<S: StateMachine> {
     pub(crate) lanes: Lanes<S>,
     /// A batch of proposals is at most this big, unless it is of one.
     pub(crate) batch_bytes: usize,
-    /// With more than this waiting for the store thread, nothing is proposed.
-    pub(crate) max_unwritten: usize,
     /// How long a shutdown waits for requests under way.
     pub(crate) drain_timeout: Duration,
     pub(crate) proposals: Waiters<Answer<S::Reply>>,
@@ -190,9 +188,13 @@ impl<S: StateMachine> Driver<S> {
         }
     }
 
-    /// An input of the driver's own, which the core has no reason to refuse but one: it has stopped.
+    /// An input of the driver's own, which the core has no reason to refuse but these: it has stopped, nobody waits for
+    /// those entries any more, or the store has answered with others than the log's.
     fn step(&mut self, input: Input) {
-        if let Err(rejected) = self.raft.step(self.now, input) {
+        let Err(rejected) = self.raft.step(self.now, input) else { return };
+        if rejected == Rejected::BadLoad {
+            self.stop(StopReason::Storage(rejected.to_string().into()));
+        } else if !matches!(rejected, Rejected::StaleLoad | Rejected::Stopped) {
             warn!(node = %self.shared.id, group = %self.shared.group, %rejected, "the core refused an input");
         }
     }
@@ -200,15 +202,6 @@ impl<S: StateMachine> Driver<S> {
     /// Proposes what came together together: consecutive tokens, one block, one write.
     fn propose(&mut self, mut proposals: Drain<'_, Proposed<S::Reply>>) {
         while !proposals.as_slice().is_empty() {
-            // The core bounds what is uncommitted, but followers may commit what this node's own disk is slow to write.
-            if self.shared.unwritten.load(Relaxed) > self.max_unwritten {
-                let what =
-                    format!("overloaded: unwritten bytes would pass their bound of {}", self.max_unwritten);
-                for proposed in proposals {
-                    let _gone = proposed.answer.send(Err(Refusal::Overloaded(what.clone())));
-                }
-                return;
-            }
             let n = batch_len(proposals.as_slice(), self.batch_bytes);
             let commands = proposals.as_slice().get(..n).unwrap_or_default();
             let proposal = Proposal { first_token: self.proposals.next(), batch: Batch::from(commands) };
@@ -257,10 +250,7 @@ impl<S: StateMachine> Driver<S> {
                     }
                 }
                 // A lane whose thread has ended has said why, and the node is about to stop.
-                Action::Write(write) => {
-                    self.shared.unwritten.fetch_add(write.bytes(), Relaxed);
-                    drop(self.lanes.writes.send(write));
-                }
+                Action::Write(write) => drop(self.lanes.writes.send(write)),
                 Action::Load(load) => drop(self.lanes.loads.send((self.shared.group, load))),
                 Action::Apply(apply) => self.apply(apply),
                 Action::Resolve { tokens, outcome } => self.resolve(tokens, outcome),

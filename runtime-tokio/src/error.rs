@@ -151,6 +151,7 @@ impl From<Rejected> for Refusal {
             | Rejected::Unexpected { .. }
             | Rejected::StaleReceipt
             | Rejected::StaleLoad
+            | Rejected::BadLoad
             | Rejected::BadApplied { .. }
             | Rejected::Exhausted
             | Rejected::Stopped => Self::Other(rejected.to_string()),

@@ -31,8 +31,6 @@ pub(crate) struct Shared<S: StateMachine> {
     pub(crate) transport: Option<Arc<dyn Transport>>,
     pub(crate) leadership: watch::Sender<Leadership>,
     pub(crate) stopped: watch::Sender<Option<Stopped>>,
-    /// Bytes of entries that wait for the store thread, or that it writes.
-    pub(crate) unwritten: AtomicUsize,
     /// Reads that wait for an answer.
     reads: Arc<AtomicUsize>,
     /// All threads have ended.
@@ -57,7 +55,6 @@ impl<S: StateMachine> Shared<S> {
             transport,
             leadership: watch::Sender::new(leadership),
             stopped: watch::Sender::new(None),
-            unwritten: AtomicUsize::new(0),
             reads: Arc::default(),
             ended: watch::Sender::new(false),
             request_timeout,

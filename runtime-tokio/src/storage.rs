@@ -4,7 +4,6 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
-        atomic::Ordering::Relaxed,
         mpsc::{Receiver, channel},
     },
 };
@@ -20,8 +19,8 @@ use crate::{
     thread::{Alive, spawn},
 };
 
-/// The writer's queue. It is bounded by `max_unpersisted_bytes`: on a follower the core drops appends beyond it, on a leader
-/// the driver refuses proposals.
+/// The writer's queue. The core bounds it by `max_unpersisted_bytes`: beyond it a follower drops appends and a leader
+/// refuses proposals.
 pub(crate) type Writes = std::sync::mpsc::Sender<Write>;
 
 /// The reader's queue. The core asks at most one question at a time for each peer, and one for apply.
@@ -53,11 +52,9 @@ pub(crate) fn run<St: Store, S: StateMachine>(
     while let Ok(write) = writes.recv() {
         batch.push(write);
         batch.extend(writes.try_iter());
-        let bytes = batch.iter().map(Write::bytes).sum();
         // A store that panics has failed like one that returns an error: it is never written again.
         let why = match catch_unwind(AssertUnwindSafe(|| store.commit(&batch))) {
             Ok(Ok(())) => {
-                shared.unwritten.fetch_sub(bytes, Relaxed);
                 count(&shared.counters.commits, 1);
                 count(&shared.counters.writes, batch.len());
                 hand_in(batch.drain(..).map(Write::into_receipt), |receipt| {

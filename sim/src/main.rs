@@ -5,7 +5,6 @@ use std::{
     ops::Range,
     process::ExitCode,
     sync::Mutex,
-    time::Instant,
 };
 
 use anyhow::{Context, ensure};
@@ -180,6 +179,6 @@ fn progress_bar(seeds: u64) -> ProgressBar {
     clippy::disallowed_types,
     reason = "how long runs take: not part of any run"
 )]
-fn clock() -> Instant {
-    Instant::now()
+fn clock() -> std::time::Instant {
+    std::time::Instant::now()
 }

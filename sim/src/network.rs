@@ -1,6 +1,6 @@
 //! The network: it delays, loses, repeats, holds up and cuts off, but never says who sent what wrongly.
 
-use quorate_core::{Message, wire};
+use quorate_core::{Body, LogId, Message, wire};
 
 use crate::{
     digest::Digest,
@@ -69,6 +69,7 @@ impl Network {
         mut arrive: impl FnMut(u64, Parcel),
     ) -> Verdict {
         counts.bump(Count::Sent);
+        let parcel = self.make_vague(parcel, plan, counts);
         let parcel = self.carry(parcel, plan, counts)?;
         let link = parcel.from * self.nodes + parcel.to;
         let copies = 1 + usize::from(self.rng.chance(plan.duplicate));
@@ -98,6 +99,18 @@ impl Network {
             }
         }
         Ok(())
+    }
+
+    /// A hint that names an earlier entry than it could is as true. It leads the leader back further than need be, and so to
+    /// appends that end before the place where the logs differ.
+    fn make_vague(&mut self, mut parcel: Parcel, plan: &Plan, counts: &mut Counts) -> Parcel {
+        if let Body::Conflict { hint, .. } = &mut parcel.message.body
+            && self.rng.chance(plan.vague)
+        {
+            counts.bump(Count::Vague);
+            *hint = LogId::ZERO;
+        }
+        parcel
     }
 
     fn delay(&mut self, plan: &Plan) -> u64 {

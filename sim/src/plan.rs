@@ -39,6 +39,8 @@ pub(crate) struct Plan {
     /// A message is sent again much later.
     pub(crate) replay: f64,
     pub(crate) corrupt: f64,
+    /// A follower says less precisely than it could how far its log may agree: as another version might.
+    pub(crate) vague: f64,
     /// Messages that travel as bytes; the others as they are, for speed.
     pub(crate) as_bytes: f64,
     /// Mean time between cuts, and mean length of one; 0 for none.
@@ -133,6 +135,7 @@ impl Plan {
             duplicate: chance(duplicate, rng.unit() * 0.2),
             replay: chance(replay, rng.unit() * 0.05),
             corrupt: chance(corrupt, rng.unit() * 0.05),
+            vague: rng.pick(&[0.0, 0.0, 0.5]),
             as_bytes: rng.pick(&[0.02, 0.1, 1.0]),
             cut_every: or_zero(cuts, rng.magnitude(200_000, 10_000_000)),
             cut_mean: rng.magnitude(100_000, 5_000_000),

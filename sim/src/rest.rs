@@ -35,8 +35,8 @@ enum Stage {
     Leader,
     /// Everyone has everything, and nobody waits.
     Converge,
-    /// Nothing more happens: the leader of `term` leads until `until`.
-    Steady { term: u64, until: u64 },
+    /// Nothing more happens: the leader of `term` leads until `until`, and nobody goes beyond term `highest`.
+    Steady { term: u64, highest: u64, until: u64 },
 }
 
 impl Rest {
@@ -113,11 +113,13 @@ impl World {
                     self.ghost.all_resolved(|slot| {
                         self.rest.back.contains(&slot).then_some(self.nodes[slot].life)
                     })?;
+                    self.cut_off_a_follower();
                     let until = self.now + 8 * self.plan.election();
-                    self.rest.stage = Stage::Steady { term, until };
+                    let highest = self.highest_term();
+                    self.rest.stage = Stage::Steady { term, highest, until };
                 }
             }
-            Stage::Steady { term, until } => {
+            Stage::Steady { term, highest, until } => {
                 let leads = self.settled_leader().map(|(_, term)| term);
                 // Without stickiness towards whoever can't hear, one half cut-off node would depose leader after
                 // leader: pre-vote and check-quorum together are what promises more.
@@ -126,6 +128,12 @@ impl World {
                     leads == Some(term) || !promised,
                     "liveness",
                     "the leader of term {term} led a quorum in peace, but {leads:?} leads now"
+                );
+                hold!(
+                    self.highest_term() <= highest || !promised,
+                    "liveness",
+                    "terms go on from {highest} to {} while a leader leads a quorum in peace",
+                    self.highest_term()
                 );
                 if self.now >= until {
                     self.done = true;
@@ -144,6 +152,25 @@ impl World {
         }
         self.push(heartbeat, Event::Rest);
         Ok(())
+    }
+
+    /// Now and then a follower stops hearing the leader, and the leader alone: it asks around, and must be told to wait.
+    fn cut_off_a_follower(&mut self) {
+        let Some((leader, _)) = self.settled_leader() else { return };
+        let followers: Vec<usize> = self.rest.back.iter().copied().filter(|slot| *slot != leader).collect();
+        let enough = self.rest.back.len() > self.nodes.len() / 2 + 1;
+        if !enough || self.fault_rng.chance(0.5) {
+            return;
+        }
+        let slot = self.fault_rng.pick(&followers);
+        self.trace.line(self.now, || format!("n{} hears the leader no more", slot + 1));
+        self.network.set_cut(leader, slot, true);
+        self.rest.back.retain(|other| *other != slot);
+    }
+
+    fn highest_term(&self) -> u64 {
+        let processes = self.nodes.iter().filter_map(|node| node.process.as_ref());
+        processes.map(|process| process.raft.term().0).max().unwrap_or_default()
     }
 
     /// Does anybody have, or has anybody applied, more or less than at the last look?

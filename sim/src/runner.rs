@@ -28,7 +28,6 @@ pub struct Summary {
 
 /// Runs every seed of a range like `template`, in `jobs` threads, until all are done or one of them violates something.
 /// `progress` is told of each run that ends, from any thread.
-#[expect(clippy::disallowed_methods, reason = "each seed is a world of its own: threads don't reach into it")]
 pub fn run_seeds(
     seeds: Range<u64>,
     template: &Options,

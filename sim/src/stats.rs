@@ -32,6 +32,7 @@ counts! {
     Cut => "messages cut off",
     Duplicated => "messages duplicated",
     Replayed => "messages replayed",
+    Vague => "hints made vague",
     Corrupted => "messages corrupted",
     Clogs => "links clogged",
     Cuts => "partitions",

@@ -348,7 +348,7 @@ impl World {
         for action in &actions {
             self.ghost.on_action(slot, life, raft, action, &mut self.counts)?;
         }
-        if self.counts[Count::Steps] % 32 == 0 {
+        if self.counts[Count::Steps].is_multiple_of(32) {
             check_bounds(raft, &self.plan)?;
         }
         self.carry_out(slot, actions)
