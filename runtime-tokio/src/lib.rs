@@ -1,5 +1,91 @@
 //! The driver: feeds a [`quorate_core::Raft`] with what happens, and does what it asks for.
+//!
+//! A [`Node`] is a replica of a [`StateMachine`](quorate_core::StateMachine). It is given a
+//! [`Store`](quorate_core::Store) and, unless it is alone, a [`Transport`]; then any node takes proposals and serves
+//! linearizable reads.
+//!
+//! ```
+//! use bytes::Bytes;
+//! use quorate_core::{Entry, Membership, NodeId, StateMachine};
+//! use quorate_runtime_tokio::{MemoryStore, Node};
+//!
+//! struct Latest(Bytes);
+//!
+//! impl StateMachine for Latest {
+//!     type Reply = Bytes; // what was there before
+//!     fn apply(&mut self, entry: &Entry) -> Bytes {
+//!         std::mem::replace(&mut self.0, entry.payload.clone())
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = MemoryStore::new(Membership::of_voters([NodeId(1)]));
+//! let node = Node::builder(NodeId(1)).store(store).start(Latest(Bytes::new())).await?;
+//! node.propose("one").await?;
+//! assert_eq!(node.propose("two").await?, "one");
+//! assert_eq!(node.read(|machine| machine.0.clone()).await?, "two");
+//! node.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How it works
+//!
+//! ```text
+//!   callers ──┐                                    ┌──► store thread ── one durable commit for all that waits
+//!   peers ────┼──► inbox ──► the task that owns ───┼──► read thread ─── old entries, for a slow follower or apply
+//!   threads ──┘              the Raft              ├──► apply thread ── the state machine: commands, reads
+//!                            (does nothing slow)   └──► transport ───── messages to peers
+//! ```
+//!
+//! The task takes up everything that waits at once. Proposals that have come together are proposed together: one block
+//! in the log, one write. Reads that have come together share a read index. The store thread makes all writes that it
+//! finds durable with one commit, so the slower the disk, the bigger the commits. Each thread wakes the task when it has
+//! done something, and the task sleeps until then, or until the core's next deadline. A slow state machine or disk
+//! delays its own callers, and never a heartbeat.
+//!
+//! # What is bounded, and by what
+//!
+//! | queue | bound | beyond it |
+//! | --- | --- | --- |
+//! | proposals without an outcome | [`Builder::max_pending`] | [`ProposeError::Overloaded`] |
+//! | bytes of proposals not yet taken up | `Config::max_uncommitted_bytes` | the same |
+//! | bytes of proposals not yet committed | `Config::max_uncommitted_bytes`, in the core | the same |
+//! | reads without an answer | [`Builder::max_pending`] | [`ReadError::Overloaded`] |
+//! | messages not yet taken up | 16,384, and `Config::max_unpersisted_bytes` | dropped |
+//! | writes for the store thread | `max_uncommitted_bytes` and `max_unpersisted_bytes`, in the core | no more come |
+//! | entries for the apply thread | `Config::max_applying_bytes`, in the core | no more come |
+//! | questions for the read thread | one for each peer and one for apply, in the core | no more come |
+//!
+//! # What it does not do
+//!
+//! A [`Node`] is one replica of one group. Several groups in one process are several nodes, which may share a
+//! transport through a [`Router`], but not yet a store thread or their heartbeats. There are no snapshots, membership
+//! changes or leadership transfers yet, for the core has none: the log grows, and a node that restarts applies it anew.
 
+mod alarm;
+mod apply;
+mod builder;
+mod clock;
+mod driver;
+mod error;
+mod forward;
+mod inbox;
+mod memory;
+mod node;
+mod router;
+mod shared;
+mod status;
+mod storage;
+mod thread;
 mod transport;
+mod waiters;
 
+pub use builder::{Builder, StartError};
+pub use error::{ProposeError, ReadError, StopReason, Stopped};
+pub use memory::{MemoryNetwork, MemoryStore, MemoryStoreError, MemoryStoreReader};
+pub use node::Node;
+pub use router::Router;
+pub use status::{Counts, Leadership, NodeStatus};
 pub use transport::{BoxFuture, ForwardError, Inbound, Transport};

@@ -1,0 +1,179 @@
+//! The apply thread: it owns the state machine, applies what is committed, answers proposers and runs reads.
+//!
+//! A thread of its own, not a task: a state machine is the user's code and may be slow, or wait for something, and on
+//! a worker of the runtime it would hold up what else runs there, heartbeats included.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+        mpsc::{Receiver, TryRecvError},
+    },
+};
+
+use quorate_core::{Entry, EntryKind, Few, Index, LogId, Membership, Run, StateMachine};
+use tokio::sync::oneshot;
+
+use crate::{
+    error::{Refusal, StopReason, panic_message},
+    inbox::Answer,
+    shared::Shared,
+    status::count,
+};
+
+/// Something for the state machine, in order. The queue is bounded by the core's `max_applying_bytes` and by the
+/// driver's bound on reads.
+pub(crate) enum Job<S: StateMachine> {
+    /// Apply these.
+    Apply {
+        /// Committed entries.
+        entries: Few<Run>,
+        /// Who waits for which of them, in order.
+        waiting: Vec<(Index, Answer<S::Reply>)>,
+    },
+    /// Look at the state: what was handed over before is applied by then.
+    Read(Box<dyn Reading<S>>),
+}
+
+/// A read that waits, whatever it returns.
+pub(crate) trait Reading<S>: Send {
+    /// Runs it.
+    fn run(self: Box<Self>, machine: &S);
+    /// Gives it back unread.
+    fn refuse(self: Box<Self>, refusal: Refusal);
+}
+
+/// How a read ended.
+pub(crate) enum Read<F, R> {
+    /// With this.
+    Done(R),
+    /// Not at all: here it is again, to be tried once more.
+    Refused(F, Refusal),
+    /// With a panic.
+    Panicked(String),
+}
+
+/// The usual [`Reading`]: a closure, and who waits for what it returns.
+pub(crate) struct Closure<F, R> {
+    pub(crate) read: F,
+    pub(crate) answer: oneshot::Sender<Read<F, R>>,
+}
+
+impl<S, F, R> Reading<S> for Closure<F, R>
+where
+    F: FnOnce(&S) -> R + Send,
+    R: Send,
+{
+    fn run(self: Box<Self>, machine: &S) {
+        let Self { read, answer } = *self;
+        if answer.is_closed() {
+            return;
+        }
+        // A read can't leave the state half changed: it has a shared reference only.
+        let read = match catch_unwind(AssertUnwindSafe(|| read(machine))) {
+            Ok(result) => Read::Done(result),
+            Err(panic) => Read::Panicked(panic_message(&*panic)),
+        };
+        let _gone = answer.send(read);
+    }
+
+    fn refuse(self: Box<Self>, refusal: Refusal) {
+        let Self { read, answer } = *self;
+        let _gone = answer.send(Read::Refused(read, refusal));
+    }
+}
+
+/// How many jobs are done before the driver hears of it, if more are waiting.
+const REPORT_EVERY: u32 = 64;
+
+/// Runs until the driver lets go of the queue, `quit` is set, or the state machine panics.
+pub(crate) fn run<S: StateMachine>(
+    mut machine: S,
+    jobs: &Receiver<Job<S>>,
+    quit: &AtomicBool,
+    shared: &Arc<Shared<S>>,
+) {
+    let mut unreported = 0;
+    let mut last = Index(0);
+    loop {
+        let job = match jobs.try_recv() {
+            Ok(job) => job,
+            Err(TryRecvError::Disconnected) => return,
+            Err(TryRecvError::Empty) => {
+                // One report for all that was waiting: it makes room, and nobody is in a hurry for it.
+                if unreported > 0 {
+                    shared.inbox.applied(last);
+                    unreported = 0;
+                }
+                match jobs.recv() {
+                    Ok(job) => job,
+                    Err(_disconnected) => return,
+                }
+            }
+        };
+        match job {
+            Job::Read(read) => read.run(&machine),
+            Job::Apply { entries, waiting } => {
+                last = entries.last().map_or(last, Run::last);
+                let mut at = LogId::ZERO;
+                // If it panics the state machine is never used again.
+                let apply = AssertUnwindSafe(|| apply(&mut machine, &entries, waiting, quit, &mut at));
+                match catch_unwind(apply) {
+                    Ok(Some(applied)) => count(&shared.counters.applied, applied),
+                    Ok(None) => return,
+                    Err(panic) => {
+                        let message = panic_message(&*panic).into();
+                        // Before the queue is dropped, so that those in it learn why.
+                        shared.inbox.stop(StopReason::Panicked { at, message });
+                        return;
+                    }
+                }
+                unreported += 1;
+                if unreported == REPORT_EVERY {
+                    shared.inbox.applied(last);
+                    unreported = 0;
+                }
+            }
+        }
+    }
+}
+
+/// Applies `runs` and says how many entries that were; `None` if it was told to quit.
+fn apply<S: StateMachine>(
+    machine: &mut S,
+    runs: &Few<Run>,
+    waiting: Vec<(Index, Answer<S::Reply>)>,
+    quit: &AtomicBool,
+    at: &mut LogId,
+) -> Option<usize> {
+    let mut waiting = waiting.into_iter().peekable();
+    let mut applied = 0;
+    for entry in runs.iter().flat_map(Run::entries) {
+        if quit.load(Relaxed) {
+            return None;
+        }
+        *at = entry.id;
+        applied += 1;
+        if let Some(reply) = apply_one(machine, &entry)
+            && let Some((_, answer)) = waiting.next_if(|(index, _)| *index == entry.id.index)
+        {
+            let _gone = answer.send(Ok(reply));
+        }
+    }
+    Some(applied)
+}
+
+fn apply_one<S: StateMachine>(machine: &mut S, entry: &Entry) -> Option<S::Reply> {
+    match entry.kind {
+        EntryKind::Noop => {}
+        EntryKind::Command => return Some(machine.apply(entry)),
+        EntryKind::Membership => {
+            // Whatever made the run has looked at its memberships, so this is one.
+            if let Ok(membership) = Membership::decode(&entry.payload) {
+                machine.membership(entry.id, &membership);
+            }
+        }
+    }
+    None
+}

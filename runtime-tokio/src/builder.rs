@@ -1,0 +1,237 @@
+//! Puts a node together.
+
+use std::{
+    fmt, io,
+    marker::PhantomData,
+    sync::{Arc, atomic::AtomicBool, mpsc::channel},
+    time::Duration,
+};
+
+use quorate_core::{Config, ConfigError, GroupId, Index, NodeId, Raft, StateMachine, Store};
+use tokio::{runtime::Handle, sync::oneshot};
+use tracing::{info, warn};
+
+use crate::{
+    apply, clock,
+    driver::{Driver, Lanes, Reads},
+    inbox::Limits,
+    node::Node,
+    shared::{Entrance, Shared},
+    status::Leadership,
+    storage,
+    thread::{Alive, roll_call, spawn},
+    transport::Transport,
+    waiters::Waiters,
+};
+
+/// A node to be: made by [`Node::builder`], ended by [`Builder::start`]. Only the store has no default.
+#[must_use = "a builder starts nothing before `start` is called"]
+pub struct Builder<S, St = ()> {
+    config: Config,
+    store: St,
+    transport: Option<Arc<dyn Transport>>,
+    request_timeout: Duration,
+    shutdown_timeout: Duration,
+    max_pending: usize,
+    machine: PhantomData<fn(S)>,
+}
+
+/// Why a node can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration is not valid.
+    #[error("the configuration: {0}")]
+    Config(#[from] ConfigError),
+    /// The store can't be opened.
+    #[error("the store can't be opened: {0}")]
+    Store(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The store panicked.
+    #[error("the store panicked while it was being opened")]
+    StorePanicked,
+    /// What the store holds is not what a node can start from.
+    #[error("can't start from what the store holds: {0}")]
+    Core(#[from] quorate_core::StartError),
+    /// There are others in the group, and no way to reach them.
+    #[error("the group has {members} members, but the node was given no transport to reach the others")]
+    NoTransport {
+        /// How many there are.
+        members: usize,
+    },
+    /// One of the node's threads can't be started.
+    #[error("a thread can't be started: {0}")]
+    Thread(#[from] io::Error),
+    /// Not within a tokio runtime.
+    #[error("a node runs on a tokio runtime with its timers on: start it within one")]
+    NoRuntime,
+}
+
+impl<S: StateMachine> Builder<S> {
+    pub(crate) fn new(id: NodeId) -> Self {
+        Self {
+            config: Config::new(id),
+            store: (),
+            transport: None,
+            request_timeout: Duration::from_secs(5),
+            shutdown_timeout: Duration::from_secs(1),
+            max_pending: 65_536,
+            machine: PhantomData,
+        }
+    }
+}
+
+impl<S: StateMachine, St> Builder<S, St> {
+    /// Which group, of those that the process hosts. Default 0.
+    pub const fn group(mut self, group: GroupId) -> Self {
+        self.config.group = group;
+        self
+    }
+
+    /// Changes anything in the protocol's configuration.
+    pub fn config(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    /// A follower that hears nothing for one to two of these begins an election; a leader is heard ten times in one.
+    /// Default 1 s.
+    pub fn election_timeout(mut self, timeout: Duration) -> Self {
+        self.config.election_timeout = timeout;
+        self.config.heartbeat_interval = timeout / 10;
+        self
+    }
+
+    /// How long a call may take, with all its attempts, before it ends in an error. Default 5 s.
+    pub const fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.request_timeout = timeout;
+        self
+    }
+
+    /// How long [`Node::shutdown`] waits for requests under way before it lets them end as unknown. Default 1 s.
+    pub const fn shutdown_timeout(mut self, timeout: Duration) -> Self {
+        self.shutdown_timeout = timeout;
+        self
+    }
+
+    /// How many proposals, and how many reads, may be without an outcome; beyond it they are refused as overloaded.
+    /// Default 65,536 of each.
+    pub const fn max_pending(mut self, count: usize) -> Self {
+        self.max_pending = count;
+        self
+    }
+
+    /// Where what is durable lies.
+    pub fn store<T: Store>(self, store: T) -> Builder<S, T> {
+        let Self { config, store: _, transport, request_timeout, shutdown_timeout, max_pending, machine } =
+            self;
+        Builder { config, store, transport, request_timeout, shutdown_timeout, max_pending, machine }
+    }
+
+    /// How to reach the others. A node that is alone needs none.
+    pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
+        self.transport = Some(transport);
+        self
+    }
+}
+
+impl<S: StateMachine, St: Store> Builder<S, St> {
+    /// Opens the store and starts the node, with `machine` as it was when the store's `applied` was the last index
+    /// applied: empty, for one that lives in memory only.
+    ///
+    /// # Errors
+    /// If the configuration or what the store holds is not valid, or the store or a thread fails.
+    pub async fn start(self, machine: S) -> Result<Node<S>, StartError> {
+        Handle::try_current().map_err(|_| StartError::NoRuntime)?;
+        self.config.validate()?;
+        let (alive, mut ended) = roll_call();
+        match self.assemble(machine, alive).await {
+            Ok((shared, driver)) => {
+                tokio::spawn(driver.run(ended));
+                if let Some(transport) = &shared.transport {
+                    transport.start(Arc::new(Entrance(shared.clone())));
+                }
+                Ok(Node::new(shared))
+            }
+            Err(error) => {
+                // The store is closed when this returns: it may be opened again.
+                ended.wait().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn assemble(self, machine: S, alive: Alive) -> Result<(Arc<Shared<S>>, Driver<S>), StartError> {
+        let (id, group) = (self.config.id, self.config.group);
+        let shared = Arc::new(Shared::new(id, group, self.limits(), self.transport, self.request_timeout));
+
+        let (writes, queue) = channel();
+        let (opened, store_opened) = oneshot::channel();
+        spawn(id, "store", &alive, {
+            let (shared, alive, store) = (shared.clone(), alive.clone(), self.store);
+            move || storage::run(store, group, &queue, opened, &shared, &alive)
+        })?;
+        let (recovered, loads) = store_opened.await.map_err(|_| StartError::StorePanicked)??;
+
+        let membership = recovered.memberships.last().map_or(&recovered.base_membership, |(_, last)| last);
+        let members = membership.members().len();
+        if members > 1 && shared.transport.is_none() {
+            return Err(StartError::NoTransport { members });
+        }
+        if !membership.contains(id) {
+            warn!(node = %id, %group, ?membership, "this node is no member of its group: it waits to be added");
+        }
+        info!(
+            node = %id, %group, members,
+            incarnation = %recovered.incarnation, last = %recovered.last, applied = %recovered.applied,
+            "starting"
+        );
+
+        let batch_bytes = self.config.max_append_bytes.min(self.config.max_uncommitted_bytes);
+        let raft = Raft::new(self.config, recovered, clock::now())?;
+        shared.leadership.send_replace(Leadership {
+            term: raft.term(),
+            leader: raft.leader(),
+            role: raft.role(),
+        });
+
+        let (jobs, queue) = channel();
+        let quit = Arc::new(AtomicBool::new(false));
+        spawn(id, "apply", &alive, {
+            let (shared, quit) = (shared.clone(), quit.clone());
+            move || apply::run(machine, &queue, &quit, &shared)
+        })?;
+        let driver = Driver {
+            raft,
+            shared: shared.clone(),
+            lanes: Lanes { writes, loads, jobs, quit },
+            batch_bytes,
+            drain_timeout: self.shutdown_timeout,
+            proposals: Waiters::new(),
+            reads: Reads::new(),
+            now: clock::now(),
+            handed: Index(0),
+            applied: Index(0),
+            stopping: None,
+        };
+        Ok((shared, driver))
+    }
+
+    const fn limits(&self) -> Limits {
+        Limits {
+            pending: self.max_pending,
+            proposal_bytes: self.config.max_uncommitted_bytes,
+            message_bytes: self.config.max_unpersisted_bytes,
+        }
+    }
+}
+
+impl<S, St> fmt::Debug for Builder<S, St> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("config", &self.config)
+            .field("transport", &self.transport)
+            .field("request_timeout", &self.request_timeout)
+            .field("shutdown_timeout", &self.shutdown_timeout)
+            .field("max_pending", &self.max_pending)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,30 @@
+//! The driver's clock.
+
+use quorate_core::Instant;
+use rustix::time::{ClockId, clock_gettime};
+
+/// Counts while the machine is suspended, as a lease needs it: a leader that slept through its lease must not wake up
+/// and believe that no time has passed. On Linux that is CLOCK_BOOTTIME (CLOCK_MONOTONIC, and so `std::time::Instant`,
+/// stands still in suspension); on macOS it is CLOCK_MONOTONIC (there `std::time::Instant` stands still as well).
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const CLOCK: ClockId = ClockId::Boottime;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const CLOCK: ClockId = ClockId::Monotonic;
+
+/// The time, in µs since boot.
+pub(crate) fn now() -> Instant {
+    let time = clock_gettime(CLOCK);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
+    Instant(seconds.saturating_mul(1_000_000).saturating_add(nanos / 1000))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn counts_microseconds() {
+        let before = super::now();
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        assert!(super::now().since(before) >= 2000);
+    }
+}

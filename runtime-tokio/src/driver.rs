@@ -1,0 +1,402 @@
+//! The one task that owns a `Raft`: it takes up all that waits, steps, does what the core asks for, and sleeps.
+
+use std::{
+    collections::BTreeMap,
+    future::poll_fn,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+        mpsc::Sender,
+    },
+    task::Poll,
+    time::Duration,
+    vec::Drain,
+};
+
+use quorate_core::{
+    Action, Apply, Batch, ENTRY_HEADER, Event, Index, Input, Instant, Outcome, Proposal, Raft, StateMachine,
+    Token, Tokens,
+};
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    alarm::Alarm,
+    apply::{Job, Reading},
+    clock,
+    error::{Refusal, StopReason, Stopped},
+    inbox::{Answer, Inbox, Pending, Proposed, Work},
+    shared::Shared,
+    status::{Leadership, count},
+    storage::{Loads, Writes},
+    thread::Ended,
+    waiters::Waiters,
+};
+
+/// Tokens of reads are from here on, those of proposals below: no node lives to see 2⁶³ of them.
+const FIRST_READ: u64 = 1 << 63;
+
+/// So many messages are stepped before what they led to is done: far fewer than the core's queue of actions holds.
+const MESSAGES_AT_ONCE: usize = 64;
+
+/// Woken later than this, the process was paused (or starved), and what arrived meanwhile may still lie in the
+/// sockets; so it is given [`GRACE`] to come in before the core learns that time has passed. Else every pause would
+/// depose a leader whose heartbeats have long been there.
+const LATE: Duration = Duration::from_millis(20);
+const GRACE: Duration = Duration::from_millis(5);
+
+/// What runs a node.
+pub(crate) struct Driver<S: StateMachine> {
+    pub(crate) raft: Raft,
+    pub(crate) shared: Arc<Shared<S>>,
+    pub(crate) lanes: Lanes<S>,
+    /// A batch of proposals is at most this big, unless it is of one.
+    pub(crate) batch_bytes: usize,
+    /// How long a shutdown waits for requests under way.
+    pub(crate) drain_timeout: Duration,
+    pub(crate) proposals: Waiters<Answer<S::Reply>>,
+    pub(crate) reads: Reads<S>,
+    /// When the last work was taken up.
+    pub(crate) now: Instant,
+    /// The last index handed to apply, and the last applied.
+    pub(crate) handed: Index,
+    pub(crate) applied: Index,
+    pub(crate) stopping: Option<Stopping>,
+}
+
+/// The queues of the node's threads, each of which ends when its queue is let go of.
+pub(crate) struct Lanes<S: StateMachine> {
+    pub(crate) writes: Writes,
+    pub(crate) loads: Loads,
+    pub(crate) jobs: Sender<Job<S>>,
+    /// Tells the apply thread not to finish what it has.
+    pub(crate) quit: Arc<AtomicBool>,
+}
+
+/// Reads that wait for a read index. Those that came together wait together.
+pub(crate) struct Reads<S> {
+    next: u64,
+    count: usize,
+    waiting: BTreeMap<Token, Vec<Box<dyn Reading<S>>>>,
+}
+
+/// The node is to stop.
+pub(crate) struct Stopping {
+    why: StopReason,
+    /// Requests under way may still end until then.
+    until: Instant,
+}
+
+impl<S: StateMachine> Driver<S> {
+    /// Runs until the node stops, and then until its threads have ended.
+    pub(crate) async fn run(mut self, mut ended: Ended) {
+        let mut last_word = LastWord { shared: self.shared.clone(), why: StopReason::Died };
+        let mut alarm = Alarm::new();
+        let mut work = Work::new();
+        self.act();
+        let why = loop {
+            self.publish_leadership();
+            if let Some(why) = self.is_over() {
+                break why;
+            }
+            alarm.set(self.wake_at());
+            wait(&self.shared.inbox, &mut alarm).await;
+            self.take_up(&mut work);
+            if let Some(late) = self.due() {
+                if late > LATE {
+                    tokio::time::sleep(GRACE).await;
+                    self.take_up(&mut work);
+                }
+                if self.due().is_some() {
+                    self.step(Input::Tick);
+                    self.act();
+                }
+            }
+            // A node with much to do lets others on its worker run as well.
+            tokio::task::coop::consume_budget().await;
+        };
+        last_word.why = why;
+        self.resolve_all(&last_word.why);
+        last_word.say();
+        // Lets go of the threads' queues, which ends them.
+        drop(self);
+        ended.wait().await;
+        if let Some(transport) = &last_word.shared.transport {
+            transport.shutdown().await;
+        }
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        let deadline = self.raft.deadline().map(|(at, _)| at);
+        let until = self.stopping.as_ref().map(|stopping| stopping.until);
+        deadline.into_iter().chain(until).min()
+    }
+
+    /// By how much the core's deadline has passed, if it has.
+    fn due(&self) -> Option<Duration> {
+        let (deadline, _) = self.raft.deadline()?;
+        (deadline <= self.now).then(|| Duration::from_micros(self.now.since(deadline)))
+    }
+
+    /// Takes up all that waits, and does what follows from it.
+    fn take_up(&mut self, work: &mut Work<S>) {
+        let pending = Pending { proposals: self.proposals.len(), reads: self.reads.count };
+        self.shared.inbox.take(work, pending);
+        // After taking it up, never before: no message may seem to come earlier than it did.
+        self.now = clock::now();
+        for input in work.inputs.drain(..) {
+            self.step(input);
+        }
+        if let Some(up_to) = work.applied.take() {
+            self.applied = up_to;
+            self.step(Input::Applied { up_to });
+        }
+        count(&self.shared.counters.messages, work.messages.len());
+        for (n, (from, message)) in work.messages.drain(..).enumerate() {
+            if let Err(rejected) = self.raft.step(self.now, Input::Receive { from, message }) {
+                count(&self.shared.counters.messages_refused, 1);
+                debug!(node = %self.shared.id, group = %self.shared.group, %from, %rejected, "message refused");
+            }
+            if n % MESSAGES_AT_ONCE == MESSAGES_AT_ONCE - 1 {
+                self.act();
+            }
+        }
+        self.propose(work.proposals.drain(..));
+        self.read(&mut work.reads);
+        for read in work.stale_reads.drain(..) {
+            self.hand_to_apply(Job::Read(read));
+        }
+        if let Some(why) = work.stop.take() {
+            self.stop(why);
+        }
+        self.act();
+        for question in work.questions.drain(..) {
+            let _gone = question.send(self.raft.status());
+        }
+    }
+
+    /// An input of the driver's own, which the core has no reason to refuse but one: it has stopped.
+    fn step(&mut self, input: Input) {
+        if let Err(rejected) = self.raft.step(self.now, input) {
+            warn!(node = %self.shared.id, group = %self.shared.group, %rejected, "the core refused an input");
+        }
+    }
+
+    /// Proposes what came together together: consecutive tokens, one block, one write.
+    fn propose(&mut self, mut proposals: Drain<'_, Proposed<S::Reply>>) {
+        while !proposals.as_slice().is_empty() {
+            let n = batch_len(proposals.as_slice(), self.batch_bytes);
+            let commands = proposals.as_slice().get(..n).unwrap_or_default();
+            count(&self.shared.counters.proposals, n);
+            count(&self.shared.counters.batches, 1);
+            let proposal = Proposal { first_token: self.proposals.next(), batch: Batch::from(commands) };
+            let answers = proposals.by_ref().take(n).map(|proposed| proposed.answer);
+            match self.raft.step(self.now, Input::Propose(proposal)) {
+                Ok(()) => self.proposals.extend(answers),
+                Err(rejected) => {
+                    for answer in answers {
+                        let _gone = answer.send(Err(rejected.into()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// One read index serves all the reads that came together.
+    fn read(&mut self, reads: &mut Vec<Box<dyn Reading<S>>>) {
+        if reads.is_empty() {
+            return;
+        }
+        count(&self.shared.counters.reads, reads.len());
+        count(&self.shared.counters.read_batches, 1);
+        let token = Token(self.reads.next);
+        match self.raft.step(self.now, Input::Read { token }) {
+            Ok(()) => {
+                self.reads.next += 1;
+                self.reads.count += reads.len();
+                self.reads.waiting.insert(token, std::mem::take(reads));
+            }
+            Err(rejected) => reads.drain(..).for_each(|read| read.refuse(rejected.into())),
+        }
+    }
+
+    /// Does what the core asks for. All of it is only handed on: nothing here waits.
+    fn act(&mut self) {
+        while let Some(action) = self.raft.poll() {
+            match action {
+                Action::Send { to, message } => {
+                    if let Some(transport) = &self.shared.transport {
+                        transport.send(self.shared.group, to, message);
+                    }
+                }
+                // A lane whose thread has ended has said why, and the node is about to stop.
+                Action::Write(write) => drop(self.lanes.writes.send(write)),
+                Action::Load(load) => drop(self.lanes.loads.send((self.shared.group, load))),
+                Action::Apply(apply) => self.apply(apply),
+                Action::Resolve { tokens, outcome } => self.resolve(tokens, outcome),
+                Action::Event(event) => self.tell(&event),
+            }
+        }
+    }
+
+    fn apply(&mut self, apply: Apply) {
+        self.handed = apply.last();
+        let mut waiting = Vec::new();
+        for done in &apply.done {
+            self.proposals.take(done.tokens, |place, answer| waiting.push((done.first.plus(place), answer)));
+        }
+        self.hand_to_apply(Job::Apply { entries: apply.entries, waiting });
+    }
+
+    fn hand_to_apply(&self, job: Job<S>) {
+        // If the thread has ended the job is dropped, and whoever waits for it asks why.
+        drop(self.lanes.jobs.send(job));
+    }
+
+    fn resolve(&mut self, tokens: Tokens, outcome: Outcome) {
+        if tokens.first.0 >= FIRST_READ {
+            for token in tokens.iter() {
+                let reads = self.reads.waiting.remove(&token).unwrap_or_default();
+                self.reads.count = self.reads.count.saturating_sub(reads.len());
+                for read in reads {
+                    match outcome {
+                        Outcome::Read { .. } => self.hand_to_apply(Job::Read(read)),
+                        Outcome::Refused { leader } => read.refuse(Refusal::NotLeader(leader)),
+                        Outcome::Unknown => read.refuse(Refusal::NotLeader(None)),
+                    }
+                }
+            }
+            return;
+        }
+        let storage = matches!(&self.stopping, Some(Stopping { why: StopReason::Storage(_), .. }));
+        self.proposals.take(tokens, |_, answer| {
+            let refusal = match outcome {
+                Outcome::Refused { leader } => Refusal::NotLeader(leader),
+                Outcome::Unknown if storage => Refusal::Unknown("the leader's store failed".into()),
+                Outcome::Unknown => Refusal::Unknown("leadership was lost after it was appended".into()),
+                // No proposal ends so; if one did, this would still be true.
+                Outcome::Read { .. } => Refusal::Unknown("the core answered it as a read".into()),
+            };
+            let _gone = answer.send(Err(refusal));
+        });
+    }
+
+    fn tell(&self, event: &Event) {
+        let (node, group) = (self.shared.id, self.shared.group);
+        match event {
+            Event::Role { term, role } => debug!(%node, %group, %term, ?role, "role"),
+            Event::Leader { term, leader: Some(leader) } => {
+                info!(%node, %group, %term, %leader, "leader elected");
+            }
+            Event::Leader { term, leader: None } => info!(%node, %group, %term, "no leader"),
+            Event::Truncated { from, last } => {
+                info!(%node, %group, %from, %last, "the end of the log was replaced by the leader's");
+            }
+            Event::Membership { index, membership } => {
+                let (voters, learners) = (membership.voters(), membership.learners());
+                info!(%node, %group, %index, ?voters, ?learners, joint = membership.is_joint(), "membership");
+            }
+            // The reason is told when the node stops.
+            Event::Stopped => {}
+        }
+    }
+
+    fn publish_leadership(&self) {
+        let now = Leadership { term: self.raft.term(), leader: self.raft.leader(), role: self.raft.role() };
+        self.shared.leadership.send_if_modified(|before| {
+            let changed = *before != now;
+            *before = now;
+            changed
+        });
+    }
+
+    /// A shutdown waits for what is under way; everything else is over at once.
+    fn stop(&mut self, why: StopReason) {
+        let drain = if why == StopReason::Shutdown { self.drain_timeout } else { Duration::ZERO };
+        let until = self.now.plus(u64::try_from(drain.as_micros()).unwrap_or(u64::MAX));
+        let failed = matches!(why, StopReason::Storage(_));
+        match &mut self.stopping {
+            // Dropping the handle hurries a shutdown, and does not rename it.
+            Some(stopping) if why == StopReason::Dropped => stopping.until = until,
+            stopping => *stopping = Some(Stopping { why, until }),
+        }
+        if failed {
+            self.step(Input::StorageFailed);
+        }
+    }
+
+    fn is_over(&self) -> Option<StopReason> {
+        let stopping = self.stopping.as_ref()?;
+        let idle = self.proposals.is_empty() && self.reads.count == 0 && self.handed <= self.applied;
+        (idle || stopping.until <= self.now).then(|| stopping.why.clone())
+    }
+
+    /// Nobody is left waiting.
+    fn resolve_all(&mut self, why: &StopReason) {
+        let stopped = Stopped { why: why.clone() };
+        for answer in self.proposals.take_all() {
+            let _gone = answer.send(Err(Refusal::Unknown(stopped.to_string())));
+        }
+        for read in std::mem::take(&mut self.reads.waiting).into_values().flatten() {
+            read.refuse(Refusal::Stopped(stopped.clone()));
+        }
+        self.lanes.quit.store(true, Relaxed);
+    }
+}
+
+impl<S> Reads<S> {
+    pub(crate) const fn new() -> Self {
+        Self { next: FIRST_READ, count: 0, waiting: BTreeMap::new() }
+    }
+}
+
+/// Sleeps until something waits in the inbox or the alarm rings.
+async fn wait<S: StateMachine>(inbox: &Inbox<S>, alarm: &mut Alarm) {
+    poll_fn(|context| match inbox.poll(context) {
+        Poll::Ready(()) => Poll::Ready(()),
+        Poll::Pending => alarm.poll(context),
+    })
+    .await;
+}
+
+/// How many of these go into one batch.
+fn batch_len<R>(proposals: &[Proposed<R>], max_bytes: usize) -> usize {
+    let mut bytes = 0;
+    let fits = proposals.iter().take_while(|proposed| {
+        bytes += ENTRY_HEADER + proposed.command.len();
+        bytes <= max_bytes
+    });
+    fits.count().max(1)
+}
+
+/// Says that the node has stopped, however its driver ends: also when its runtime drops it.
+struct LastWord<S: StateMachine> {
+    shared: Arc<Shared<S>>,
+    why: StopReason,
+}
+
+impl<S: StateMachine> LastWord<S> {
+    fn say(&self) {
+        let stopped = Stopped { why: self.why.clone() };
+        let (node, group, why) = (self.shared.id, self.shared.group, &self.why);
+        self.shared.inbox.close(&stopped);
+        let first = self.shared.stopped.send_if_modified(|known| {
+            let first = known.is_none();
+            known.get_or_insert(stopped);
+            first
+        });
+        match why {
+            _ if !first => {}
+            StopReason::Shutdown | StopReason::Dropped => info!(%node, %group, %why, "stopped"),
+            StopReason::Storage(_) | StopReason::Panicked { .. } | StopReason::Died => {
+                error!(%node, %group, %why, "stopped");
+            }
+        }
+    }
+}
+
+impl<S: StateMachine> Drop for LastWord<S> {
+    fn drop(&mut self) {
+        self.say();
+        self.shared.ended.send_replace(true);
+    }
+}

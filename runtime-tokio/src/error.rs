@@ -1,0 +1,166 @@
+//! What a call to a [`Node`](crate::Node) can end in, other than its answer.
+
+use std::{sync::Arc, time::Duration};
+
+use quorate_core::{LogId, NodeId, Rejected};
+
+/// Why a proposal has no reply.
+///
+/// Only [`ProposeError::Unknown`] and [`ProposeError::Reply`] leave room for the command to have been applied; after
+/// all others certainly nothing happened, and proposing it again is safe.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ProposeError {
+    /// Nobody took it in time. Nothing happened.
+    #[error("no leader took the proposal within {waited:?} ({last})")]
+    NoLeader {
+        /// How long was tried.
+        waited: Duration,
+        /// How the last attempt ended.
+        last: String,
+    },
+    /// A bound would be passed. Nothing happened; try again when some of it has been worked off.
+    #[error("{what}")]
+    Overloaded {
+        /// Which bound, of which node.
+        what: String,
+    },
+    /// No log would ever take a command of this size. Nothing happened.
+    #[error("a command of {bytes} bytes is too big: at most {bound} may be uncommitted")]
+    TooBig {
+        /// Its size in the log.
+        bytes: u64,
+        /// The bound.
+        bound: u64,
+    },
+    /// Refused for another reason, given here. Nothing happened.
+    #[error("the proposal was refused: {why}")]
+    Refused {
+        /// The reason.
+        why: String,
+    },
+    /// It may have been applied, may yet be, or never will be. It was not tried again, for then it might happen twice.
+    #[error("it is unknown whether the proposal was or will be applied: {why}")]
+    Unknown {
+        /// What happened.
+        why: String,
+    },
+    /// It was applied, but the reply that came back can't be read.
+    #[error("the proposal was applied, but its reply can't be read: {why}")]
+    Reply {
+        /// What the reply's `TryFrom<Bytes>` said.
+        why: String,
+    },
+    /// This node has stopped. Nothing happened.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+/// Why a read has no answer. A read changes nothing, so it may always be tried again.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Nobody could say in time from where on the read would be linearizable.
+    #[error("the read was not answered within {waited:?} ({last})")]
+    NoLeader {
+        /// How long was tried.
+        waited: Duration,
+        /// How the last attempt ended.
+        last: String,
+    },
+    /// A bound would be passed; try again when some of it has been worked off.
+    #[error("{what}")]
+    Overloaded {
+        /// Which bound.
+        what: String,
+    },
+    /// Refused for another reason, given here.
+    #[error("the read was refused: {why}")]
+    Refused {
+        /// The reason.
+        why: String,
+    },
+    /// The closure panicked. The node lives on.
+    #[error("the read panicked: {message}")]
+    Panicked {
+        /// What it said.
+        message: String,
+    },
+    /// This node has stopped.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+/// The node has stopped, for ever: only a new one, started from its store, goes on.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the node has stopped: {why}")]
+pub struct Stopped {
+    /// Why.
+    pub why: StopReason,
+}
+
+/// Why a node has stopped.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum StopReason {
+    /// [`Node::shutdown`](crate::Node::shutdown) was called.
+    #[error("it was shut down")]
+    Shutdown,
+    /// Its last handle was dropped.
+    #[error("its last handle was dropped")]
+    Dropped,
+    /// Its store failed. There is no retry: what a failed write has left behind is known only to a new start.
+    #[error("its store failed: {0}")]
+    Storage(Arc<str>),
+    /// Its state machine panicked, and may be in any state now.
+    #[error("its state machine panicked at entry {at}: {message}")]
+    Panicked {
+        /// Applying which entry.
+        at: LogId,
+        /// What it said.
+        message: Arc<str>,
+    },
+    /// The tokio runtime that it ran on was shut down, or its driver panicked, which would be a bug.
+    #[error("its runtime was shut down, or its driver panicked")]
+    Died,
+}
+
+/// Why a request was not served here, as the parts of the driver tell each other.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Refusal {
+    /// Somebody else leads, or nobody. Nothing happened.
+    NotLeader(Option<NodeId>),
+    /// A bound. Nothing happened.
+    Overloaded(String),
+    /// It would never fit. Nothing happened.
+    TooBig { bytes: u64, bound: u64 },
+    /// Something else. Nothing happened.
+    Other(String),
+    /// The node asked has stopped. Nothing happened.
+    Stopped(Stopped),
+    /// It may have happened.
+    Unknown(String),
+}
+
+impl From<Rejected> for Refusal {
+    fn from(rejected: Rejected) -> Self {
+        match rejected {
+            Rejected::NotLeader { leader } => Self::NotLeader(leader),
+            Rejected::NoLeader { .. } => Self::NotLeader(None),
+            Rejected::Overloaded { .. } => Self::Overloaded(rejected.to_string()),
+            Rejected::TooBig { bytes, bound } => Self::TooBig { bytes, bound },
+            Rejected::Empty
+            | Rejected::Malformed(_)
+            | Rejected::Unexpected { .. }
+            | Rejected::StaleReceipt
+            | Rejected::StaleLoad
+            | Rejected::BadApplied { .. }
+            | Rejected::Exhausted
+            | Rejected::Stopped => Self::Other(rejected.to_string()),
+        }
+    }
+}
+
+/// What a panic said.
+pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("a panic without a message").to_owned()
+}

@@ -1,0 +1,162 @@
+//! How a proposal travels to the leader and its reply back: a version, a kind, and the rest. All numbers are little-endian.
+//!
+//! | request | answer |
+//! | --- | --- |
+//! | `1`, `1` (propose), the command | `1`, then one of: |
+//! | | `0` (done), the reply |
+//! | | `1` (not the leader), the leader's id in 8 bytes, 0 if unknown |
+//! | | `2` (overloaded), text |
+//! | | `3` (too big), bytes and bound in 8 bytes each |
+//! | | `4` (refused), text |
+//! | | `5` (unknown), text |
+
+use bytes::{BufMut, Bytes, BytesMut};
+use quorate_core::NodeId;
+
+use crate::error::Refusal;
+
+/// The version that is written.
+const VERSION: u8 = 1;
+
+const PROPOSE: u8 = 1;
+
+/// Texts are cut to this: they are for people.
+const MAX_TEXT: usize = 1024;
+
+/// Why bytes are no request, or no answer.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum ForwardedError {
+    #[error("it is empty or cut short")]
+    Short,
+    #[error("unknown version {0} of forwarded requests; this node knows 1")]
+    Version(u8),
+    #[error("unknown kind {0}; this node knows {1}")]
+    Kind(u8, &'static str),
+}
+
+/// A command as a request.
+pub(crate) fn encode_request(command: &[u8]) -> Bytes {
+    let mut request = BytesMut::with_capacity(2 + command.len());
+    request.put_slice(&[VERSION, PROPOSE]);
+    request.put_slice(command);
+    request.freeze()
+}
+
+/// The command in a request.
+pub(crate) fn decode_request(mut request: Bytes) -> Result<Bytes, ForwardedError> {
+    match take_head(&mut request)? {
+        PROPOSE => Ok(request),
+        kind => Err(ForwardedError::Kind(kind, "1 (propose)")),
+    }
+}
+
+/// A proposal's outcome as an answer.
+pub(crate) fn encode_answer(answer: Result<Bytes, Refusal>) -> Bytes {
+    let mut bytes = BytesMut::new();
+    bytes.put_u8(VERSION);
+    match answer {
+        Ok(reply) => {
+            bytes.reserve(1 + reply.len());
+            bytes.put_u8(0);
+            bytes.put_slice(&reply);
+        }
+        Err(Refusal::NotLeader(leader)) => put_not_leader(&mut bytes, leader),
+        // Somebody else will lead soon.
+        Err(Refusal::Stopped(_)) => put_not_leader(&mut bytes, None),
+        Err(Refusal::Overloaded(what)) => put_text(&mut bytes, 2, &what),
+        Err(Refusal::TooBig { bytes: size, bound }) => {
+            bytes.put_u8(3);
+            bytes.put_u64_le(size);
+            bytes.put_u64_le(bound);
+        }
+        Err(Refusal::Other(why)) => put_text(&mut bytes, 4, &why),
+        Err(Refusal::Unknown(why)) => put_text(&mut bytes, 5, &why),
+    }
+    bytes.freeze()
+}
+
+/// The outcome in an answer.
+pub(crate) fn decode_answer(mut answer: Bytes) -> Result<Result<Bytes, Refusal>, ForwardedError> {
+    Ok(Err(match take_head(&mut answer)? {
+        0 => return Ok(Ok(answer)),
+        1 => {
+            let leader = take_u64(&mut answer)?;
+            Refusal::NotLeader((leader > 0).then_some(NodeId(leader)))
+        }
+        2 => Refusal::Overloaded(text(&answer)),
+        3 => Refusal::TooBig { bytes: take_u64(&mut answer)?, bound: take_u64(&mut answer)? },
+        4 => Refusal::Other(text(&answer)),
+        5 => Refusal::Unknown(text(&answer)),
+        kind => return Err(ForwardedError::Kind(kind, "0 to 5")),
+    }))
+}
+
+fn take_head(bytes: &mut Bytes) -> Result<u8, ForwardedError> {
+    match bytes.as_ref() {
+        [VERSION, kind, ..] => {
+            let kind = *kind;
+            let _head = bytes.split_to(2);
+            Ok(kind)
+        }
+        [VERSION] | [] => Err(ForwardedError::Short),
+        [version, ..] => Err(ForwardedError::Version(*version)),
+    }
+}
+
+fn take_u64(bytes: &mut Bytes) -> Result<u64, ForwardedError> {
+    let number = bytes.first_chunk::<8>().copied().ok_or(ForwardedError::Short)?;
+    let _taken = bytes.split_to(8);
+    Ok(u64::from_le_bytes(number))
+}
+
+fn put_not_leader(bytes: &mut BytesMut, leader: Option<NodeId>) {
+    bytes.put_u8(1);
+    bytes.put_u64_le(leader.map_or(0, |leader| leader.0));
+}
+
+fn put_text(bytes: &mut BytesMut, kind: u8, text: &str) {
+    bytes.put_u8(kind);
+    bytes.put_slice(&text.as_bytes()[..text.len().min(MAX_TEXT)]);
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_TEXT)]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{StopReason, Stopped};
+
+    #[test]
+    fn round_trips() {
+        assert_eq!(decode_request(encode_request(b"abc")), Ok(Bytes::from_static(b"abc")));
+        assert_eq!(decode_request(encode_request(b"")), Ok(Bytes::new()));
+        for answer in [
+            Ok(Bytes::from_static(b"reply")),
+            Ok(Bytes::new()),
+            Err(Refusal::NotLeader(None)),
+            Err(Refusal::NotLeader(Some(NodeId(7)))),
+            Err(Refusal::Overloaded("full".into())),
+            Err(Refusal::TooBig { bytes: 9, bound: 8 }),
+            Err(Refusal::Other("used up".into())),
+            Err(Refusal::Unknown("lost".into())),
+        ] {
+            assert_eq!(decode_answer(encode_answer(answer.clone())), Ok(answer));
+        }
+        let stopped = Refusal::Stopped(Stopped { why: StopReason::Shutdown });
+        assert_eq!(decode_answer(encode_answer(Err(stopped))), Ok(Err(Refusal::NotLeader(None))));
+    }
+
+    #[test]
+    fn refuses_what_it_does_not_know_and_what_is_cut_short() {
+        assert_eq!(decode_request(Bytes::new()), Err(ForwardedError::Short));
+        assert_eq!(decode_request(Bytes::from_static(&[2, 1])), Err(ForwardedError::Version(2)));
+        assert!(matches!(decode_request(Bytes::from_static(&[1, 9])), Err(ForwardedError::Kind(9, _))));
+        assert!(matches!(decode_answer(Bytes::from_static(&[1, 6])), Err(ForwardedError::Kind(6, _))));
+        let whole = encode_answer(Err(Refusal::TooBig { bytes: 1, bound: 2 }));
+        for len in 0..whole.len() {
+            assert_eq!(decode_answer(whole.slice(..len)), Err(ForwardedError::Short), "{len} bytes");
+        }
+    }
+}

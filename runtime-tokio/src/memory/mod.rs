@@ -1,0 +1,7 @@
+//! A store and a network that live in memory: for tests, examples and caches that may forget.
+
+mod network;
+mod store;
+
+pub use network::MemoryNetwork;
+pub use store::{MemoryStore, MemoryStoreError, MemoryStoreReader};

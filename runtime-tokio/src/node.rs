@@ -1,0 +1,166 @@
+//! The handle: what a program does with its node.
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+use quorate_core::{GroupId, NodeId, StateMachine};
+use tokio::{
+    sync::{oneshot, watch},
+    task,
+};
+
+use crate::{
+    builder::Builder,
+    error::{ProposeError, ReadError, Refusal, StopReason, Stopped},
+    shared::Shared,
+    status::{Leadership, NodeStatus},
+};
+
+/// A running node of one group: a handle, cheap to clone. When the last one is dropped the node stops.
+///
+/// Every call may be given up by dropping its future: nothing is left behind but, for a proposal, that it may happen.
+pub struct Node<S: StateMachine> {
+    handle: Arc<Handle<S>>,
+}
+
+impl<S: StateMachine> Node<S> {
+    /// Begins to set up node `id`.
+    pub fn builder(id: NodeId) -> Builder<S> {
+        Builder::new(id)
+    }
+
+    /// Has the cluster apply `command`, and returns what the state machine replied to it.
+    ///
+    /// On any node: a follower hands it on to the leader. What certainly did not happen is tried again, while there is
+    /// time ([`Builder::request_timeout`]): no leader yet, or it has moved. What may have happened never is.
+    ///
+    /// # Errors
+    /// As [`ProposeError`] says; [`ProposeError::Unknown`] if it may have been applied, or may yet be.
+    pub async fn propose(&self, command: impl Into<Bytes>) -> Result<S::Reply, ProposeError> {
+        self.shared().propose(command.into()).await
+    }
+
+    /// Runs `read` on the state machine once that reflects everything acknowledged before this call, by any node:
+    /// a linearizable read (dissertation 6.4). On any node; nothing is written to any log.
+    ///
+    /// The closure runs on the apply thread, between two entries: while it runs nothing is applied, so it should copy
+    /// out what it needs and return.
+    ///
+    /// # Errors
+    /// As [`ReadError`] says.
+    pub async fn read<F, R>(&self, read: F) -> Result<R, ReadError>
+    where
+        F: FnOnce(&S) -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        self.shared().read(read, false).await
+    }
+
+    /// Runs `read` on the state machine as it is on this node, which may lag behind by any amount.
+    ///
+    /// # Errors
+    /// As [`ReadError`] says; never for want of a leader.
+    pub async fn read_stale<F, R>(&self, read: F) -> Result<R, ReadError>
+    where
+        F: FnOnce(&S) -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        self.shared().read(read, true).await
+    }
+
+    /// What the node knows and does.
+    ///
+    /// # Errors
+    /// If it has stopped.
+    pub async fn status(&self) -> Result<NodeStatus, Stopped> {
+        let shared = self.shared();
+        loop {
+            let (question, answer) = oneshot::channel();
+            match shared.inbox.ask(question) {
+                Ok(()) => {
+                    let raft = answer.await.map_err(|_| shared.why())?;
+                    return Ok(NodeStatus { raft, counts: shared.counters.look() });
+                }
+                Err(Refusal::Stopped(stopped)) => return Err(stopped),
+                // The queue is full, but not for long: the driver empties it whenever it runs.
+                Err(_full) => task::yield_now().await,
+            }
+        }
+    }
+
+    /// Who leads, and how that changes.
+    #[must_use]
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.shared().leadership.subscribe()
+    }
+
+    /// Who it is.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.shared().id
+    }
+
+    /// In which group.
+    #[must_use]
+    pub fn group(&self) -> GroupId {
+        self.shared().group
+    }
+
+    /// Stops the node: takes no more requests, lets those under way end ([`Builder::shutdown_timeout`]), writes what is
+    /// queued. When it returns all of the node's threads have ended, store and state machine are dropped, and the
+    /// transport is shut down; a call of the state machine or the store that doesn't return holds it up.
+    pub async fn shutdown(&self) {
+        let shared = self.shared();
+        shared.inbox.stop(StopReason::Shutdown);
+        // The sender lives in `shared`: it can't go away before it has said so.
+        let mut ended = shared.ended.subscribe();
+        let _ended = ended.wait_for(|ended| *ended).await;
+    }
+
+    /// Waits until the node has stopped, for whatever reason, and says why.
+    pub async fn stopped(&self) -> Stopped {
+        let shared = self.shared();
+        let mut stopped = shared.stopped.subscribe();
+        match stopped.wait_for(Option::is_some).await.map(|stopped| (*stopped).clone()) {
+            Ok(Some(stopped)) => stopped,
+            Ok(None) | Err(_) => shared.why(),
+        }
+    }
+
+    pub(crate) fn new(shared: Arc<Shared<S>>) -> Self {
+        Self { handle: Arc::new(Handle { shared }) }
+    }
+
+    fn shared(&self) -> &Arc<Shared<S>> {
+        &self.handle.shared
+    }
+}
+
+impl<S: StateMachine> Clone for Node<S> {
+    fn clone(&self) -> Self {
+        Self { handle: self.handle.clone() }
+    }
+}
+
+impl<S: StateMachine> fmt::Debug for Node<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shared = self.shared();
+        f.debug_struct("Node")
+            .field("id", &shared.id)
+            .field("group", &shared.group)
+            .field("leadership", &*shared.leadership.borrow())
+            .field("stopped", &*shared.stopped.borrow())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What all clones of a handle share; its end is the node's.
+struct Handle<S: StateMachine> {
+    shared: Arc<Shared<S>>,
+}
+
+impl<S: StateMachine> Drop for Handle<S> {
+    fn drop(&mut self) {
+        self.shared.inbox.stop(StopReason::Dropped);
+    }
+}

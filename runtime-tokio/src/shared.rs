@@ -1,0 +1,291 @@
+//! What handles, driver, threads and transport share, and how a request finds its way from there.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use quorate_core::{GroupId, Message, NodeId, RoleKind, StateMachine, Term};
+use tokio::{
+    sync::{oneshot, watch},
+    time::{self, Instant, timeout_at},
+};
+use tracing::{debug, warn};
+
+use crate::{
+    apply::{Closure, Read},
+    error::{ProposeError, ReadError, Refusal, StopReason, Stopped},
+    forward,
+    inbox::{Inbox, Limits},
+    status::{Counters, Leadership, count},
+    transport::{BoxFuture, ForwardError, Inbound, Transport},
+};
+
+/// What handles, driver, threads and transport share.
+pub(crate) struct Shared<S: StateMachine> {
+    pub(crate) id: NodeId,
+    pub(crate) group: GroupId,
+    pub(crate) inbox: Inbox<S>,
+    pub(crate) counters: Counters,
+    pub(crate) transport: Option<Arc<dyn Transport>>,
+    pub(crate) leadership: watch::Sender<Leadership>,
+    pub(crate) stopped: watch::Sender<Option<Stopped>>,
+    /// All threads have ended.
+    pub(crate) ended: watch::Sender<bool>,
+    request_timeout: Duration,
+}
+
+impl<S: StateMachine> Shared<S> {
+    pub(crate) fn new(
+        id: NodeId,
+        group: GroupId,
+        limits: Limits,
+        transport: Option<Arc<dyn Transport>>,
+        request_timeout: Duration,
+    ) -> Self {
+        let leadership = Leadership { term: Term(0), leader: None, role: RoleKind::Follower };
+        Self {
+            id,
+            group,
+            inbox: Inbox::new(limits),
+            counters: Counters::default(),
+            transport,
+            leadership: watch::Sender::new(leadership),
+            stopped: watch::Sender::new(None),
+            ended: watch::Sender::new(false),
+            request_timeout,
+        }
+    }
+
+    /// [`Node::propose`](crate::Node::propose).
+    pub(crate) async fn propose(&self, command: Bytes) -> Result<S::Reply, ProposeError> {
+        let mut attempts = Attempts::new(self.request_timeout);
+        let mut hint = None;
+        loop {
+            let leader = hint.take().or_else(|| self.leadership.borrow().leader);
+            let elsewhere = leader.filter(|leader| *leader != self.id);
+            let result = match elsewhere {
+                Some(leader) => match self.forward(leader, &command, attempts.deadline).await {
+                    Ok(reply) => return read_reply(reply),
+                    Err(refusal) => Err(refusal),
+                },
+                None => self.propose_here(command.clone(), attempts.deadline).await.map_err(Retry::Refused),
+            };
+            let last = match result {
+                Ok(reply) => return Ok(reply),
+                Err(Retry::Refused(Refusal::NotLeader(other))) => {
+                    let asked = elsewhere.unwrap_or(self.id);
+                    hint = other.filter(|other| *other != asked);
+                    format!("node {asked} does not lead")
+                }
+                Err(Retry::NotDelivered(why)) => why,
+                Err(Retry::Refused(refusal)) => return Err(self.propose_error(refusal)),
+            };
+            if !attempts.another(hint.is_some(), &self.leadership).await {
+                return Err(ProposeError::NoLeader { waited: self.request_timeout, last });
+            }
+        }
+    }
+
+    /// Proposes to this node's own core.
+    async fn propose_here(&self, command: Bytes, deadline: Instant) -> Result<S::Reply, Refusal> {
+        let (answer, outcome) = oneshot::channel();
+        self.inbox.propose(command, answer)?;
+        let refusal = match timeout_at(deadline, outcome).await {
+            Ok(Ok(Ok(reply))) => return Ok(reply),
+            Ok(Ok(Err(refusal))) => refusal,
+            Ok(Err(_dropped)) => Refusal::Unknown(self.why().to_string()),
+            Err(_elapsed) => Refusal::Unknown(format!(
+                "node {} had not applied it after {:?}",
+                self.id, self.request_timeout
+            )),
+        };
+        Err(refusal)
+    }
+
+    /// Hands a command on to the leader.
+    async fn forward(&self, leader: NodeId, command: &[u8], deadline: Instant) -> Result<Bytes, Retry> {
+        if let Some(stopped) = self.inbox.closed() {
+            return Err(Refusal::Stopped(stopped).into());
+        }
+        let Some(transport) = &self.transport else {
+            return Err(Retry::NotDelivered(format!("no transport to reach node {leader} with")));
+        };
+        count(&self.counters.forwarded, 1);
+        let request = forward::encode_request(command);
+        let answer = match timeout_at(deadline, transport.forward(self.group, leader, request)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error @ ForwardError::NotDelivered { .. })) => {
+                return Err(Retry::NotDelivered(error.to_string()));
+            }
+            Ok(Err(error @ ForwardError::Unknown { .. })) => {
+                return Err(Refusal::Unknown(error.to_string()).into());
+            }
+            Err(_elapsed) => {
+                let why = format!("node {leader} had not answered after {:?}", self.request_timeout);
+                return Err(Refusal::Unknown(why).into());
+            }
+        };
+        match forward::decode_answer(answer) {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(refusal)) => Err(refusal.into()),
+            Err(error) => {
+                warn!(node = %self.id, group = %self.group, %leader, %error, "unreadable answer to a proposal");
+                Err(Refusal::Unknown(format!("the answer of node {leader} can't be read: {error}")).into())
+            }
+        }
+    }
+
+    /// [`Node::read`](crate::Node::read) and [`Node::read_stale`](crate::Node::read_stale).
+    pub(crate) async fn read<F, R>(&self, mut read: F, stale: bool) -> Result<R, ReadError>
+    where
+        F: FnOnce(&S) -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        let mut attempts = Attempts::new(self.request_timeout);
+        let no_leader =
+            |last: &str| ReadError::NoLeader { waited: self.request_timeout, last: last.to_owned() };
+        loop {
+            let (answer, outcome) = oneshot::channel();
+            self.inbox.read(Box::new(Closure { read, answer }), stale);
+            let refusal = match timeout_at(attempts.deadline, outcome).await {
+                Ok(Ok(Read::Done(result))) => return Ok(result),
+                Ok(Ok(Read::Panicked(message))) => return Err(ReadError::Panicked { message }),
+                Ok(Ok(Read::Refused(unread, refusal))) => {
+                    read = unread;
+                    refusal
+                }
+                Ok(Err(_dropped)) => return Err(ReadError::Stopped(self.why())),
+                Err(_elapsed) => return Err(no_leader("no quorum, or a state machine that lags")),
+            };
+            match refusal {
+                // A read changes nothing: whatever became of it, it may be tried again.
+                Refusal::NotLeader(_) | Refusal::Unknown(_) => {}
+                Refusal::Overloaded(what) => {
+                    count(&self.counters.overloaded, 1);
+                    return Err(ReadError::Overloaded { what });
+                }
+                Refusal::Stopped(stopped) => return Err(ReadError::Stopped(stopped)),
+                Refusal::TooBig { .. } => return Err(ReadError::Refused { why: "too big".into() }),
+                Refusal::Other(why) => return Err(ReadError::Refused { why }),
+            }
+            if !attempts.another(false, &self.leadership).await {
+                return Err(no_leader("no leader is known"));
+            }
+        }
+    }
+
+    fn propose_error(&self, refusal: Refusal) -> ProposeError {
+        match refusal {
+            // Tried again, so it doesn't come to this.
+            Refusal::NotLeader(_) => {
+                ProposeError::NoLeader { waited: self.request_timeout, last: "not the leader".into() }
+            }
+            Refusal::Overloaded(what) => {
+                count(&self.counters.overloaded, 1);
+                ProposeError::Overloaded { what }
+            }
+            Refusal::TooBig { bytes, bound } => ProposeError::TooBig { bytes, bound },
+            Refusal::Other(why) => ProposeError::Refused { why },
+            Refusal::Stopped(stopped) => ProposeError::Stopped(stopped),
+            Refusal::Unknown(why) => ProposeError::Unknown { why },
+        }
+    }
+
+    /// Why the node has stopped; to be asked when it has.
+    pub(crate) fn why(&self) -> Stopped {
+        self.inbox.closed().unwrap_or(Stopped { why: StopReason::Died })
+    }
+}
+
+/// Where this node's transport delivers.
+pub(crate) struct Entrance<S: StateMachine>(pub(crate) Arc<Shared<S>>);
+
+impl<S: StateMachine> Inbound for Entrance<S> {
+    fn receive(&self, group: GroupId, from: NodeId, message: Message) {
+        let shared = &self.0;
+        if group != shared.group {
+            count(&shared.counters.messages_refused, 1);
+            debug!(node = %shared.id, %from, %group, "message refused: it is for a group that is not here");
+        } else if !shared.inbox.receive(from, message) {
+            count(&shared.counters.messages_dropped, 1);
+        }
+    }
+
+    fn forwarded(
+        &self,
+        group: GroupId,
+        from: NodeId,
+        request: Bytes,
+    ) -> BoxFuture<Result<Bytes, ForwardError>> {
+        let shared = self.0.clone();
+        Box::pin(async move {
+            if group != shared.group {
+                let why = format!("group {group} is not on this node");
+                return Err(ForwardError::NotDelivered { to: shared.id, why });
+            }
+            let answer = match forward::decode_request(request) {
+                Ok(command) => {
+                    // It is not handed on again: whoever sent it here learns who leads and tries there.
+                    let deadline = Instant::now() + shared.request_timeout;
+                    shared.propose_here(command, deadline).await.map(Into::into)
+                }
+                Err(error) => {
+                    warn!(node = %shared.id, %group, %from, %error, "forwarded request refused");
+                    Err(Refusal::Other(format!("node {} can't read the request: {error}", shared.id)))
+                }
+            };
+            Ok(forward::encode_answer(answer))
+        })
+    }
+}
+
+/// Why a command was not replicated by whoever was asked.
+enum Retry {
+    /// It said so.
+    Refused(Refusal),
+    /// It could not be reached.
+    NotDelivered(String),
+}
+
+impl From<Refusal> for Retry {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+fn read_reply<R: TryFrom<Bytes, Error: std::fmt::Display>>(reply: Bytes) -> Result<R, ProposeError> {
+    R::try_from(reply).map_err(|error| ProposeError::Reply { why: error.to_string() })
+}
+
+/// The attempts of one request, and the pauses between them.
+struct Attempts {
+    deadline: Instant,
+    pause: Duration,
+    hurried: bool,
+}
+
+impl Attempts {
+    /// A leader that was just lost is replaced in about an election timeout: to ask much more often helps nobody.
+    const MAX_PAUSE: Duration = Duration::from_millis(100);
+
+    fn new(timeout: Duration) -> Self {
+        Self { deadline: Instant::now() + timeout, pause: Duration::from_millis(5), hurried: false }
+    }
+
+    /// Waits before another attempt: not at all if somebody new is known to `ask_at_once` (but not twice in a row, or two
+    /// nodes that take each other for the leader would be asked in turn without end); else until another leader is
+    /// known, or for a while. `false` if there is no time left.
+    async fn another(&mut self, ask_at_once: bool, leadership: &watch::Sender<Leadership>) -> bool {
+        if ask_at_once && !self.hurried {
+            self.hurried = true;
+            return true;
+        }
+        self.hurried = false;
+        let until = Instant::now() + self.pause;
+        if until >= self.deadline {
+            return false;
+        }
+        self.pause = (self.pause * 2).min(Self::MAX_PAUSE);
+        let _changed_or_elapsed = time::timeout_at(until, leadership.subscribe().changed()).await;
+        true
+    }
+}

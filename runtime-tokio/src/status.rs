@@ -1,0 +1,81 @@
+//! A look at a node from outside.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use quorate_core::{NodeId, RoleKind, Status, Term};
+
+/// Who leads, as a node knows it. Watch it with [`Node::leadership`](crate::Node::leadership).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Leadership {
+    /// The node's term.
+    pub term: Term,
+    /// Who leads in it, as far as is known.
+    pub leader: Option<NodeId>,
+    /// The node's own part.
+    pub role: RoleKind,
+}
+
+/// What a node knows and does, and has done since it started.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeStatus {
+    /// The protocol's state.
+    pub raft: Status,
+    /// What was done so far.
+    pub counts: Counts,
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// How often things have happened since the node started.
+        #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+        pub struct Counts {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        /// [`Counts`], while they count.
+        #[derive(Default, Debug)]
+        pub(crate) struct Counters {
+            $(pub(crate) $name: AtomicU64,)*
+        }
+
+        impl Counters {
+            pub(crate) fn look(&self) -> Counts {
+                Counts { $($name: self.$name.load(Relaxed),)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Commands that this node's core was asked to replicate.
+    proposals,
+    /// In how many batches.
+    batches,
+    /// Reads that asked for a read index.
+    reads,
+    /// In how many questions to the core.
+    read_batches,
+    /// Proposals handed on to the leader.
+    forwarded,
+    /// Messages taken in.
+    messages,
+    /// Messages that the core refused: malformed, or from somebody who can't have sent them.
+    messages_refused,
+    /// Messages dropped because the inbox was full.
+    messages_dropped,
+    /// Requests refused because a queue of the driver was full.
+    overloaded,
+    /// Durable commits by the storage thread.
+    commits,
+    /// Writes that they made durable.
+    writes,
+    /// Questions to the log.
+    loads,
+    /// Entries applied.
+    applied,
+}
+
+/// Adds to a counter.
+pub(crate) fn count(counter: &AtomicU64, n: usize) {
+    counter.fetch_add(n as u64, Relaxed);
+}
