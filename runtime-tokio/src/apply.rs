@@ -177,3 +177,70 @@ fn apply_one<S: StateMachine>(machine: &mut S, entry: &Entry) -> Option<S::Reply
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use quorate_core::{NodeId, Term};
+
+    /// Writes down what it is told.
+    #[derive(Default)]
+    struct Notes(Vec<String>);
+
+    impl StateMachine for Notes {
+        type Reply = Bytes;
+
+        fn apply(&mut self, entry: &Entry) -> Bytes {
+            self.0.push(format!("{:?} at {}", entry.payload, entry.id));
+            Bytes::from(self.0.len().to_string())
+        }
+
+        fn membership(&mut self, id: LogId, membership: &Membership) {
+            self.0.push(format!("{:?} at {id}", membership.voters()));
+        }
+    }
+
+    fn runs() -> Few<Run> {
+        let membership = Membership::of_voters([NodeId(1), NodeId(2)]);
+        [
+            Run::noop(Term(1), Index(1)),
+            Run::commands(Term(1), Index(2), &["a", "b", "c"]).unwrap(),
+            Run::membership(Term(2), Index(5), &membership),
+            Run::commands(Term(2), Index(6), &["d"]).unwrap(),
+        ]
+        .into_iter()
+        .collect()
+    }
+
+    #[test]
+    fn applies_each_kind_in_order_and_answers_whom_it_concerns() {
+        let mut notes = Notes::default();
+        let (waiting, mut answers): (Vec<_>, Vec<_>) = [3, 4, 6]
+            .map(|index| {
+                let (answer, outcome) = oneshot::channel();
+                ((Index(index), answer), outcome)
+            })
+            .into_iter()
+            .unzip();
+        let gone = answers.remove(1);
+        drop(gone);
+        let mut at = LogId::ZERO;
+        let applied = apply(&mut notes, &runs(), waiting, &AtomicBool::new(false), &mut at);
+        assert_eq!((applied, at), (Some(6), LogId::new(Term(2), Index(6))));
+        assert_eq!(
+            notes.0,
+            ["b\"a\" at 2@T1", "b\"b\" at 3@T1", "b\"c\" at 4@T1", "[n1, n2] at 5@T2", "b\"d\" at 6@T2"]
+        );
+        let replies: Vec<_> = answers.into_iter().map(|mut answer| answer.try_recv()).collect();
+        assert_eq!(replies, [Ok(Ok(Bytes::from("2"))), Ok(Ok(Bytes::from("5")))]);
+    }
+
+    #[test]
+    fn stops_between_two_entries_when_told_to() {
+        let mut notes = Notes::default();
+        let mut at = LogId::ZERO;
+        assert_eq!(apply(&mut notes, &runs(), Vec::new(), &AtomicBool::new(true), &mut at), None);
+        assert_eq!(notes.0, Vec::<String>::new());
+    }
+}

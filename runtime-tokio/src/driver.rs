@@ -186,12 +186,14 @@ impl<S: StateMachine> Driver<S> {
         while !proposals.as_slice().is_empty() {
             let n = batch_len(proposals.as_slice(), self.batch_bytes);
             let commands = proposals.as_slice().get(..n).unwrap_or_default();
-            count(&self.shared.counters.proposals, n);
-            count(&self.shared.counters.batches, 1);
             let proposal = Proposal { first_token: self.proposals.next(), batch: Batch::from(commands) };
             let answers = proposals.by_ref().take(n).map(|proposed| proposed.answer);
             match self.raft.step(self.now, Input::Propose(proposal)) {
-                Ok(()) => self.proposals.extend(answers),
+                Ok(()) => {
+                    self.proposals.extend(answers);
+                    count(&self.shared.counters.proposals, n);
+                    count(&self.shared.counters.batches, 1);
+                }
                 Err(rejected) => {
                     for answer in answers {
                         let _gone = answer.send(Err(rejected.into()));
@@ -206,11 +208,11 @@ impl<S: StateMachine> Driver<S> {
         if reads.is_empty() {
             return;
         }
-        count(&self.shared.counters.reads, reads.len());
-        count(&self.shared.counters.read_batches, 1);
         let token = Token(self.reads.next);
         match self.raft.step(self.now, Input::Read { token }) {
             Ok(()) => {
+                count(&self.shared.counters.reads, reads.len());
+                count(&self.shared.counters.read_batches, 1);
                 self.reads.next += 1;
                 self.reads.count += reads.len();
                 self.reads.waiting.insert(token, std::mem::take(reads));

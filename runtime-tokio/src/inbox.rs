@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use quorate_core::{Body, Index, Input, Message, NodeId, Run, StateMachine, Status};
+use quorate_core::{Body, ENTRY_HEADER, Index, Input, Message, NodeId, Run, StateMachine, Status};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -100,13 +100,18 @@ impl<S: StateMachine> Inbox<S> {
     pub(crate) fn propose(&self, command: Bytes, answer: Answer<S::Reply>) -> Result<(), Refusal> {
         let mut state = self.open()?;
         let Limits { pending, proposal_bytes, .. } = self.limits;
+        let size = ENTRY_HEADER + command.len();
+        if size > proposal_bytes {
+            // The core would say the same: it would never be taken, however empty the queue.
+            return Err(Refusal::TooBig { bytes: size as u64, bound: proposal_bytes as u64 });
+        }
         if state.work.proposals.len() + state.pending.proposals >= pending {
             return Err(Refusal::Overloaded(format!(
                 "overloaded: pending proposals would pass their bound of {pending}"
             )));
         }
-        let bytes = state.work.proposal_bytes.saturating_add(command.len());
-        if bytes > proposal_bytes && !state.work.proposals.is_empty() {
+        let bytes = state.work.proposal_bytes.saturating_add(size);
+        if bytes > proposal_bytes {
             return Err(Refusal::Overloaded(format!(
                 "overloaded: bytes waiting to be proposed would pass their bound of {proposal_bytes}"
             )));

@@ -47,13 +47,13 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Commands that this node's core was asked to replicate.
+    /// Commands that this node's core took, to replicate them.
     proposals,
     /// In how many batches.
     batches,
-    /// Reads that asked for a read index.
+    /// Reads for which its core took the question for a read index.
     reads,
-    /// In how many questions to the core.
+    /// In how many such questions.
     read_batches,
     /// Proposals handed on to the leader.
     forwarded,

@@ -1,0 +1,159 @@
+//! More than a node can do.
+
+use std::time::Duration;
+
+use quorate_core::{NodeId, RoleKind};
+use quorate_runtime_tokio::{MemoryStore, Node, ProposeError, ReadError};
+use tokio::task::JoinSet;
+
+use crate::support::{Cluster, Place, Words, alone, start_alone, within};
+
+/// Proposes all at once, and says how many were done, and how many refused as overloaded.
+async fn storm(node: &Node<Words>, words: impl IntoIterator<Item = String>) -> (usize, usize) {
+    let mut proposers = JoinSet::new();
+    for word in words {
+        let node = node.clone();
+        proposers.spawn(async move { node.propose(word).await });
+    }
+    let (mut done, mut refused) = (0, 0);
+    while let Some(outcome) = within(proposers.join_next()).await {
+        match outcome.unwrap() {
+            Ok(_) => done += 1,
+            Err(ProposeError::Overloaded { what }) => {
+                assert!(
+                    what.contains("would pass its bound") || what.contains("would pass their bound"),
+                    "{what}"
+                );
+                refused += 1;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    (done, refused)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proposers_that_come_together_share_their_commits() {
+    let store = alone();
+    store.set_commit_time(Duration::from_millis(1));
+    let node = start_alone(&store).await;
+    node.propose("first").await.unwrap();
+    let mut proposers = JoinSet::new();
+    for proposer in 0..64 {
+        let node = node.clone();
+        proposers.spawn(async move {
+            for n in 0..20 {
+                node.propose(format!("{proposer}.{n}")).await.unwrap();
+            }
+        });
+    }
+    within(proposers.join_all()).await;
+    let counts = node.status().await.unwrap().counts;
+    assert_eq!(counts.proposals, 1 + 64 * 20);
+    assert!(counts.batches < counts.proposals, "{counts:?}");
+    assert!(store.commits() * 4 < counts.proposals, "{} commits for {counts:?}", store.commits());
+    assert_eq!(counts.commits, store.commits());
+    assert!(counts.writes >= counts.commits);
+    let mut words = node.read(Words::texts).await.unwrap();
+    words.sort_unstable();
+    words.dedup();
+    assert_eq!(words.len(), 1281, "each exactly once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bound_on_pending_proposals_is_kept() {
+    let store = alone();
+    let node = limited(&store, |node| node.max_pending(10)).await;
+    store.set_commit_time(Duration::from_millis(20));
+    let (done, refused) = storm(&node, (0..500).map(|n| format!("{n}"))).await;
+    assert_eq!(done + refused, 500);
+    assert!(refused > 0 && done >= 10, "{done} done, {refused} refused");
+    let counts = node.status().await.unwrap().counts;
+    assert_eq!(counts.overloaded as usize, refused);
+    // What was refused did not happen, and when the storm is over there is room again.
+    store.set_commit_time(Duration::ZERO);
+    assert_eq!(node.propose("after").await, Ok(Place(done as u64 + 1)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bound_on_uncommitted_bytes_is_kept() {
+    let store = alone();
+    let node = limited(&store, |node| node.config(|config| config.max_uncommitted_bytes = 4096)).await;
+    store.set_commit_time(Duration::from_millis(20));
+    let (done, refused) = storm(&node, (0..200).map(|n| format!("{n:0>500}"))).await;
+    assert_eq!(done + refused, 200);
+    assert!(refused > 0 && done > 0, "{done} done, {refused} refused");
+    store.set_commit_time(Duration::ZERO);
+    assert_eq!(node.propose("after").await, Ok(Place(done as u64 + 1)));
+}
+
+/// A slow state machine lets the log run ahead of it: who waits is bounded all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_state_machine_pushes_back() {
+    let node = limited(&alone(), |node| {
+        node.max_pending(20).config(|config| {
+            config.max_applying_bytes = 40;
+            config.max_cached_bytes = 40;
+        })
+    })
+    .await;
+    let (done, refused) = storm(&node, (0..300).map(|_| "slow".to_owned())).await;
+    assert_eq!(done + refused, 300);
+    assert!(refused > 0 && done >= 20, "{done} done, {refused} refused");
+    assert_eq!(node.propose("after").await, Ok(Place(done as u64 + 1)));
+    // What was committed meanwhile had left the cache, and was read again.
+    assert!(node.status().await.unwrap().counts.loads > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bound_on_pending_reads_is_kept() {
+    let node = limited(&alone(), |node| node.max_pending(10)).await;
+    // Without leader no read index: they would wait for one together.
+    let mut readers = JoinSet::new();
+    let (go, gate) = std::sync::mpsc::channel::<()>();
+    let blocked = node.clone();
+    let first = tokio::spawn(async move { blocked.read_stale(move |_| gate.recv().is_err()).await });
+    for _ in 0..200 {
+        let node = node.clone();
+        readers.spawn(async move { node.read(|words| words.words.len()).await });
+    }
+    // The driver is never held up by a read that blocks.
+    assert_eq!(within(node.status()).await.unwrap().raft.role, RoleKind::Leader);
+    drop(go);
+    assert_eq!(within(first).await.unwrap(), Ok(true));
+    let (mut done, mut refused) = (0, 0);
+    while let Some(outcome) = within(readers.join_next()).await {
+        match outcome.unwrap() {
+            Ok(0) => done += 1,
+            Err(ReadError::Overloaded { .. }) => refused += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(done + refused, 200);
+    assert!(done > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_state_machine_loses_no_leadership() {
+    let mut cluster = Cluster::of(3);
+    for id in cluster.ids() {
+        cluster.start_node(id, |builder| builder.election_timeout(Duration::from_millis(600))).await;
+    }
+    let leader = cluster.leader().await;
+    let before = *cluster.node(leader).leadership().borrow();
+    // Two seconds of applying, on every node.
+    let (done, refused) = storm(cluster.node(leader), (0..100).map(|_| "slow".to_owned())).await;
+    assert_eq!((done, refused), (100, 0));
+    assert_eq!(*cluster.node(leader).leadership().borrow(), before);
+    assert_eq!(cluster.converged().await.len(), 100);
+}
+
+async fn limited(
+    store: &MemoryStore,
+    limit: impl FnOnce(quorate_runtime_tokio::Builder<Words>) -> quorate_runtime_tokio::Builder<Words>,
+) -> Node<Words> {
+    let node = limit(Node::builder(NodeId(1))).store(store.clone()).start(Words::default()).await.unwrap();
+    // It leads from here on.
+    node.read(|_| ()).await.unwrap();
+    node
+}
