@@ -2,11 +2,7 @@
 
 use std::{env, error::Error, path::PathBuf};
 
-const FILES: [&str; 3] = [
-    "mvccpb/kv.proto",
-    "etcdserverpb/rpc.proto",
-    "quorate/coord/v1/command.proto",
-];
+const FILES: [&str; 3] = ["mvccpb/kv.proto", "etcdserverpb/rpc.proto", "quorate/coord/v1/command.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
@@ -14,10 +10,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let server = env::var_os("CARGO_FEATURE_SERVER").is_some();
     if server {
         let out = PathBuf::from(env::var("OUT_DIR")?);
-        std::fs::write(
-            out.join("descriptors.bin"),
-            prost::Message::encode_to_vec(&descriptors),
-        )?;
+        std::fs::write(out.join("descriptors.bin"), prost::Message::encode_to_vec(&descriptors))?;
     }
     // Without the server only messages are generated, which need nothing but prost.
     tonic_prost_build::configure()

@@ -1,11 +1,5 @@
 //! Messages and services, compiled from `proto/` by the build script; the comments there document them.
-#![allow(
-    missing_docs,
-    missing_debug_implementations,
-    unreachable_pub,
-    clippy::all,
-    clippy::pedantic
-)]
+#![allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::all, clippy::pedantic)]
 
 /// The key-value API, compatible with etcd's on the wire.
 pub mod etcdserverpb {

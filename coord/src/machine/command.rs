@@ -97,8 +97,7 @@ impl From<Reply> for Bytes {
             Ok(Response::Compact(compact)) => Wire::Compact(compact),
             Err(error) => Wire::Error(error.to_wire()),
         };
-        let reply =
-            command::CommandReply { version: FORMAT, result: Some(result), revision: reply.revision };
+        let reply = command::CommandReply { version: FORMAT, result: Some(result), revision: reply.revision };
         reply.encode_to_vec().into()
     }
 }
