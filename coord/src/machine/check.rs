@@ -79,14 +79,17 @@ pub fn is_read_only(txn: &TxnRequest) -> bool {
     })
 }
 
-/// Are all of its reads content with what one node has?
+/// Is it content with what one node has? Only if all of its reads say so; one that does nothing but compare never has.
 #[must_use]
 pub fn is_serializable(txn: &TxnRequest) -> bool {
-    txn.success.iter().chain(&txn.failure).all(|op| match &op.request {
-        Some(Request::RequestRange(range)) => range.serializable,
-        Some(Request::RequestTxn(nested)) => is_serializable(nested),
-        Some(Request::RequestPut(_) | Request::RequestDeleteRange(_)) | None => false,
-    })
+    let mut ops = txn.success.iter().chain(&txn.failure).peekable();
+    // Differs from etcd, which reads one without operations from a node that may lag behind, though nobody said it may.
+    ops.peek().is_some()
+        && ops.all(|op| match &op.request {
+            Some(Request::RequestRange(range)) => range.serializable,
+            Some(Request::RequestTxn(nested)) => is_serializable(nested),
+            Some(Request::RequestPut(_) | Request::RequestDeleteRange(_)) | None => false,
+        })
 }
 
 fn has_key(key: &[u8]) -> Result<(), KvError> {

@@ -162,5 +162,6 @@ fn it_is_known_what_only_reads() {
         target_union: Some(TargetUnion::Version(1)),
         ..Compare::default()
     };
-    assert!(is_read_only(&TxnRequest { compare: vec![compare], ..TxnRequest::default() }));
+    let only_compares = TxnRequest { compare: vec![compare], ..TxnRequest::default() };
+    assert!(is_read_only(&only_compares) && !is_serializable(&only_compares));
 }
