@@ -73,6 +73,9 @@ pub const MAX_STREAMS: u32 = 256;
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 
+/// After so much silence a client is asked whether it is still there, so that connections of dead ones don't pile up.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
 /// How long requests under way have to end once the server is to stop.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -127,6 +130,7 @@ pub async fn serve(
         .build_v1()?;
     let (health, health_server) = tonic_health::server::health_reporter();
     health.set_serving::<KvServer<Context>>().await;
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE));
     let (stop, stopped) = oneshot::channel::<()>();
     let server = Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
@@ -137,7 +141,7 @@ pub async fn serve(
         .add_service(MaintenanceServer::new(context))
         .add_service(health_server)
         .add_service(reflection)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async {
+        .serve_with_incoming_shutdown(incoming, async {
             let _dropped = stopped.await;
         });
     let stop = async {

@@ -1,5 +1,9 @@
 //! One node: each call, and each error as etcd's.
 
+use std::future::poll_fn;
+
+use bytes::Bytes;
+use http_body_util::Full;
 use quorate_coord::{
     machine::MAX_REQUEST_BYTES,
     pb::etcdserverpb::{
@@ -10,7 +14,8 @@ use quorate_coord::{
     },
     server::{ETCD_API_VERSION, MAX_MESSAGE_BYTES},
 };
-use tonic::{Code, Status};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tonic::{Code, Status, body::Body, client::GrpcService, codegen::http};
 
 use crate::support::{CLUSTER_ID, alone, bytes, get, put, within};
 
@@ -244,4 +249,45 @@ async fn a_stopped_node_says_so_and_a_server_stops_with_clients_connected() {
     is(&kv.range(get("a")).await.unwrap_err(), Code::Unavailable, stopped);
     served.stop().await;
     assert_eq!(kv.range(get("a")).await.unwrap_err().code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn a_server_does_not_wait_for_ever_for_a_stream_that_stays_open() {
+    let served = alone().await;
+    let mut health = tonic_health::pb::health_client::HealthClient::new(served.channel().await);
+    let request = tonic_health::pb::HealthCheckRequest { service: "etcdserverpb.KV".to_owned() };
+    let mut watch = health.watch(request).await.unwrap().into_inner();
+    assert_eq!(watch.message().await.unwrap().unwrap().status, 1);
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_not_grpc_does_no_harm() {
+    let served = alone().await;
+    let address = served.url.strip_prefix("http://").unwrap().to_owned();
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    // Something else; a frame that is cut off; a frame that claims to have 16 MiB.
+    for garbage in [
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        [&preface[..], &[0, 0, 9, 1]].concat(),
+        [&preface[..], &[0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 1]].concat(),
+        vec![0xff; 4096],
+    ] {
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        stream.write_all(&garbage).await.unwrap();
+    }
+    let mut kv = served.kv().await;
+    // A message that claims to have 2 GiB, and isn't there.
+    let mut channel = served.channel().await;
+    let body = Full::new(Bytes::from_static(&[0, 0x7f, 0xff, 0xff, 0xff]));
+    let request = http::Request::post(format!("{}/etcdserverpb.KV/Put", served.url))
+        .header("content-type", "application/grpc")
+        .body(Body::new(body))
+        .unwrap();
+    within(poll_fn(|cx| GrpcService::poll_ready(&mut channel, cx))).await.unwrap();
+    let response = within(channel.call(request)).await.unwrap();
+    let status = response.headers().get("grpc-status").map(|code| code.to_str().unwrap().to_owned());
+    assert_eq!(status.as_deref(), Some("11"), "OUT_OF_RANGE: {response:?}");
+    kv.put(put("a", "1")).await.unwrap();
+    served.stop().await;
 }
