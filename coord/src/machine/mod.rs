@@ -142,7 +142,7 @@ impl Machine {
     fn carry_out(&mut self, command: Command) -> Result<Response, KvError> {
         match command {
             Command::Put(put) => {
-                txn::check_put(&self.store, &put)?;
+                txn::check_put(&self.store, &put, false)?;
                 let mut change = Change::new(&mut self.store);
                 let response = change.put(&put);
                 change.commit();

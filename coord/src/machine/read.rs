@@ -28,8 +28,10 @@ pub(super) fn range(store: &Store, range: &RangeRequest, newest: i64) -> RangeRe
     let order = Order::of(range);
     let mut count = 0_usize;
     let mut found = Vec::new();
-    // One more than the limit, to know that there are more; and all, where only sorting tells which come first.
-    let enough = if order.is_some() { usize::MAX } else { limit.saturating_add(1) };
+    // One more than the limit, to know that there are more; and all, where only sorting tells which come first. As in
+    // etcd, that is where an order was asked for by name: with only a target, those that come first by key are sorted.
+    let takes_all = range.sort_order() != SortOrder::None || has_bounds(range);
+    let enough = if takes_all { usize::MAX } else { limit.saturating_add(1) };
     for item in store.at(&keys, at) {
         count = count.saturating_add(1);
         if !range.count_only && found.len() < enough && is_wanted(range, &item) {
@@ -60,6 +62,11 @@ pub(super) fn range(store: &Store, range: &RangeRequest, newest: i64) -> RangeRe
 /// A header with what the store knows of it.
 pub(super) fn header(revision: i64) -> ResponseHeader {
     ResponseHeader { revision, ..ResponseHeader::default() }
+}
+
+fn has_bounds(range: &RangeRequest) -> bool {
+    [range.min_mod_revision, range.max_mod_revision, range.min_create_revision, range.max_create_revision]
+        != [0; 4]
 }
 
 fn is_wanted(range: &RangeRequest, item: &Found<'_>) -> bool {

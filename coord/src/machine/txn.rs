@@ -30,17 +30,44 @@ pub(super) struct Path {
 impl Path {
     /// Compares, and looks whether all that is to be done can be. Then it is done as a whole.
     pub(super) fn find(store: &Store, txn: &TxnRequest) -> Result<Self, KvError> {
+        let path = Self::compare(store, txn);
+        // If there is something to say of both, etcd 3.5 speaks of the put.
+        path.check(txn, &|op| match op {
+            Request::RequestPut(put) => check_put(store, put, true),
+            _ => Ok(()),
+        })?;
+        path.check(txn, &|op| match op {
+            Request::RequestRange(range) => read::check(store, range, true),
+            _ => Ok(()),
+        })?;
+        Ok(path)
+    }
+
+    fn compare(store: &Store, txn: &TxnRequest) -> Self {
         let succeeded = txn.compare.iter().all(|compare| holds(store, compare));
-        let mut nested = Vec::new();
-        for op in chosen(txn, succeeded) {
-            match &op.request {
-                Some(Request::RequestRange(range)) => read::check(store, range, true)?,
-                Some(Request::RequestPut(put)) => check_put(store, put)?,
-                Some(Request::RequestTxn(txn)) => nested.push(Self::find(store, txn)?),
-                Some(Request::RequestDeleteRange(_)) | None => {}
+        let nested = chosen(txn, succeeded).iter().filter_map(|op| match &op.request {
+            Some(Request::RequestTxn(txn)) => Some(Self::compare(store, txn)),
+            _ => None,
+        });
+        Self { succeeded, nested: nested.collect() }
+    }
+
+    /// Looks at each operation that is to be done.
+    fn check(
+        &self,
+        txn: &TxnRequest,
+        look: &impl Fn(&Request) -> Result<(), KvError>,
+    ) -> Result<(), KvError> {
+        let mut nested = self.nested.iter();
+        for op in chosen(txn, self.succeeded).iter().filter_map(|op| op.request.as_ref()) {
+            look(op)?;
+            if let Request::RequestTxn(txn) = op
+                && let Some(path) = nested.next()
+            {
+                path.check(txn, look)?;
             }
         }
-        Ok(Self { succeeded, nested })
+        Ok(())
     }
 }
 
@@ -49,12 +76,18 @@ fn chosen(txn: &TxnRequest, succeeded: bool) -> &[RequestOp] {
 }
 
 /// Can it be done? Only [`Change::put`] of one that was found so makes sense.
-pub(super) fn check_put(store: &Store, put: &PutRequest) -> Result<(), KvError> {
-    if (put.ignore_value || put.ignore_lease) && store.get(&put.key).is_none() {
-        return Err(KvError::KeyNotFound);
-    }
+///
+/// If neither key nor lease exist, etcd speaks of the lease, but within a transaction of the key.
+pub(super) fn check_put(store: &Store, put: &PutRequest, in_txn: bool) -> Result<(), KvError> {
+    let key_missing = (put.ignore_value || put.ignore_lease) && store.get(&put.key).is_none();
     // There are no leases yet, so none is ever found.
-    if put.lease != 0 { Err(KvError::LeaseNotFound) } else { Ok(()) }
+    let lease_missing = put.lease != 0;
+    match (key_missing, lease_missing) {
+        (true, true) if in_txn => Err(KvError::KeyNotFound),
+        (_, true) => Err(KvError::LeaseNotFound),
+        (true, false) => Err(KvError::KeyNotFound),
+        (false, false) => Ok(()),
+    }
 }
 
 /// A change of the store under way, which becomes one revision.

@@ -33,7 +33,10 @@
 //! * `Hash` and `HashKV` are comparable between nodes of quorate, not with etcd's.
 //! * A message that is larger than [`MAX_MESSAGE_BYTES`] is refused with OUT_OF_RANGE and tonic's words, where etcd says
 //!   RESOURCE_EXHAUSTED with those of gRPC for Go. What is between 1.5 MiB and that is refused as by etcd.
-//! * A transaction may be nested [`MAX_TXN_DEPTH`](crate::machine::MAX_TXN_DEPTH) deep.
+//! * A transaction may be nested [`MAX_TXN_DEPTH`](crate::machine::MAX_TXN_DEPTH) deep. One that does nothing but compare
+//!   is read like any other, where etcd asks only the node at hand, which may lag behind.
+//! * A transaction that deletes a key by a range to the end of the key space, and then puts it with `ignore_value`, stores
+//!   an empty value; etcd's server ends.
 
 mod cluster;
 mod context;

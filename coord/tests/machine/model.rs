@@ -68,6 +68,15 @@ impl Model {
         if request.count_only {
             kvs.clear();
         }
+        let bounds = [
+            request.min_mod_revision,
+            request.max_mod_revision,
+            request.min_create_revision,
+            request.max_create_revision,
+        ];
+        if request.limit > 0 && request.sort_order == 0 && bounds == [0; 4] {
+            kvs.truncate(request.limit as usize + 1);
+        }
         kvs.retain(|kv| {
             (request.min_mod_revision == 0 || kv.mod_revision >= request.min_mod_revision)
                 && (request.max_mod_revision == 0 || kv.mod_revision <= request.max_mod_revision)
@@ -132,17 +141,32 @@ impl Model {
         })
     }
 
-    /// All conditions are looked at first: `path` is how they turn out, in the order in which they are met.
-    fn look_ahead(&self, txn: &TxnRequest, path: &mut Vec<bool>) -> Result<(), KvError> {
+    /// All conditions are looked at first: `path` is how they turn out, in the order in which they are met, and `ops`
+    /// what is to be done.
+    fn look_ahead<'a>(&self, txn: &'a TxnRequest, path: &mut Vec<bool>, ops: &mut Vec<&'a Request>) {
         let succeeded = txn.compare.iter().all(|compare| self.holds(compare));
         path.push(succeeded);
         for op in if succeeded { &txn.success } else { &txn.failure } {
-            match op.request.as_ref().unwrap() {
-                Request::RequestRange(range) if range.revision == 0 => {}
-                Request::RequestRange(range) => self.check_revision(range.revision)?,
-                Request::RequestPut(put) => self.check_put(put)?,
-                Request::RequestDeleteRange(_) => {}
-                Request::RequestTxn(nested) => self.look_ahead(nested, path)?,
+            let op = op.request.as_ref().unwrap();
+            ops.push(op);
+            if let Request::RequestTxn(nested) = op {
+                self.look_ahead(nested, path, ops);
+            }
+        }
+    }
+
+    /// Puts are looked at before reads.
+    fn check_ops(&self, ops: &[&Request]) -> Result<(), KvError> {
+        for op in ops {
+            if let Request::RequestPut(put) = op {
+                self.check_put(put)?;
+            }
+        }
+        for op in ops {
+            if let Request::RequestRange(range) = op
+                && range.revision != 0
+            {
+                self.check_revision(range.revision)?;
             }
         }
         Ok(())
@@ -153,6 +177,9 @@ impl Model {
         let mut changed = false;
         let response = match command {
             Command::Put(request) => {
+                if request.lease != 0 {
+                    return Err(KvError::LeaseNotFound);
+                }
                 self.check_put(request)?;
                 Response::Put(put(request, &mut now, next, &mut changed))
             }
@@ -160,8 +187,9 @@ impl Model {
                 Response::DeleteRange(delete_range(request, &mut now, next, &mut changed))
             }
             Command::Txn(request) => {
-                let mut path = Vec::new();
-                self.look_ahead(request, &mut path)?;
+                let (mut path, mut ops) = (Vec::new(), Vec::new());
+                self.look_ahead(request, &mut path, &mut ops);
+                self.check_ops(&ops)?;
                 let mut response = self.txn(request, &mut path.into_iter(), &mut now, next, &mut changed);
                 response.header = header(before + i64::from(changed));
                 Response::Txn(response)

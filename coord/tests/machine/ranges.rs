@@ -117,6 +117,19 @@ fn a_limit_takes_the_first_in_the_order_asked_for() {
 }
 
 #[test]
+fn without_an_order_a_limit_takes_the_first_by_key() {
+    // As in etcd: one more than the limit is taken by key, then sorted, then cut. Versions are a 2, b 1, c 3, d 1.
+    let store = store();
+    let request = RangeRequest { sort_target: SortTarget::Version.into(), limit: 2, ..range("a", "\0") };
+    assert_eq!(store.keys(&request), "b a");
+    assert!(store.range(&request).more);
+    let ascend = RangeRequest { sort_order: SortOrder::Ascend.into(), ..request.clone() };
+    assert_eq!(store.keys(&ascend), "b d");
+    let bounded = RangeRequest { min_mod_revision: 1, ..request };
+    assert_eq!(store.keys(&bounded), "b d");
+}
+
+#[test]
 fn bounds_of_revisions_filter_but_do_not_count() {
     let store = store();
     let kept = |request: RangeRequest| {

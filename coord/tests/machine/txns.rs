@@ -213,6 +213,9 @@ fn one_that_can_not_be_done_in_full_is_not_done() {
     store.compact(3).unwrap();
     let old = op(RangeRequest { revision: 2, ..get("a") });
     assert_eq!(store.try_txn(txn([first, old.clone()])), Err(KvError::Compacted));
+    let nothing_to_keep = op(txn([op(PutRequest { ignore_value: true, ..put("x", "") })]));
+    let both = txn([old.clone(), nothing_to_keep]);
+    assert_eq!(store.try_txn(both), Err(KvError::KeyNotFound), "as in etcd 3.5, the put comes first");
     assert_eq!(store.keys(&all()), "a b");
     // What isn't chosen isn't looked at.
     let skipped = TxnRequest { failure: vec![old], ..TxnRequest::default() };

@@ -5,7 +5,7 @@ use quorate_coord::{
     pb::etcdserverpb::{DeleteRangeRequest, PutRequest},
 };
 
-use crate::support::{Asked, all, bytes, delete, get, put, range, revisions};
+use crate::support::{Asked, all, bytes, delete, get, op, put, range, revisions, txn};
 
 #[test]
 fn a_store_begins_at_revision_1_and_each_change_makes_one() {
@@ -71,7 +71,11 @@ fn ignore_lease_wants_a_key_that_exists() {
 fn there_are_no_leases_to_bind_to() {
     let mut store = Asked::default();
     let bound = PutRequest { lease: 7, ..put("a", "1") };
-    assert_eq!(store.try_put(bound), Err(KvError::LeaseNotFound));
+    assert_eq!(store.try_put(bound.clone()), Err(KvError::LeaseNotFound));
+    // If there is no key to keep the value of either: as in etcd.
+    let neither = PutRequest { ignore_value: true, value: bytes(""), ..bound };
+    assert_eq!(store.try_put(neither.clone()), Err(KvError::LeaseNotFound));
+    assert_eq!(store.try_txn(txn([op(neither)])), Err(KvError::KeyNotFound));
 }
 
 #[test]
