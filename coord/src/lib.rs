@@ -1,1 +1,12 @@
-//! Not here yet.
+//! A coordination engine on quorate: etcd's revisioned key-value store, replicated, and served with etcd's v3 API.
+//!
+//! - [`pb`]: the messages, compiled from `proto/`.
+//! - [`machine`]: the replicated store, pure: no I/O, no clock, no randomness. It is all that is built without the
+//!   feature `server`.
+//! - `server`: the gRPC services over a running node.
+
+pub mod machine;
+pub mod pb;
+
+#[cfg(feature = "server")]
+pub mod server;

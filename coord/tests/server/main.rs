@@ -1,0 +1,6 @@
+//! The services, by a real client over TCP.
+#![cfg(feature = "server")]
+
+mod cluster;
+mod single;
+mod support;
