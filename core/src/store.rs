@@ -29,6 +29,15 @@ pub trait Store: Send + 'static {
     /// If any of it may not be durable. No receipt may be handed in then.
     fn commit(&mut self, writes: &[Write]) -> Result<(), Self::Error>;
 
+    /// There is nothing to write for a while: a store that leaves something for its next commit to make durable, such as
+    /// what guards the last one, does so now. Does nothing by default.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    fn settle(&mut self) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
     /// A view of the log for another thread.
     fn reader(&self) -> Self::Reader;
 }
@@ -38,7 +47,8 @@ pub trait LogReader: Clone + Send + 'static {
     /// What can go wrong.
     type Error: core::error::Error + Send + Sync + 'static;
 
-    /// The entries that `load` asks for; it may stop short, but not before the first.
+    /// The entries that `load` asks for; it may stop short, but not before the first. None at all if the log has been
+    /// truncated below them since: nobody waits for them then.
     ///
     /// # Errors
     /// If they can't be read, or are damaged.

@@ -4,8 +4,9 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
-        mpsc::{Receiver, channel},
+        mpsc::{Receiver, RecvTimeoutError, channel},
     },
+    time::Duration,
 };
 
 use quorate_core::{GroupId, Input, Load, LogReader, Receipt, Recovered, StateMachine, Store, Write};
@@ -29,6 +30,9 @@ pub(crate) type Loads = std::sync::mpsc::Sender<(GroupId, Load)>;
 /// What the writer says once, when it has opened its store.
 pub(crate) type Opened = Result<(Recovered, Loads), StartError>;
 
+/// How long a store is left alone after a commit before it settles.
+const QUIET: Duration = Duration::from_millis(50);
+
 /// Opens `group` in the store, on the thread that will own it from now on; then commits what comes.
 ///
 /// A thread of its own, as a commit waits for the disk. While one commit is under way, the writes behind it gather,
@@ -49,11 +53,20 @@ pub(crate) fn run<St: Store, S: StateMachine>(
         return;
     }
     let mut batch = Vec::new();
-    while let Ok(write) = writes.recv() {
-        batch.push(write);
+    let mut settled = true;
+    loop {
+        match if settled { writes.recv().map_err(Into::into) } else { writes.recv_timeout(QUIET) } {
+            Ok(write) => batch.push(write),
+            // The last commit has been alone for a while.
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
         batch.extend(writes.try_iter());
+        settled = batch.is_empty();
         // A store that panics has failed like one that returns an error: it is never written again.
-        let why = match catch_unwind(AssertUnwindSafe(|| store.commit(&batch))) {
+        let work = || if batch.is_empty() { store.settle() } else { store.commit(&batch) };
+        let why = match catch_unwind(AssertUnwindSafe(work)) {
+            Ok(Ok(())) if settled => continue,
             Ok(Ok(())) => {
                 count(&shared.counters.commits, 1);
                 count(&shared.counters.writes, batch.len());

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use quorate_core::{GroupId, Membership};
+use quorate_core::{GroupId, Membership, Store as _};
 use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend};
 
 use crate::{

@@ -154,25 +154,6 @@ impl RedbStore {
         self.add_groups(&[(group, membership)])
     }
 
-    /// Makes the newest watermark durable now, and not with the next commit: one `fdatasync`, or nothing if that is
-    /// done. To be called when there is nothing to write for a while, it bounds how long damage to the newest commit
-    /// after a power failure could go unnoticed.
-    ///
-    /// # Errors
-    /// As [`Store::commit`]: nothing is written any more after one.
-    pub fn settle(&mut self) -> Result<(), Error> {
-        self.usable()?;
-        if self.settled {
-            return Ok(());
-        }
-        self.latched(|store| {
-            let io = |source| Error::Io { doing: "syncing the watermark of a commit", source };
-            store.medium.sync_data().map_err(io)?;
-            store.settled = true;
-            Ok(())
-        })
-    }
-
     /// Closes the file and says how that went. What was committed is durable either way; after a close that succeeds
     /// the next open need not repair anything.
     ///
@@ -227,6 +208,21 @@ impl Store for RedbStore {
         }
         self.latched(|store| {
             store.transact(|staged, log| writes.iter().try_for_each(|write| staged.write(log, write)))
+        })
+    }
+
+    /// Makes the newest watermark durable now, and not with the next commit: one `fdatasync`, or nothing if that is
+    /// done. It bounds how long damage to the newest commit after a power failure could go unnoticed.
+    fn settle(&mut self) -> Result<(), Error> {
+        self.usable()?;
+        if self.settled {
+            return Ok(());
+        }
+        self.latched(|store| {
+            let io = |source| Error::Io { doing: "syncing the watermark of a commit", source };
+            store.medium.sync_data().map_err(io)?;
+            store.settled = true;
+            Ok(())
         })
     }
 

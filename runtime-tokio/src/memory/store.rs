@@ -23,6 +23,7 @@ pub struct MemoryStore {
 struct Inner {
     groups: BTreeMap<GroupId, Group>,
     commits: u64,
+    settled: u64,
     writes: u64,
     commit_time: Duration,
     failure: Option<String>,
@@ -87,6 +88,12 @@ impl MemoryStore {
     #[must_use]
     pub fn commits(&self) -> u64 {
         self.lock().commits
+    }
+
+    /// How often the driver has found nothing to write for a while, after a commit.
+    #[must_use]
+    pub fn settled(&self) -> u64 {
+        self.lock().settled
     }
 
     /// How many writes those commits held.
@@ -162,6 +169,13 @@ impl Store for MemoryStore {
         }
         inner.commits += 1;
         inner.writes += writes.len() as u64;
+        Ok(())
+    }
+
+    fn settle(&mut self) -> Result<(), MemoryStoreError> {
+        let mut inner = self.lock();
+        inner.check()?;
+        inner.settled += 1;
         Ok(())
     }
 

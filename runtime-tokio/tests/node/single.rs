@@ -26,6 +26,19 @@ async fn takes_proposals_and_serves_reads() {
     assert!(format!("{node:?}").contains("n1"));
 }
 
+#[tokio::test]
+async fn a_quiet_store_is_settled_once_after_its_last_commit() {
+    let store = alone();
+    let node = start_alone(&store).await;
+    node.propose("a").await.unwrap();
+    until(|| (store.settled() > 0).then_some(())).await;
+    let settled = store.settled();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(store.settled(), settled, "and then left alone");
+    node.propose("b").await.unwrap();
+    until(|| (store.settled() > settled).then_some(())).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keeps_its_data_across_restarts() {
     let store = alone();
