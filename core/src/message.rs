@@ -93,6 +93,40 @@ pub enum Body {
     },
 }
 
+/// Who says such a thing, and why.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Voice {
+    /// Somebody who might campaign, about a term that nobody is in yet.
+    PreCandidate,
+    /// Whoever was asked by one.
+    PreVoter,
+    /// A candidate, in its term.
+    Candidate,
+    /// The leader, of its own accord.
+    Leader,
+    /// Whoever wants to know something.
+    Asker,
+    /// Whoever was asked, or told, by a leader or a candidate.
+    Answerer,
+}
+
+impl Body {
+    pub(crate) const fn voice(&self) -> Voice {
+        match self {
+            Self::PreVote { .. } => Voice::PreCandidate,
+            Self::PreVoteReply { .. } => Voice::PreVoter,
+            Self::Vote { .. } => Voice::Candidate,
+            Self::Append { .. } | Self::Heartbeat { .. } | Self::Commit { .. } => Voice::Leader,
+            Self::ReadIndex { .. } => Voice::Asker,
+            Self::VoteReply { .. }
+            | Self::Appended { .. }
+            | Self::Conflict { .. }
+            | Self::HeartbeatReply { .. }
+            | Self::ReadIndexReply { .. } => Voice::Answerer,
+        }
+    }
+}
+
 /// A question's number: with the incarnation in it, an answer to an earlier life is never taken for one to this.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

@@ -4,6 +4,7 @@ use core::cmp::Ordering;
 
 use crate::{
     Body, Message, NodeId, Rejected, Resource, Run,
+    message::Voice,
     raft::{Raft, Role},
 };
 
@@ -18,32 +19,20 @@ impl Raft {
         let Message { term, body } = message;
         // Answers count from members only. Requests are answered whoever in the cluster sends them: a voter that lags
         // behind the membership must still be led.
-        let answer = match &body {
-            Body::PreVoteReply { .. }
-            | Body::VoteReply { .. }
-            | Body::Appended { .. }
-            | Body::Conflict { .. }
-            | Body::HeartbeatReply { .. }
-            | Body::ReadIndexReply { .. } => true,
-            Body::PreVote { .. }
-            | Body::Vote { .. }
-            | Body::Append { .. }
-            | Body::Heartbeat { .. }
-            | Body::Commit { .. }
-            | Body::ReadIndex { .. } => false,
-        };
+        let voice = body.voice();
+        let answer = matches!(voice, Voice::PreVoter | Voice::Answerer);
         if answer && !self.memberships.current().contains(from) {
             return Err(Rejected::Unexpected { from });
         }
         // Pre-votes are about a term that nobody is in yet.
-        let about_this_term = !matches!(body, Body::PreVote { .. } | Body::PreVoteReply { .. });
+        let about_this_term = !matches!(voice, Voice::PreCandidate | Voice::PreVoter);
         match term.cmp(&self.hard_state.term) {
             Ordering::Less if about_this_term => {
-                self.on_earlier_term(from, &body);
+                self.on_earlier_term(from, voice);
                 return Ok(());
             }
             Ordering::Greater if about_this_term => {
-                if matches!(body, Body::Vote { .. }) && self.hears_leader_for_votes() {
+                if voice == Voice::Candidate && self.hears_leader_for_votes() {
                     return Ok(());
                 }
                 self.check_later_term(from, &body)?;
@@ -119,22 +108,13 @@ impl Raft {
 
     /// A message of an earlier term. Who sends appends or heartbeats in it must learn of the own one, or a node that
     /// is stuck at a later term never comes back; all else is old news.
-    fn on_earlier_term(&mut self, from: NodeId, body: &Body) {
-        match body {
-            Body::Append { .. } | Body::Heartbeat { .. } | Body::Commit { .. } => {
-                if self.memberships.current().contains(from) {
-                    self.send(from, Body::HeartbeatReply { round: 0 });
-                }
+    fn on_earlier_term(&mut self, from: NodeId, voice: Voice) {
+        match voice {
+            Voice::Leader if self.memberships.current().contains(from) => {
+                self.send(from, Body::HeartbeatReply { round: 0 });
             }
-            Body::Vote { .. } => self.refuse_vote(from),
-            Body::PreVote { .. }
-            | Body::PreVoteReply { .. }
-            | Body::VoteReply { .. }
-            | Body::Appended { .. }
-            | Body::Conflict { .. }
-            | Body::HeartbeatReply { .. }
-            | Body::ReadIndex { .. }
-            | Body::ReadIndexReply { .. } => {}
+            Voice::Candidate => self.refuse_vote(from),
+            Voice::Leader | Voice::PreCandidate | Voice::PreVoter | Voice::Asker | Voice::Answerer => {}
         }
     }
 
