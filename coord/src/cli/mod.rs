@@ -22,7 +22,7 @@ Examples:
   quorate dev                          three nodes on this machine, for development
   quorate put greeting hello           write a key
   quorate get greeting                 read it back, from whichever node answers first
-  quorate status                       who leads, how far each node is
+  quorate status --cluster             who leads, how far each node is
 
 Exit codes:
   0  done (a key that does not exist is an empty answer, not a failure)

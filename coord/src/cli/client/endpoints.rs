@@ -283,6 +283,33 @@ mod tests {
         assert_eq!(calls, 1);
     }
 
+    /// The first endpoint takes the request and then says nothing, as a process that is stopped does.
+    async fn ask_one_that_hangs(kind: Kind) -> (Result<u8>, usize) {
+        let (endpoints, servers) = two_endpoints().await;
+        let calls = AtomicUsize::new(0);
+        let answer = endpoints
+            .ask(kind, Duration::from_millis(400), &(), |_, _| {
+                let call = calls.fetch_add(1, Ordering::Relaxed);
+                async move {
+                    if call == 0 {
+                        std::future::pending::<()>().await;
+                    }
+                    Ok(tonic::Response::new(7))
+                }
+            })
+            .await;
+        servers.iter().for_each(tokio::task::JoinHandle::abort);
+        (answer, calls.load(Ordering::Relaxed))
+    }
+
+    #[tokio::test]
+    async fn a_node_that_hangs_leaves_a_read_time_for_the_next_and_a_write_unknown() {
+        assert_eq!(ask_one_that_hangs(Kind::Read).await, (Ok(7), 2));
+        let (answer, calls) = ask_one_that_hangs(Kind::Write).await;
+        assert!(answer.as_ref().is_err_and(Failure::is_unknown), "{answer:?}");
+        assert_eq!(calls, 1);
+    }
+
     #[tokio::test]
     async fn what_every_node_would_refuse_is_not_tried_again() {
         let (answer, calls) =
