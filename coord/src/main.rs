@@ -1,2 +1,7 @@
-//! Not here yet.
-fn main() {}
+//! The program `quorate`: a node, a cluster for development, and a client.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

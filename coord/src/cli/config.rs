@@ -1,0 +1,280 @@
+//! What one node is told when it starts: a TOML file, or flags that say the same.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Failure, Result, failure::Context as _};
+
+/// The format of the file that this version reads and writes.
+pub(crate) const FORMAT: u32 = 1;
+
+/// Where a node listens for clients, unless told otherwise: on this machine only.
+pub(crate) const DEFAULT_CLIENT: &str = "127.0.0.1:2379";
+
+/// Where a node listens for its peers, unless told otherwise: on this machine only.
+pub(crate) const DEFAULT_PEER: &str = "127.0.0.1:2380";
+
+/// One node's configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct NodeConfig {
+    /// The format of this file: 1.
+    #[serde(deserialize_with = "format")]
+    pub(crate) format: u32,
+    /// The node's id, from 1, never used before in this cluster.
+    #[serde(deserialize_with = "node_id")]
+    pub(crate) id: u64,
+    /// The cluster's id: 16 hexadecimal digits.
+    #[serde(with = "cluster_id")]
+    pub(crate) cluster: u64,
+    /// The directory of the node's store.
+    pub(crate) data: PathBuf,
+    /// Where clients are served (TCP).
+    #[serde(default = "default_client")]
+    pub(crate) listen_client: SocketAddr,
+    /// Where peers are met (UDP).
+    #[serde(default = "default_peer")]
+    pub(crate) listen_peer: SocketAddr,
+    /// Who this node is, to its peers. A node that is alone needs none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tls: Option<Tls>,
+    /// Everyone in the cluster at its beginning, this node included.
+    pub(crate) members: Vec<Member>,
+}
+
+/// Certificate files, in PEM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Tls {
+    /// The cluster's certificate authority.
+    pub(crate) ca: PathBuf,
+    /// The node's certificate.
+    pub(crate) cert: PathBuf,
+    /// Its private key.
+    pub(crate) key: PathBuf,
+}
+
+/// A member of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Member {
+    /// Its id.
+    #[serde(deserialize_with = "node_id")]
+    pub(crate) id: u64,
+    /// Where its peers find it: `HOST:PORT`.
+    #[serde(deserialize_with = "host_port")]
+    pub(crate) peer: String,
+    /// Where clients find it, as a URL; told to clients that ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) client: Option<String>,
+}
+
+impl NodeConfig {
+    /// Reads a file. Relative paths in it are relative to the file.
+    ///
+    /// # Errors
+    /// If it can't be read or is not a valid configuration: says the file, the line and the field.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path).context(format_args!("can't read {}", path.display()))?;
+        let mut config: Self = from_toml(&text, path)?;
+        config.validate().map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let Self { data, tls, .. } = &mut config;
+        let certificates = tls.iter_mut().flat_map(|Tls { ca, cert, key }| [ca, cert, key]);
+        for file in certificates.chain([data]) {
+            *file = folder.join(&*file);
+        }
+        Ok(config)
+    }
+
+    /// Rules between fields.
+    pub(crate) fn validate(&self) -> Result<()> {
+        let mut ids = BTreeSet::new();
+        for member in &self.members {
+            if !ids.insert(member.id) {
+                return Err(Failure::new(format!("members: node {} is there twice", member.id)));
+            }
+        }
+        if !ids.contains(&self.id) {
+            return Err(Failure::new(format!("members: this node, id {}, is not among them", self.id)));
+        }
+        if self.members.len() > 1 && self.tls.is_none() {
+            return Err(Failure::new("tls: a node that has peers needs ca, cert and key"));
+        }
+        Ok(())
+    }
+}
+
+/// Parses TOML; an error names the file, the line and what stands there.
+pub(crate) fn from_toml<T: for<'de> Deserialize<'de>>(text: &str, path: &Path) -> Result<T> {
+    toml::from_str(text).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start).min(text.len());
+        let line = text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count();
+        let found = text.lines().nth(line).unwrap_or_default().trim();
+        let message = error.message().replace('\n', " ");
+        // A missing field has no line of its own: the table's is shown, if it has one.
+        let found = if found.is_empty() { String::new() } else { format!(" (at `{found}`)") };
+        Failure::new(format!("{}, line {}: {message}{found}", path.display(), line + 1))
+    })
+}
+
+fn default_client() -> SocketAddr {
+    #[expect(clippy::unwrap_used, reason = "a constant")]
+    DEFAULT_CLIENT.parse().unwrap()
+}
+
+fn default_peer() -> SocketAddr {
+    #[expect(clippy::unwrap_used, reason = "a constant")]
+    DEFAULT_PEER.parse().unwrap()
+}
+
+fn format<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    match u32::deserialize(deserializer)? {
+        FORMAT => Ok(FORMAT),
+        other => {
+            Err(serde::de::Error::custom(format_args!("unknown format {other}; this version knows {FORMAT}")))
+        }
+    }
+}
+
+fn node_id<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    match u64::deserialize(deserializer)? {
+        0 => Err(serde::de::Error::custom("node ids begin at 1")),
+        id => Ok(id),
+    }
+}
+
+fn host_port<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let address = String::deserialize(deserializer)?;
+    check_host_port(&address).map_err(serde::de::Error::custom)?;
+    Ok(address)
+}
+
+/// Is it `HOST:PORT`?
+pub(crate) fn check_host_port(address: &str) -> Result<(), String> {
+    match address.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) => Ok(()),
+        _ => Err(format!("\"{address}\" is not HOST:PORT")),
+    }
+}
+
+/// A cluster id is written as 16 hexadecimal digits, as etcd shows it.
+pub(crate) mod cluster_id {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    /// Parses the digits; zero is no cluster.
+    pub(crate) fn parse(text: &str) -> Result<u64, String> {
+        let digits = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        match u64::from_str_radix(text, 16) {
+            Ok(id) if digits && id > 0 => Ok(id),
+            _ => Err(format!("\"{text}\" is not a cluster id: 16 hexadecimal digits, not all zero")),
+        }
+    }
+
+    /// The digits.
+    pub(crate) fn show(id: u64) -> String {
+        format!("{id:016x}")
+    }
+
+    pub(crate) fn serialize<S: Serializer>(id: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&show(*id))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        parse(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"format = 1
+id = 2
+cluster = "00c0ffee00c0ffee"
+data = "store"
+listen-client = "127.0.0.1:2389"
+
+[tls]
+ca = "../ca.pem"
+cert = "cert.pem"
+key = "key.pem"
+
+[[members]]
+id = 1
+peer = "127.0.0.1:2380"
+
+[[members]]
+id = 2
+peer = "localhost:2390"
+client = "http://127.0.0.1:2389"
+"#;
+
+    fn read(text: &str) -> Result<NodeConfig> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node.toml");
+        fs::write(&path, text).unwrap();
+        NodeConfig::read(&path)
+    }
+
+    fn refused(from: &str, to: &str) -> String {
+        assert!(GOOD.contains(from));
+        let message = read(&GOOD.replacen(from, to, 1)).unwrap_err().to_string();
+        assert!(!message.contains('\n'), "{message}");
+        message.split_once("node.toml").unwrap().1.to_owned()
+    }
+
+    #[test]
+    fn a_good_file_is_read_and_written_back() {
+        let config = read(GOOD).unwrap();
+        assert_eq!((config.id, config.cluster), (2, 0x00c0_ffee_00c0_ffee));
+        assert_eq!(config.listen_peer.to_string(), DEFAULT_PEER);
+        assert!(config.data.is_absolute() && config.data.ends_with("store"));
+        assert_eq!(read(&toml::to_string(&config).unwrap()).unwrap(), config);
+    }
+
+    #[test]
+    fn errors_name_file_line_and_field() {
+        assert_eq!(
+            refused("id = 2", "id = \"two\""),
+            ", line 2: invalid type: string \"two\", expected u64 (at `id = \"two\"`)"
+        );
+        let unknown = refused("listen-client", "listen-clients");
+        assert!(
+            unknown.starts_with(", line 5: unknown field `listen-clients`, expected one of"),
+            "{unknown}"
+        );
+        assert_eq!(
+            refused("format = 1", "format = 7"),
+            ", line 1: unknown format 7; this version knows 1 (at `format = 7`)"
+        );
+        assert!(refused("id = 2\n", "").contains("missing field `id`"));
+        assert!(refused("00c0ffee00c0ffee", "c0ffee").contains("line 3: \"c0ffee\" is not a cluster id"));
+        assert!(refused("127.0.0.1:2389", "127.0.0.1").contains("line 5: invalid socket address"));
+        let message = refused("localhost:2390", "localhost");
+        assert_eq!(message, ", line 18: \"localhost\" is not HOST:PORT (at `peer = \"localhost\"`)");
+        assert!(refused("id = 1", "id = 0").contains("line 13: node ids begin at 1"));
+        assert_eq!(refused("id = 1", "id = 2"), ": members: node 2 is there twice");
+        assert_eq!(refused("id = 2", "id = 3"), ": members: this node, id 3, is not among them");
+        assert!(refused("id = 2", "id = = 2").contains("line 2: "));
+        let (before, tls) = GOOD.split_once("[tls]").unwrap();
+        let members = tls.split_once("\n\n").unwrap().1;
+        let message = read(&format!("{before}{members}")).unwrap_err().to_string();
+        assert!(
+            message.ends_with("node.toml: tls: a node that has peers needs ca, cert and key"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let message = NodeConfig::read(Path::new("no/such.toml")).unwrap_err().to_string();
+        assert!(message.starts_with("can't read no/such.toml: "), "{message}");
+    }
+}

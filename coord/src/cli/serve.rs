@@ -1,0 +1,426 @@
+//! `quorate serve`: one node.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+
+use quorate_coord::{machine::Machine, server};
+use quorate_core::{GroupId, Membership, NodeId};
+use quorate_runtime_tokio::Node;
+use quorate_storage_redb::{self as storage, RedbStore};
+use quorate_transport_quic::{self as quic, ClusterId, QuicTransport, pki};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tracing::info;
+
+use super::{
+    Failure, Result,
+    config::{self, FORMAT, Member, NodeConfig, Tls},
+    failure::Context as _,
+    logs::{self, LogFormat},
+    supervise::{self, Event},
+};
+
+const EXAMPLES: &str = "\
+The file of --config is TOML; paths in it are relative to it:
+
+  format = 1
+  id = 1                            # from 1, never used before in this cluster
+  cluster = \"00c0ffee00c0ffee\"      # 16 hexadecimal digits, on all nodes
+  data = \"store\"                    # the directory of the node's store
+  listen-client = \"127.0.0.1:2379\"  # TCP, etcd's v3 API
+  listen-peer = \"127.0.0.1:2380\"    # UDP, QUIC with mutual TLS
+  [tls]                             # a node that is alone needs none
+  ca = \"ca.pem\"
+  cert = \"node.pem\"       # for node-1.00c0ffee00c0ffee.quorate.internal
+  key = \"node.key\"
+  [[members]]                       # all at the beginning, this node included
+  id = 1
+  peer = \"127.0.0.1:2380\"
+  client = \"http://127.0.0.1:2379\"  # told to clients that ask
+
+`quorate dev` writes such a file for each of its nodes, with certificates. A
+node whose store is lost must not be bootstrapped again: it would forget what it
+has acknowledged, and whom it voted for.
+
+Clients are served without TLS and without authentication: by default only on
+this machine. SIGTERM and SIGINT (Ctrl-C) stop the node in an orderly way.
+RUST_LOG chooses what is logged (default: info).
+
+Examples:
+  quorate serve --config node-1/node.toml --bootstrap    the very first start
+  quorate serve --config node-1/node.toml                ever after
+  quorate serve --id 1 --cluster 00c0ffee00c0ffee --data ./one --bootstrap
+                                            a cluster of one, without peers
+  quorate serve --id 1 --cluster 00c0ffee00c0ffee --data ./n1 --bootstrap \\
+      --listen-peer 10.0.0.1:2380 --peer 2=10.0.0.2:2380 --peer 3=10.0.0.3:2380 \\
+      --ca ca.pem --cert n1.pem --key n1.key";
+
+/// `quorate serve`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Read everything from this file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["id", "cluster", "data", "listen_client", "listen_peer",
+        "peer", "client_url", "ca", "cert", "key"])]
+    config: Option<PathBuf>,
+
+    /// The node's id, from 1
+    #[arg(long, value_name = "ID", required_unless_present = "config", value_parser = clap::value_parser!(u64).range(1..))]
+    id: Option<u64>,
+    /// The cluster's id: 16 hexadecimal digits
+    #[arg(long, value_name = "HEX", required_unless_present = "config", value_parser = config::cluster_id::parse)]
+    cluster: Option<u64>,
+    /// The directory of the node's store
+    #[arg(long, value_name = "DIR", required_unless_present = "config")]
+    data: Option<PathBuf>,
+    /// Where to serve clients
+    #[arg(long, value_name = "IP:PORT", default_value = config::DEFAULT_CLIENT)]
+    listen_client: SocketAddr,
+    /// Where to meet peers
+    #[arg(long, value_name = "IP:PORT", default_value = config::DEFAULT_PEER)]
+    listen_peer: SocketAddr,
+    /// Another node, and where it meets its peers; once for each
+    #[arg(long, value_name = "ID=HOST:PORT", value_parser = peer, requires = "ca")]
+    peer: Vec<(u64, String)>,
+    /// Where a node serves clients, to be told to clients that ask; once for each
+    #[arg(long, value_name = "ID=URL", value_parser = client_url)]
+    client_url: Vec<(u64, String)>,
+    /// The cluster's certificate authority, PEM
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    ca: Option<PathBuf>,
+    /// The node's certificate, PEM
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, value_name = "FILE", requires = "ca")]
+    key: Option<PathBuf>,
+
+    /// Make the node's store; only at its very first start. Refused if there is one
+    #[arg(long)]
+    bootstrap: bool,
+    /// How log lines look
+    #[arg(long, value_enum, default_value = "text")]
+    log_format: LogFormat,
+    /// Stop when stdin ends, and tell on stdout what happens
+    #[arg(long, hide = true)]
+    supervised: bool,
+}
+
+/// Runs a node until it is told to stop.
+pub(crate) async fn run(args: Args) -> Result {
+    logs::start(args.log_format)?;
+    let (bootstrap, supervised) = (args.bootstrap, args.supervised);
+    let stop = Stop::watch(supervised)?;
+    let config = args.config()?;
+    serve(&config, bootstrap, supervised, stop).await
+}
+
+impl Args {
+    fn config(self) -> Result<NodeConfig> {
+        if let Some(path) = self.config {
+            return NodeConfig::read(&path);
+        }
+        // clap has seen to it that they are there.
+        let (Some(id), Some(cluster), Some(data)) = (self.id, self.cluster, self.data) else {
+            return Err(Failure::new("--id, --cluster and --data are needed, or --config"));
+        };
+        let tls = match (self.ca, self.cert, self.key) {
+            (Some(ca), Some(cert), Some(key)) => Some(Tls { ca, cert, key }),
+            _ => None,
+        };
+        let mut members: Vec<Member> =
+            self.peer.into_iter().map(|(id, peer)| Member { id, peer, client: None }).collect();
+        if members.iter().all(|member| member.id != id) {
+            members.push(Member { id, peer: self.listen_peer.to_string(), client: None });
+        }
+        members.sort_by_key(|member| member.id);
+        for (id, url) in self.client_url {
+            let member = members.iter_mut().find(|member| member.id == id);
+            let member =
+                member.ok_or_else(|| Failure::new(format!("--client-url {id}=…: no --peer has this id")))?;
+            member.client = Some(url);
+        }
+        let config = NodeConfig {
+            format: FORMAT,
+            id,
+            cluster,
+            data,
+            listen_client: self.listen_client,
+            listen_peer: self.listen_peer,
+            tls,
+            members,
+        };
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+/// Makes a node's store, with everyone in the configuration as its first voters.
+///
+/// # Errors
+/// If there is one already, which is left alone, or the directory can't be written.
+pub(crate) fn bootstrap(config: &NodeConfig) -> Result {
+    std::fs::create_dir_all(&config.data).context(format_args!("can't make {}", config.data.display()))?;
+    let voters = Membership::of_voters(config.members.iter().map(|member| NodeId(member.id)));
+    let store = RedbStore::create(&config.data, identity(config), &[(GroupId::default(), voters)]);
+    store.and_then(RedbStore::close).map_err(|error| match error {
+        storage::Error::AlreadyBootstrapped { .. } => {
+            Failure::new(format!("{error} (leave --bootstrap out to open it)"))
+        }
+        error => Failure::new(format!("{}: {error}", config.data.display())),
+    })
+}
+
+/// Opens a node's store.
+fn open(config: &NodeConfig) -> Result<RedbStore> {
+    RedbStore::open(&config.data, identity(config)).map_err(|error| match error {
+        storage::Error::Missing { .. } => {
+            Failure::new(format!("{error} (with --bootstrap, if this node has never run before)"))
+        }
+        error => Failure::new(format!("{}: {error}", config.data.display())),
+    })
+}
+
+fn identity(config: &NodeConfig) -> storage::Identity {
+    storage::Identity { cluster: config.cluster.into(), node: NodeId(config.id) }
+}
+
+/// Runs the node of this configuration.
+async fn serve(config: &NodeConfig, make: bool, supervised: bool, stop: Stop) -> Result {
+    let id = NodeId(config.id);
+    // What may be wrong with the configuration comes first: a store is made only if all else is well.
+    let listener = TcpListener::bind(config.listen_client).await.map_err(|error| {
+        let address = config.listen_client;
+        Failure::new(format!(
+            "can't listen for clients on TCP {address}: {error}: does another node run there?"
+        ))
+    })?;
+    let transport = transport(config).await?;
+    if make {
+        bootstrap(config)?;
+    }
+    let store = open(config)?;
+    let mut builder = Node::builder(id).store(store);
+    if let Some(transport) = transport {
+        builder = builder.transport(Arc::new(transport));
+    }
+    let node = builder.start(Machine::new()).await.map_err(|error| Failure::new(error.to_string()))?;
+
+    if supervised {
+        Event::Ready.tell();
+        tokio::spawn(tell_leaders(node.leadership()));
+    }
+    info!(node = %id, address = %config.listen_client, "serving clients");
+    let (quit, quitting) = tokio::sync::oneshot::channel::<()>();
+    let served = tokio::spawn(server::serve(node.clone(), members(config), listener, async {
+        let _dropped = quitting.await;
+    }));
+    let stopped = tokio::select! {
+        why = stop.wait() => {
+            info!("stopping: {why}");
+            Ok(())
+        }
+        stopped = node.stopped() => Err(Failure::new(stopped.to_string())),
+    };
+    let _gone = quit.send(());
+    // Requests under way have a moment to end; then the node ends them.
+    let served = served.await;
+    node.shutdown().await;
+    info!(node = %id, "stopped");
+    stopped?;
+    served.context("serving clients")?.context("serving clients")
+}
+
+/// What clients are told about who there is.
+fn members(config: &NodeConfig) -> server::Cluster {
+    let member = |member: &Member| server::Member {
+        id: member.id,
+        name: format!("node-{}", member.id),
+        peer_urls: vec![format!("quic://{}", member.peer)],
+        client_urls: member.client.iter().cloned().collect(),
+        is_learner: false,
+    };
+    server::Cluster { id: config.cluster, members: config.members.iter().map(member).collect() }
+}
+
+/// The transport, if there is anybody to reach.
+async fn transport(config: &NodeConfig) -> Result<Option<QuicTransport>> {
+    let Some(Tls { ca, cert, key }) = &config.tls else { return Ok(None) };
+    let identity = pki::Identity::load(cert, key, ca).map_err(|error| Failure::new(error.to_string()))?;
+    let mut peers = Vec::new();
+    for member in config.members.iter().filter(|member| member.id != config.id) {
+        peers.push((NodeId(member.id), resolve(&member.peer, config.listen_peer).await?));
+    }
+    let options = quic::Options {
+        id: NodeId(config.id),
+        cluster: ClusterId(config.cluster),
+        listen: config.listen_peer,
+        peers,
+        identity,
+        limits: quic::Limits::default(),
+    };
+    QuicTransport::bind(options).map(Some).map_err(|error| Failure::new(error.to_string()))
+}
+
+/// An address of the same family as the own one, which is what it is dialled from.
+async fn resolve(host_port: &str, own: SocketAddr) -> Result<SocketAddr> {
+    let found = tokio::net::lookup_host(host_port).await.context(format_args!("peer {host_port}"))?;
+    found.into_iter().find(|address| address.is_ipv4() == own.is_ipv4()).ok_or_else(|| {
+        Failure::new(format!(
+            "peer {host_port} has no address that can be reached from {own}: one is IPv4, the other IPv6"
+        ))
+    })
+}
+
+/// Tells the supervisor who leads, now and whenever it changes.
+async fn tell_leaders(mut leadership: tokio::sync::watch::Receiver<quorate_runtime_tokio::Leadership>) {
+    let mut told = None;
+    loop {
+        let now = *leadership.borrow_and_update();
+        let event = Event::Leader { term: now.term.0, leader: now.leader.map(|leader| leader.0) };
+        if told.replace(event) != Some(event) {
+            event.tell();
+        }
+        if leadership.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What tells a node to stop.
+struct Stop {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    supervisor: Option<tokio::sync::oneshot::Receiver<()>>,
+}
+
+impl Stop {
+    fn watch(supervised: bool) -> Result<Self> {
+        let on = |kind| signal(kind).context("can't handle signals");
+        Ok(Self {
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+            supervisor: supervised
+                .then(supervise::supervisor_gone)
+                .transpose()
+                .context("can't watch stdin")?,
+        })
+    }
+
+    /// Waits for it; says what it was.
+    async fn wait(mut self) -> &'static str {
+        let supervisor = async {
+            match self.supervisor {
+                Some(told) => {
+                    let _sent = told.await;
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+            () = supervisor => "the supervisor says so, or is gone",
+        }
+    }
+}
+
+fn peer(text: &str) -> Result<(u64, String), String> {
+    let (id, address) = id_and(text)?;
+    config::check_host_port(address)?;
+    Ok((id, address.to_owned()))
+}
+
+fn client_url(text: &str) -> Result<(u64, String), String> {
+    let (id, url) = id_and(text)?;
+    url.parse::<super::client::Endpoint>()?;
+    Ok((id, url.to_owned()))
+}
+
+/// `ID=…`
+fn id_and(text: &str) -> Result<(u64, &str), String> {
+    let (id, rest) = text.split_once('=').ok_or_else(|| format!("\"{text}\" has no =: ID=… is expected"))?;
+    match id.parse() {
+        Ok(0) | Err(_) => Err(format!("\"{id}\" is not a node's id")),
+        Ok(id) => Ok((id, rest)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Alone {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn config(flags: &str) -> Result<NodeConfig, String> {
+        let all = std::iter::once("serve").chain(flags.split_whitespace());
+        let args = Alone::try_parse_from(all).map_err(|error| error.to_string())?.args;
+        args.config().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn flags_say_what_a_file_says() {
+        let config = config(
+            "--id 2 --cluster 00c0ffee00c0ffee --data d --peer 1=a:1 --peer 3=b:3 --client-url 3=http://b:4 \
+             --ca ca --cert cert --key key",
+        )
+        .unwrap();
+        let of = |id, peer: &str, client: Option<&str>| Member {
+            id,
+            peer: peer.into(),
+            client: client.map(Into::into),
+        };
+        assert_eq!(
+            config.members,
+            [of(1, "a:1", None), of(2, config::DEFAULT_PEER, None), of(3, "b:3", Some("http://b:4"))]
+        );
+        assert!(config.listen_client.ip().is_loopback() && config.listen_peer.ip().is_loopback());
+        assert_eq!(config.tls.unwrap().key, std::path::Path::new("key"));
+    }
+
+    #[test]
+    fn the_file_that_help_shows_is_a_good_one() {
+        let shown = EXAMPLES.split("\n\n").find(|part| part.trim_start().starts_with("format")).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node.toml");
+        std::fs::write(&path, shown).unwrap();
+        let config = NodeConfig::read(&path).unwrap();
+        assert_eq!((config.id, config.members.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_node_that_is_alone_needs_little() {
+        let config = config("--id 1 --cluster 00c0ffee00c0ffee --data d").unwrap();
+        assert_eq!((config.members.len(), config.tls), (1, None));
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_is_said() {
+        let base = "--id 1 --cluster 00c0ffee00c0ffee --data d";
+        for (flags, expected) in [
+            ("".to_owned(), "--id <ID>"),
+            (format!("{base} --peer 2=a:1"), "--ca <FILE>"),
+            (format!("{base} --peer 2:a"), "has no ="),
+            (format!("{base} --peer x=a:1"), "is not a node's id"),
+            (format!("{base} --peer 2=a"), "is not HOST:PORT"),
+            (format!("{base} --client-url 7=a:1"), "no --peer has this id"),
+            ("--id 0 --cluster 00c0ffee00c0ffee --data d".to_owned(), "0 is not in 1.."),
+            ("--id 1 --cluster c0ffee --data d".to_owned(), "is not a cluster id"),
+            (format!("{base} --config f"), "cannot be used with"),
+            (
+                format!("{base} --peer 2=a:1 --peer 2=b:1 --ca a --cert b --key c"),
+                "members: node 2 is there twice",
+            ),
+        ] {
+            let error = config(&flags).unwrap_err();
+            assert!(error.contains(expected), "{flags}: {error}");
+        }
+    }
+}
