@@ -124,7 +124,7 @@ pub(crate) async fn run(args: Args) -> Result {
     }
     let took = started.elapsed();
     progress.abort();
-    report.print(&put, endpoints.len(), took)
+    report.print(&put, endpoints.len().min(put.clients as usize), took)
 }
 
 struct Shared {
