@@ -35,7 +35,7 @@ that the first start makes. What node N logs is in DIR/node-N/log (and log.1;
 
 Examples:
   quorate dev                              three nodes, data in ./quorate-data
-  quorate dev --nodes 5 --data /tmp/five --base-port 12379
+  quorate dev --nodes 5 --data ./five --base-port 12379
   quorate dev --no-restart                 what is killed stays dead
   RUST_LOG=debug quorate dev --verbose     everything the nodes log, as it comes";
 
