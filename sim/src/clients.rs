@@ -24,21 +24,17 @@ impl World {
         if self.client_rng.chance(self.plan.read_share) { self.ask_read(slot) } else { self.ask_write(slot) }
     }
 
-    /// Mostly the leader, if there is one; a stale one as likely as a new one.
+    /// Mostly somebody who leads: where there are two, for one of them doesn't know yet, the one as likely as the other.
     fn choose_node(&mut self) -> usize {
         let anyone = self.client_rng.index(self.nodes.len());
-        if self.client_rng.chance(0.25) {
+        if self.client_rng.chance(0.2) {
             return anyone;
         }
-        let leads = |world: &Self, slot: usize| {
-            world.nodes[slot].process.as_ref().is_some_and(|process| process.raft.role() == RoleKind::Leader)
+        let leads = |slot: &usize| {
+            self.nodes[*slot].process.as_ref().is_some_and(|process| process.raft.role() == RoleKind::Leader)
         };
-        if !leads(self, self.hint) {
-            let from = self.client_rng.index(self.nodes.len());
-            let slots = (0..self.nodes.len()).map(|k| (from + k) % self.nodes.len());
-            self.hint = slots.into_iter().find(|slot| leads(self, *slot)).unwrap_or(anyone);
-        }
-        self.hint
+        let leaders: Vec<usize> = (0..self.nodes.len()).filter(leads).collect();
+        if leaders.is_empty() { anyone } else { self.client_rng.pick(&leaders) }
     }
 
     pub(crate) fn ask_write(&mut self, slot: usize) -> Verdict {
@@ -67,9 +63,15 @@ impl World {
 /// The least that a whole run commits.
 pub(crate) const LEAST_COMMITS: u64 = 200;
 
+/// The fewest leaders that go in a run with faults.
+pub(crate) const LEAST_LEADER_CHANGES: u64 = 3;
+
 /// The least that a run with faults must have met, or it proves little.
 pub(crate) fn reached_enough(counts: &Counts, calm: bool) -> Result<(), String> {
-    let least = [(Count::Commits, LEAST_COMMITS), (Count::LeaderChanges, if calm { 0 } else { 3 })];
+    let least = [
+        (Count::Commits, LEAST_COMMITS),
+        (Count::LeaderChanges, if calm { 0 } else { LEAST_LEADER_CHANGES }),
+    ];
     for (count, least) in least {
         if counts[count] < least {
             return Err(format!("only {} {}, but {least} are the least", counts[count], count.name()));

@@ -3,7 +3,7 @@
 use quorate_core::RoleKind;
 
 use crate::{
-    clients::{LEAST_COMMITS, reached_enough},
+    clients::{LEAST_COMMITS, LEAST_LEADER_CHANGES, reached_enough},
     faults::Fault,
     plan::Profile,
     stats::Count,
@@ -49,9 +49,12 @@ impl Rest {
 impl World {
     /// The faults end: for everyone, or for a quorum, while the others can speak but never hear.
     pub(crate) fn heal(&mut self) -> Verdict {
-        // Some draws are slow, or down for most of the time: they get longer.
+        // Some draws are slow, or down for most of the time: they get longer. Few commits can be made up for later, but no
+        // leader goes any more.
         let (now, duration) = (self.now, self.plan.duration);
-        if reached_enough(&self.counts, self.plan.profile == Profile::Calm).is_err() && now < 3 * duration {
+        let calm = self.plan.profile == Profile::Calm;
+        let longest = if self.counts[Count::LeaderChanges] < LEAST_LEADER_CHANGES { 20 } else { 3 };
+        if reached_enough(&self.counts, calm).is_err() && now < longest * duration {
             self.push(duration / 6, Event::Heal);
             self.push(duration / 12, Event::Fault(Fault::TakeLeader));
             return Ok(());

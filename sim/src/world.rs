@@ -78,8 +78,6 @@ pub(crate) struct World {
     /// Faults go on.
     pub(crate) faulty: bool,
     pub(crate) rest: crate::rest::Rest,
-    /// Whom clients take for the leader.
-    pub(crate) hint: usize,
     pub(crate) done: bool,
 }
 
@@ -123,7 +121,6 @@ impl World {
             client_rng: rng(Purpose::Clients),
             faulty: true,
             rest: crate::rest::Rest::default(),
-            hint: 0,
             done: false,
             plan,
         }
