@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use crate::{GroupId, NodeId};
+use crate::{GroupId, NodeId, wire::MAX_FRAME};
 
 /// How a node behaves. [`Config::new`] gives good defaults for a local network; [`Raft::new`](crate::Raft::new) looks
 /// it through.
@@ -25,14 +25,14 @@ pub struct Config {
     pub pre_vote: bool,
     /// A leader that hears from no quorum for an election timeout steps down (dissertation 6.2). Default on.
     pub check_quorum: bool,
-    /// Bytes of entries in one append. Default 256 KiB.
+    /// Bytes of entries in one append. Default 256 KiB, at most 32 MiB.
     pub max_append_bytes: usize,
     /// Appends under way to one peer. Default 64.
     pub max_inflight_messages: usize,
     /// Bytes of entries under way to one peer. Default 4 MiB.
     pub max_inflight_bytes: usize,
-    /// Bytes of entries that a leader holds uncommitted; beyond it, proposals are refused. So no batch may be bigger.
-    /// Default 16 MiB, at most 1 GiB.
+    /// Bytes of proposals that are not committed, or not yet handed to apply; beyond it, proposals are refused. So no
+    /// batch may be bigger. Default 16 MiB, at most 32 MiB.
     pub max_uncommitted_bytes: usize,
     /// Bytes of entries that a node holds not yet durable; beyond it, a follower drops appends and a leader refuses
     /// proposals. Default 16 MiB.
@@ -43,7 +43,8 @@ pub struct Config {
     pub max_applying_bytes: usize,
     /// Reads that wait for an answer, here or at the leader. Default 8,192.
     pub max_reads: usize,
-    /// Actions that nobody has polled; beyond it proposals are refused and messages dropped. Default 8,192.
+    /// Actions that nobody has polled; beyond it requests are refused, messages dropped, and ticks as well, until some have
+    /// been. Default 8,192.
     pub max_actions: usize,
 }
 
@@ -98,10 +99,15 @@ impl Config {
         let twice = heartbeat.saturating_mul(2);
         rule(election >= twice, "election_timeout (µs)", election, "at least twice heartbeat_interval")?;
         rule(election <= 3_600_000_000, "election_timeout (µs)", election, "at most an hour")?;
+        // Whatever is taken must fit into a frame, or it could never be replicated: an entry can't be split.
         for (field, bytes) in [
             ("max_append_bytes", self.max_append_bytes),
-            ("max_inflight_bytes", self.max_inflight_bytes),
             ("max_uncommitted_bytes", self.max_uncommitted_bytes),
+        ] {
+            rule((1..=MAX_FRAME / 2).contains(&bytes), field, bytes as u64, "from 1 B to 32 MiB")?;
+        }
+        for (field, bytes) in [
+            ("max_inflight_bytes", self.max_inflight_bytes),
             ("max_unpersisted_bytes", self.max_unpersisted_bytes),
             ("max_applying_bytes", self.max_applying_bytes),
         ] {

@@ -34,10 +34,24 @@ impl Raft {
             // Nobody to campaign for; but whoever led is gone, and whoever waits for it should know.
             return self.become_follower(self.hard_state.term, None);
         }
+        if !self.outbox.is_hard_state_durable() {
+            // Another term would be another write on a disk that hasn't done the last; and nobody would hear of it.
+            return self.postpone_election();
+        }
         if self.config.pre_vote {
             self.become_pre_candidate();
         } else {
             self.become_candidate();
+        }
+    }
+
+    fn postpone_election(&mut self) {
+        let later = self.now.plus(self.random_timeout());
+        match &mut self.role {
+            Role::Follower(Follower { deadline, .. })
+            | Role::PreCandidate(PreCandidate { deadline, .. })
+            | Role::Candidate(Candidate { deadline, .. }) => *deadline = later,
+            Role::Leader(_) => {}
         }
     }
 

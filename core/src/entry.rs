@@ -58,6 +58,7 @@ pub struct Entry {
 /// Commands to propose together, encoded already. It becomes one run in the log.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(try_from = "Bytes", into = "Bytes"))]
 pub struct Batch {
     count: u32,
     block: Bytes,
@@ -82,6 +83,29 @@ impl Batch {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.block.len()
+    }
+}
+
+/// The recorded form of a batch is its block, looked through again when it is read back.
+impl From<Batch> for Bytes {
+    fn from(batch: Batch) -> Self {
+        batch.block
+    }
+}
+
+/// A block of commands, and of nothing else; it may be empty.
+impl TryFrom<Bytes> for Batch {
+    type Error = BlockError;
+
+    fn try_from(block: Bytes) -> Result<Self, BlockError> {
+        if block.is_empty() {
+            return Ok(Self { count: 0, block });
+        }
+        let run = Run::parse(Term(1), Index(1), block)?;
+        if let Some(other) = run.entries().find(|entry| entry.kind != EntryKind::Command) {
+            return Err(BlockError::NoCommand { kind: other.kind });
+        }
+        Ok(Self { count: run.count, block: run.block })
     }
 }
 
@@ -169,6 +193,12 @@ pub enum BlockError {
         kind: u8,
         /// Where.
         at: usize,
+    },
+    /// An entry in a batch of proposals that is no command.
+    #[error("a batch of proposals holds a {kind:?} entry")]
+    NoCommand {
+        /// What it is.
+        kind: EntryKind,
     },
     /// A membership entry whose payload is none.
     #[error("the membership entry at byte {at} is not valid")]

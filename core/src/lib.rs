@@ -51,7 +51,7 @@
 //!   durable ([`Body::Appended`]) or which earlier entry could be common ([`Body::Conflict`]): a leader goes back a term
 //!   at a time.
 //! * Heartbeats are messages of their own, so that they never wait behind entries, and their answers rest on term and
-//!   vote only, so that reads never wait for a disk.
+//!   vote only, so that a read's round never waits for a log write.
 //! * A leader appends, sends and writes at once; its own log counts towards a majority when it is durable
 //!   (diss. 10.2.1).
 //!

@@ -220,7 +220,8 @@ impl Message {
                 log_id(*prev, self.term)?;
                 let mut end = *prev;
                 for run in entries {
-                    if run.first() != end.index.next() || run.term() < end.term || run.term() > self.term {
+                    let term = (end.term.max(Term(1))..=self.term).contains(&run.term());
+                    if run.first() != end.index.next() || !term {
                         return Err(Malformed::Entries { after: end, found: run.last_id() });
                     }
                     end = run.last_id();

@@ -142,6 +142,11 @@ impl Outbox {
         hard_state.max(log)
     }
 
+    /// Are term and vote durable?
+    pub(crate) fn is_hard_state_durable(&self) -> bool {
+        self.hard_state_seq <= self.persisted
+    }
+
     /// Is the write durable?
     pub(crate) fn is_durable(&self, seq: WriteSeq) -> bool {
         seq <= self.persisted
@@ -151,7 +156,15 @@ impl Outbox {
         let kind = discriminant(&parked.message.body);
         let same = |other: &&mut Parked| other.to == parked.to && discriminant(&other.message.body) == kind;
         if let Some(older) = self.parked.iter_mut().find(same) {
-            *older = parked;
+            // A late duplicate's answer says less than the one that waits.
+            let says_more = match (&older.message.body, &parked.message.body) {
+                (Body::HeartbeatReply { round: older }, Body::HeartbeatReply { round }) => older > round,
+                (Body::Appended { up_to: older }, Body::Appended { up_to }) => older > up_to,
+                _ => false,
+            };
+            if !says_more {
+                *older = parked;
+            }
         } else if self.parked.len() < MAX_PARKED {
             self.parked.push(parked);
         }

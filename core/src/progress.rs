@@ -23,6 +23,8 @@ pub(crate) struct Peer {
     /// The heartbeat round during which something was last sent: an answer to a later round, with something still
     /// under way from before it, hints at a loss.
     sent_in_round: u64,
+    /// When that was: rounds for reads follow each other as fast as answers come.
+    sent_at: Instant,
     /// The newest heartbeat round that it has answered.
     pub(crate) acked_round: u64,
     /// The highest commit index that it was told.
@@ -52,6 +54,7 @@ impl Peer {
             inflight: VecDeque::new(),
             inflight_bytes: 0,
             sent_in_round: 0,
+            sent_at: now,
             acked_round: 0,
             told_commit: Index(0),
             heard: now,
@@ -76,8 +79,9 @@ impl Peer {
     }
 
     /// An append was sent that ends at `end` (its `prev`, if it is empty).
-    pub(crate) fn on_sent(&mut self, end: Index, bytes: usize, round: u64) {
+    pub(crate) fn on_sent(&mut self, end: Index, bytes: usize, round: u64, now: Instant) {
         self.sent = self.sent.max(end);
+        self.sent_at = now;
         self.sent_in_round = round;
         match self.mode {
             Mode::Probe => self.probing = true,
@@ -134,8 +138,9 @@ impl Peer {
     }
 
     /// Answers heartbeat `round`: was what is under way to it sent before, and so perhaps lost?
-    pub(crate) fn seems_lost(&self, round: u64) -> bool {
-        round > self.sent_in_round && (self.probing || !self.inflight.is_empty())
+    pub(crate) fn seems_lost(&self, round: u64, now: Instant, heartbeat: u64) -> bool {
+        let later = round > self.sent_in_round && now.since(self.sent_at) >= heartbeat;
+        later && (self.probing || !self.inflight.is_empty())
     }
 
     /// The outstanding probe is given up: another may be sent.

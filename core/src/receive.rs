@@ -40,7 +40,6 @@ impl Raft {
             }
             Ordering::Less | Ordering::Equal | Ordering::Greater => {}
         }
-        self.note_heard(from);
         match body {
             Body::PreVote { id, last } => {
                 self.on_pre_vote(from, term, id, last);
@@ -122,14 +121,5 @@ impl Raft {
     /// on does a leader ignore candidates.
     fn hears_leader_for_votes(&self) -> bool {
         self.hears_leader() && (self.config.check_quorum || !matches!(self.role, Role::Leader(_)))
-    }
-
-    fn note_heard(&mut self, from: NodeId) {
-        let now = self.now;
-        if let Role::Leader(leader) = &mut self.role
-            && let Some(peer) = leader.peer_mut(from)
-        {
-            peer.heard = now;
-        }
     }
 }

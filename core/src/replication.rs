@@ -1,7 +1,8 @@
 //! Log replication (paper §5.3) and the commit rule (§5.4.2).
 
 use crate::{
-    Action, Event, Few, Index, Load, LoadId, Loaded, LogId, Mode, NodeId, Proposal, Rejected, Resource, Run,
+    Action, Event, Few, Index, Instant, Load, LoadId, Loaded, LogId, Mode, NodeId, Proposal, Rejected,
+    Resource, Run,
     log::Read,
     message::Body,
     progress::{Peer, Window},
@@ -116,15 +117,15 @@ impl Raft {
                 }
             };
             let to = peer.id;
-            Self::note_sent(peer, next, &entries, round, self.commit);
+            Self::note_sent(peer, next, &entries, round, self.now, self.commit);
             self.send_append(to, next, entries);
         }
     }
 
-    fn note_sent(peer: &mut Peer, next: Index, entries: &Few<Run>, round: u64, commit: Index) {
+    fn note_sent(peer: &mut Peer, next: Index, entries: &Few<Run>, round: u64, now: Instant, commit: Index) {
         let end = entries.last().map_or(next.prev(), Run::last);
         let bytes = entries.iter().map(Run::bytes).sum();
-        peer.on_sent(end, bytes, round);
+        peer.on_sent(end, bytes, round, now);
         peer.told_commit = peer.told_commit.max(commit.min(end));
     }
 
@@ -142,12 +143,14 @@ impl Raft {
     /// # Errors
     /// If it was never sent that much.
     pub(crate) fn on_appended(&mut self, from: NodeId, up_to: Index) -> Result<(), Rejected> {
+        let now = self.now;
         let Some(peer) = self.peer_mut(from) else {
             return Ok(());
         };
         if !peer.could_acknowledge(up_to) {
             return Err(Rejected::Unexpected { from });
         }
+        peer.heard = now;
         let news = peer.on_appended(up_to);
         if news {
             self.advance_commit();
@@ -173,6 +176,7 @@ impl Raft {
         if hint.index > prev || !peer.could_acknowledge(prev) {
             return Err(Rejected::Unexpected { from });
         }
+        peer.heard = self.now;
         if peer.on_conflict(prev, hint, &self.log) {
             self.replicate_to_id(from);
         }
@@ -214,18 +218,19 @@ impl Raft {
         if round > leader.round {
             return Err(Rejected::Unexpected { from });
         }
-        let now_round = leader.round;
+        let (now_round, now, heartbeat) = (leader.round, self.now, self.timing.heartbeat);
         let Some(peer) = leader.peer_mut(from) else {
             return Ok(());
         };
+        peer.heard = now;
         peer.acked_round = peer.acked_round.max(round);
-        if peer.seems_lost(round) {
+        if peer.seems_lost(round, now, heartbeat) {
             match peer.mode() {
                 Mode::Probe => peer.probe_again(),
                 // An empty append behind everything that is under way: its answer says what arrived.
                 Mode::Replicate => {
                     let next = peer.next_index();
-                    peer.on_sent(next.prev(), 0, now_round);
+                    peer.on_sent(next.prev(), 0, now_round, now);
                     self.send_append(from, next, Few::new());
                 }
             }
@@ -250,7 +255,6 @@ impl Raft {
             return;
         }
         self.commit = reached;
-        leader.on_commit(reached);
         self.advance_apply();
         self.broadcast_commit();
         self.release_early_reads();
@@ -311,9 +315,7 @@ impl Raft {
         // Only an entry that conflicts removes anything: an append that comes late, and is shorter than the
         // log has grown since, must not (paper §5.3).
         let different = self.first_different(entries);
-        if let Some((index, _)) = different
-            && index <= self.commit
-        {
+        if self.contradicts_base(entries) || different.is_some_and(|(index, _)| index <= self.commit) {
             return Err(Rejected::Unexpected { from });
         }
         self.follow(from)?;
@@ -329,8 +331,7 @@ impl Raft {
         }
         let verified = entries.last().map_or(prev.index, Run::last);
         self.commit_up_to(commit.min(verified));
-        // What lies below the base is durable in the snapshot.
-        let up_to = verified.max(floor).min(self.log.last().index);
+        let up_to = verified.min(self.log.last().index);
         self.outbox.acknowledge(from, self.hard_state.term, up_to, &self.log);
         Ok(())
     }
@@ -340,7 +341,15 @@ impl Raft {
         let commit = self.commit;
         let known = prev.index >= self.log.base().index && prev.index <= commit;
         known && !self.log.contains(prev)
+            || self.contradicts_base(entries)
             || self.first_different(entries).is_some_and(|(index, _)| index <= commit)
+    }
+
+    /// Does it have another entry where a snapshot ends?
+    fn contradicts_base(&self, entries: &Few<Run>) -> bool {
+        let base = self.log.base();
+        let covers = |run: &&Run| run.first() <= base.index && base.index <= run.last();
+        entries.iter().find(covers).is_some_and(|run| run.term() != base.term)
     }
 
     /// The first entry that this log does not have as it is, and which run it is in.
@@ -400,6 +409,10 @@ impl Raft {
     /// Hands out what may be applied.
     pub(crate) fn advance_apply(&mut self) {
         self.applying.advance(self.commit, &self.log, &mut self.outbox, &mut self.next_load, &self.config);
+        // Only now: else a state machine that lags would let proposals pile up.
+        if let Role::Leader(leader) = &mut self.role {
+            leader.release(self.applying.handed());
+        }
     }
 
     /// Old entries have been read.
@@ -431,7 +444,7 @@ impl Raft {
     }
 
     fn on_loaded_to_send(&mut self, id: LoadId, entries: &Few<Run>) -> Result<(), Rejected> {
-        let commit = self.commit;
+        let (commit, now) = (self.commit, self.now);
         let Role::Leader(leader) = &mut self.role else {
             return Err(Rejected::StaleLoad);
         };
@@ -448,7 +461,7 @@ impl Raft {
         // It may have moved on meanwhile: what it has by now is not sent again.
         let wanted: Few<Run> = entries.iter().filter_map(|run| run_after(run, next)).collect();
         if !wanted.is_empty() {
-            Self::note_sent(peer, next, &wanted, round, commit);
+            Self::note_sent(peer, next, &wanted, round, now, commit);
             self.send_append(to, next, wanted);
         }
         self.replicate_to_id(to);
@@ -469,9 +482,10 @@ impl Leader {
         self.peers.iter_mut().find(|peer| peer.id == id)
     }
 
-    fn on_commit(&mut self, commit: Index) {
+    /// What is handed out doesn't count any more.
+    fn release(&mut self, handed: Index) {
         while let Some((end, bytes)) = self.uncommitted.front()
-            && *end <= commit
+            && *end <= handed
         {
             self.uncommitted_bytes = self.uncommitted_bytes.saturating_sub(*bytes);
             self.uncommitted.pop_front();

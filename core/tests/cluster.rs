@@ -158,3 +158,58 @@ fn a_leader_whose_own_disk_stalls_refuses_more() {
     cluster.persist_all(1);
     cluster.propose(1, 200, b"again").unwrap();
 }
+
+#[test]
+fn a_state_machine_that_is_stuck_pushes_back() {
+    let mut cluster = Cluster::with(3, |config| {
+        config.max_applying_bytes = 500;
+        config.max_uncommitted_bytes = 2000;
+    });
+    cluster.elect(1);
+    cluster.stuck_machines = vec![1];
+    let refused = (0..1000).find_map(|n| {
+        let refused = cluster.propose(1, n, &[0; 100]).err();
+        cluster.deliver();
+        refused
+    });
+    assert!(matches!(refused, Some(Rejected::Overloaded { .. })), "{refused:?}");
+    assert!(cluster.raft(1).status().pending < 50);
+}
+
+#[test]
+fn a_slow_follower_is_not_sent_the_same_again_for_every_read() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    cluster.slow_disks = vec![3];
+    cluster.propose(1, 1, &[0; 1000]).unwrap();
+    cluster.deliver();
+    let mut sent = 0;
+    for n in 0..500 {
+        cluster.now = cluster.now.plus(100);
+        cluster.step(1, Input::Read { token: Token(1000 + n) }).unwrap();
+        let appends = |m: &quorate_core::Message| matches!(m.body, quorate_core::Body::Append { .. });
+        while !cluster.wire.is_empty() {
+            sent += cluster.wire.iter().filter(|(_, to, m)| to.0 == 3 && appends(m)).count();
+            let batch = cluster.wire.len();
+            for _ in 0..batch {
+                let (from, to, message) = cluster.wire.pop_front().unwrap();
+                let _refused = cluster.step(to.0, Input::Receive { from, message });
+            }
+        }
+    }
+    assert_eq!(cluster.node(1).outcomes.len(), 500, "every read has its round");
+    assert!(sent <= 1, "{sent} appends to a follower in half a heartbeat interval");
+}
+
+#[test]
+fn an_election_waits_for_a_disk_that_is_still_at_the_last_term() {
+    let mut cluster = Cluster::with(3, |config| config.pre_vote = false);
+    cluster.slow_disks = vec![1];
+    for _ in 0..50 {
+        cluster.fire(1);
+    }
+    assert_eq!(cluster.node(1).pending.len(), 1, "one write, not one for each timeout");
+    cluster.persist_all(1);
+    cluster.fire(1);
+    assert_eq!(cluster.node(1).pending.len(), 1);
+}

@@ -247,3 +247,60 @@ fn a_clock_that_goes_back_is_held_and_counted() {
     assert_eq!(cluster.raft(1).role(), role);
     assert!(cluster.raft(1).deadline().unwrap().0 >= now, "deadlines are as before");
 }
+
+#[test]
+fn only_answers_keep_a_leader_in_office() {
+    let mut cluster = leader();
+    let (term, started) = (cluster.raft(1).term().0, cluster.now);
+    let deaf = |cluster: &Cluster| cluster.raft(1).role() != RoleKind::Leader;
+    while !deaf(&cluster) && cluster.now.since(started) < 10_000_000 {
+        // Somebody who doesn't hear the leader asks around, and an answer that can't be is refused.
+        let question = Body::PreVote { id: RequestId::default(), last: id(term, 1) };
+        cluster.receive(2, 1, term, question).unwrap();
+        assert!(cluster.receive(2, 1, term, Body::HeartbeatReply { round: 1 << 40 }).is_err());
+        cluster.wire.clear();
+        cluster.now = cluster.now.plus(50_000);
+        cluster.step(1, Input::Tick).unwrap();
+    }
+    assert!(deaf(&cluster), "nobody has answered it for ten seconds");
+}
+
+#[test]
+fn an_entry_where_a_snapshot_ends_must_be_the_snapshots() {
+    let membership = quorate_core::Membership::of_voters([1, 2, 3].map(NodeId));
+    let mut recovered = quorate_core::Recovered::fresh(quorate_core::Incarnation(1), membership);
+    (recovered.base, recovered.last, recovered.hard_state.term) = (id(5, 10), i(10), Term(5));
+    let config = quorate_core::Config::new(NodeId(1));
+    let mut raft = quorate_core::Raft::new(config, recovered, quorate_core::Instant(0)).unwrap();
+    let mut receive = |body| {
+        let message = Message { term: Term(6), body };
+        raft.step(quorate_core::Instant(0), Input::Receive { from: NodeId(2), message })
+    };
+    let refused = receive(append(id(1, 9 - 1), 0, vec![run(1, 9, 3)]));
+    assert_eq!(refused, Err(Rejected::Unexpected { from: NodeId(2) }));
+    receive(append(id(5, 8), 0, vec![run(5, 9, 3)])).unwrap();
+    assert_eq!(raft.last(), id(5, 11));
+}
+
+#[test]
+fn an_entry_of_term_0_is_malformed() {
+    let mut cluster = follower();
+    unchanged(&mut cluster, 2, 2, append(LogId::ZERO, 0, vec![Run::noop(Term(0), i(1))]));
+}
+
+#[test]
+fn what_could_not_be_sent_in_one_frame_cannot_be_configured() {
+    for (field, set) in [
+        (
+            "max_append_bytes",
+            (|config, n| config.max_append_bytes = n) as fn(&mut quorate_core::Config, usize),
+        ),
+        ("max_uncommitted_bytes", |config, n| config.max_uncommitted_bytes = n),
+    ] {
+        let mut config = quorate_core::Config::new(NodeId(1));
+        set(&mut config, 32 << 20);
+        assert_eq!(config.validate(), Ok(()));
+        set(&mut config, (32 << 20) + 1);
+        assert_eq!(config.validate().unwrap_err().field, field);
+    }
+}

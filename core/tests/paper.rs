@@ -348,6 +348,7 @@ fn nothing_is_said_before_term_and_vote_are_durable() {
 #[test]
 fn a_candidate_asks_for_votes_when_its_own_is_durable_and_its_log() {
     let mut cluster = Cluster::with(3, |config| config.pre_vote = false);
+    cluster.receive(2, 1, 1, append(LogId::ZERO, 0, Few::new())).unwrap();
     cluster.slow_disks = vec![1];
     cluster.receive(2, 1, 1, append(LogId::ZERO, 0, Few::one(run(1, 1, 3)))).unwrap();
     cluster.fire(1);
@@ -367,6 +368,7 @@ fn a_candidate_asks_for_votes_when_its_own_is_durable_and_its_log() {
 #[test]
 fn a_candidacy_that_is_over_asks_for_no_votes() {
     let mut cluster = Cluster::with(3, |config| config.pre_vote = false);
+    cluster.receive(2, 1, 1, append(LogId::ZERO, 0, Few::new())).unwrap();
     cluster.slow_disks = vec![1];
     cluster.receive(2, 1, 1, append(LogId::ZERO, 0, Few::one(run(1, 1, 3)))).unwrap();
     cluster.fire(1);

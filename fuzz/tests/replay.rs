@@ -54,3 +54,14 @@ proptest! {
         prop_assert_eq!(actions, recorded.actions);
     }
 }
+
+#[test]
+fn a_recorded_batch_is_looked_through_before_it_is_believed() {
+    let parse = |block: &[u8]| {
+        serde_json::from_value::<quorate_core::Batch>(serde_json::json!(block)).map(|batch| batch.count())
+    };
+    assert_eq!(parse(&[1, 1, 0, 0, 0, b'x', 1, 0, 0, 0, 0]).unwrap(), 2);
+    assert_eq!(parse(&[]).unwrap(), 0);
+    assert!(parse(&[1, 255, 0, 0, 0, 1]).is_err(), "shorter than it says");
+    assert!(parse(&[0, 0, 0, 0, 0]).is_err(), "no command");
+}

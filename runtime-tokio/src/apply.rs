@@ -66,21 +66,25 @@ pub(crate) struct Closure<F, R> {
     pub(crate) ticket: Ticket,
 }
 
-/// Counts a read for as long as it waits, wherever it is, also when nobody waits for it any more.
-pub(crate) struct Ticket(Arc<AtomicUsize>);
+/// Counts a read, or the bytes of a command, for as long as it waits, wherever it is, also when nobody waits for it
+/// any more.
+pub(crate) struct Ticket {
+    waiting: Arc<AtomicUsize>,
+    weight: usize,
+}
 
 impl Ticket {
-    /// One more, if no more than `bound` wait then.
-    pub(crate) fn take(waiting: &Arc<AtomicUsize>, bound: usize) -> Option<Self> {
+    /// As much more, if no more than `bound` waits then.
+    pub(crate) fn take(waiting: &Arc<AtomicUsize>, weight: usize, bound: usize) -> Option<Self> {
         // Counted before it is looked at: two at once can't both be the last.
-        let ticket = Self(waiting.clone());
-        (waiting.fetch_add(1, Relaxed) < bound).then_some(ticket)
+        let ticket = Self { waiting: waiting.clone(), weight };
+        (waiting.fetch_add(weight, Relaxed).saturating_add(weight) <= bound).then_some(ticket)
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
+        self.waiting.fetch_sub(self.weight, Relaxed);
     }
 }
 

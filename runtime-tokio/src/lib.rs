@@ -52,6 +52,7 @@
 //! | proposals without an outcome | [`Builder::max_pending`] | [`ProposeError::Overloaded`] |
 //! | bytes of proposals not yet taken up | `Config::max_uncommitted_bytes` | the same |
 //! | bytes of proposals not yet committed | `Config::max_uncommitted_bytes`, in the core | the same |
+//! | bytes of commands for another node, or until one leads | `Config::max_uncommitted_bytes` | [`ProposeError::Overloaded`] |
 //! | reads without an answer | [`Builder::max_pending`] | [`ReadError::Overloaded`] |
 //! | messages not yet taken up | 16,384, and `Config::max_unpersisted_bytes` | dropped |
 //! | bytes of entries for the store thread | `Config::max_unpersisted_bytes` | proposals are refused, appends dropped |

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
 };
@@ -41,7 +41,7 @@ impl Router {
     /// What the node of `group` is given as its transport. One that is started later for the same group takes its place.
     #[must_use]
     pub fn endpoint(&self, group: GroupId) -> Arc<dyn Transport> {
-        Arc::new(Endpoint { group, router: self.inner.clone() })
+        Arc::new(Endpoint { group, router: self.inner.clone(), own: Mutex::default() })
     }
 
     /// Shuts the transport down, for all groups.
@@ -103,10 +103,13 @@ impl Inbound for Dispatch {
 struct Endpoint {
     group: GroupId,
     router: Arc<Inner>,
+    /// The node that was started by this endpoint: another may have taken its place since.
+    own: Mutex<Option<Arc<dyn Inbound>>>,
 }
 
 impl Transport for Endpoint {
     fn start(&self, inbound: Arc<dyn Inbound>) {
+        *self.own.lock().unwrap_or_else(PoisonError::into_inner) = Some(inbound.clone());
         self.router.write().insert(self.group, inbound);
         if !self.router.started.swap(true, SeqCst) {
             self.router.transport.start(Arc::new(Dispatch(self.router.clone())));
@@ -122,7 +125,14 @@ impl Transport for Endpoint {
     }
 
     fn shutdown(&self) -> BoxFuture<()> {
-        self.router.write().remove(&self.group);
+        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut groups = self.router.write();
+        if let (Some(own), Some(current)) = (own, groups.get(&self.group))
+            && Arc::ptr_eq(&own, current)
+        {
+            groups.remove(&self.group);
+        }
+        drop(groups);
         Box::pin(async {})
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct Shared<S: StateMachine> {
     pub(crate) stopped: watch::Sender<Option<Stopped>>,
     /// Reads that wait for an answer.
     reads: Arc<AtomicUsize>,
+    /// Bytes of commands on their way to another node, or waiting for one that leads.
+    elsewhere: Arc<AtomicUsize>,
     /// All threads have ended.
     pub(crate) ended: watch::Sender<bool>,
     request_timeout: Duration,
@@ -56,6 +58,7 @@ impl<S: StateMachine> Shared<S> {
             leadership: watch::Sender::new(leadership),
             stopped: watch::Sender::new(None),
             reads: Arc::default(),
+            elsewhere: Arc::default(),
             ended: watch::Sender::new(false),
             request_timeout,
         }
@@ -65,9 +68,14 @@ impl<S: StateMachine> Shared<S> {
     pub(crate) async fn propose(&self, command: Bytes) -> Result<S::Reply, ProposeError> {
         let mut attempts = Attempts::new(self.request_timeout);
         let mut hint = None;
+        let mut ticket = None;
         loop {
             let leader = hint.take().or_else(|| self.leadership.borrow().leader);
             let elsewhere = leader.filter(|leader| *leader != self.id);
+            // The inbox bounds what this node proposes itself; this, what it holds for others, or until one leads.
+            if (elsewhere.is_some() || leader.is_none()) && ticket.is_none() {
+                ticket = Some(self.hold(command.len())?);
+            }
             let result = match elsewhere {
                 Some(leader) => match self.forward(leader, &command, attempts.deadline).await {
                     Ok(reply) => return read_reply(reply),
@@ -89,6 +97,18 @@ impl<S: StateMachine> Shared<S> {
                 return Err(ProposeError::NoLeader { waited: self.request_timeout, last });
             }
         }
+    }
+
+    /// Counts a command that may wait for another node.
+    fn hold(&self, bytes: usize) -> Result<Ticket, ProposeError> {
+        // What surrounds a small command is more than the command.
+        let weight = bytes.max(512);
+        let bound = self.inbox.limits().proposal_bytes.max(512);
+        Ticket::take(&self.elsewhere, weight, bound).ok_or_else(|| {
+            count(&self.counters.overloaded, 1);
+            let what = format!("overloaded: bytes waiting for the leader would pass their bound of {bound}");
+            ProposeError::Overloaded { what }
+        })
     }
 
     /// Proposes to this node's own core.
@@ -151,7 +171,7 @@ impl<S: StateMachine> Shared<S> {
             |last: &str| ReadError::NoLeader { waited: self.request_timeout, last: last.to_owned() };
         loop {
             let bound = self.inbox.limits().pending;
-            let Some(ticket) = Ticket::take(&self.reads, bound) else {
+            let Some(ticket) = Ticket::take(&self.reads, 1, bound) else {
                 count(&self.counters.overloaded, 1);
                 let what = format!("overloaded: pending reads would pass their bound of {bound}");
                 return Err(ReadError::Overloaded { what });

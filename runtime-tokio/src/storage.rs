@@ -53,7 +53,8 @@ pub(crate) fn run<St: Store, S: StateMachine>(
         return;
     }
     let mut batch = Vec::new();
-    let mut settled = true;
+    // Opening it was a commit as well.
+    let mut settled = false;
     loop {
         match if settled { writes.recv().map_err(Into::into) } else { writes.recv_timeout(QUIET) } {
             Ok(write) => batch.push(write),

@@ -83,7 +83,7 @@ impl Disk {
         let mut recovered = Recovered::fresh(Incarnation(self.incarnation), membership);
         recovered.hard_state = self.hard_state;
         recovered.last = self.last().index;
-        recovered.applied = Index(self.applied.min(self.last().index.0));
+        recovered.applied = Index(self.applied);
         for run in &self.log {
             if recovered.terms.last().is_none_or(|start| start.term != run.term()) {
                 recovered.terms.push(TermStart { first: run.first(), term: run.term() });

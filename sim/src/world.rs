@@ -320,7 +320,9 @@ impl World {
         if let Err(rejected) = result {
             self.trace.line(self.now, || format!("n{} refuses: {rejected}", slot + 1));
             self.digest.add(&rejected);
-            hold!(rejected != Rejected::BadLoad, "contract", "node {} refuses what its disk holds", slot + 1);
+            let wrongly =
+                matches!(rejected, Rejected::BadLoad | Rejected::StaleReceipt | Rejected::BadApplied { .. });
+            hold!(!wrongly, "contract", "node {} refuses what its own driver says: {rejected}", slot + 1);
             let impossible = matches!(rejected, Rejected::Malformed(_) | Rejected::Unexpected { .. });
             hold!(
                 !(from_peer && impossible),
@@ -472,6 +474,8 @@ impl World {
         self.ghost.on_disk_failed(slot);
         self.nodes[slot].paused = false;
         self.step(slot, Input::StorageFailed)?;
+        let life = self.nodes[slot].life;
+        self.ghost.all_resolved(|other| (other == slot).then_some(life))?;
         // It must stay silent, whatever comes.
         let delay = self.disk_rng.exponential(300_000);
         self.push(

@@ -135,7 +135,7 @@ async fn serve(
     let limits = &shared.limits;
     let request =
         timeout(limits.forward_timeout, read_request(&mut recv, limits.forward_bytes, &shared.memory));
-    let (group, request, _memory) = match request.await.unwrap_or(Ok(Request::Gone))? {
+    let (group, request, memory) = match request.await.unwrap_or(Ok(Request::Gone))? {
         Request::Whole { group, body, memory } => (group, body, memory),
         Request::Busy => {
             let _ended = (send.reset(Code::Busy.number()), recv.stop(Code::Busy.number()));
@@ -150,6 +150,8 @@ async fn serve(
         // Whoever asked has gone away: nobody waits for the answer.
         _ = send.stopped() => return Ok(()),
     };
+    // The request is gone. Whoever is slow to read the answer must not keep others from asking.
+    drop(memory);
     let (status, body) = match answer {
         Ok(answer) if answer.len() > limits.forward_bytes => {
             let why = format!("the answer has {} bytes, more than {}", answer.len(), limits.forward_bytes);
@@ -160,8 +162,11 @@ async fn serve(
         Err(ForwardError::Unknown { why, .. }) => (status::UNKNOWN, why.into()),
     };
     let _best_effort = send.set_priority(link::priority(Kind::Forward));
-    if send.write_all_chunks(&mut [Bytes::copy_from_slice(&[status]), body]).await.is_ok() {
-        let _already_closed = send.finish();
+    let mut answer = [Bytes::copy_from_slice(&[status]), body];
+    match timeout(limits.forward_timeout, send.write_all_chunks(&mut answer)).await {
+        Ok(Ok(())) => drop(send.finish()),
+        Ok(Err(_gone)) => {}
+        Err(_elapsed) => drop(send.reset(Code::Abandoned.number())),
     }
     Ok(())
 }

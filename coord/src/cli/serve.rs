@@ -1,6 +1,6 @@
 //! `quorate serve`: one node.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use quorate_coord::{machine::Machine, server};
 use quorate_core::{GroupId, Membership, NodeId};
@@ -8,7 +8,7 @@ use quorate_runtime_tokio::Node;
 use quorate_storage_redb::{self as storage, RedbStore};
 use quorate_transport_quic::{self as quic, ClusterId, QuicTransport, pki};
 use tokio::{
-    net::TcpListener,
+    net::TcpSocket,
     signal::unix::{SignalKind, signal},
 };
 use tracing::info;
@@ -20,6 +20,9 @@ use super::{
     logs::{self, LogFormat},
     supervise::{self, Event},
 };
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
 
 const EXAMPLES: &str = "\
 The file of --config is TOML; paths in it are relative to it:
@@ -190,12 +193,13 @@ fn identity(config: &NodeConfig) -> storage::Identity {
 async fn serve(config: &NodeConfig, make: bool, supervised: bool, stop: Stop) -> Result {
     let id = NodeId(config.id);
     // What may be wrong with the configuration comes first: a store is made only if all else is well.
-    let listener = TcpListener::bind(config.listen_client).await.map_err(|error| {
+    let refused = |error: io::Error| {
         let address = config.listen_client;
         Failure::new(format!(
             "can't listen for clients on TCP {address}: {error}: does another node run there?"
         ))
-    })?;
+    };
+    let socket = bind(config.listen_client).map_err(refused)?;
     let transport = transport(config).await?;
     if make {
         bootstrap(config)?;
@@ -207,6 +211,8 @@ async fn serve(config: &NodeConfig, make: bool, supervised: bool, stop: Stop) ->
     }
     let node = builder.start(Machine::new()).await.map_err(|error| Failure::new(error.to_string()))?;
 
+    // Not before: whoever connected while the store is being opened would wait, instead of asking another node.
+    let listener = socket.listen(BACKLOG).map_err(refused)?;
     if supervised {
         Event::Ready.tell();
         tokio::spawn(tell_leaders(node.leadership()));
@@ -230,6 +236,15 @@ async fn serve(config: &NodeConfig, make: bool, supervised: bool, stop: Stop) ->
     info!(node = %id, "stopped");
     stopped?;
     served.context("serving clients")?.context("serving clients")
+}
+
+/// Takes the port, without letting anybody connect yet.
+fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // As a listener does by default: what lingers of earlier connections doesn't hold the port.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
 }
 
 /// What clients are told about who there is.

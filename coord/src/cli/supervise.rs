@@ -14,7 +14,9 @@ use std::{
 use tokio::sync::oneshot;
 
 /// For how long a node may stop in an orderly way once its supervisor is gone.
-const PATIENCE: Duration = Duration::from_secs(4);
+/// Longer than the longest orderly stop (requests 2 s, the node 1 s, its farewell 1 s), and shorter than what the
+/// supervisor gives it (6 s).
+const PATIENCE: Duration = Duration::from_millis(5500);
 
 /// What a node tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

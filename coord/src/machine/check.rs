@@ -15,8 +15,9 @@ use crate::pb::etcdserverpb::{
     request_op::Request,
 };
 
-/// How many comparisons, and how many operations in each list, a transaction may have together with those nested in
-/// it: etcd's default of `--max-txn-ops`.
+/// How many comparisons and operations a transaction may have together with all of those nested in it; a list counts as
+/// the longest of its three. etcd's default of `--max-txn-ops`; etcd lets each nested transaction have as many again, which
+/// multiplies: one request could then keep every replica busy for minutes, and again at each start.
 pub const MAX_TXN_OPS: usize = 128;
 
 /// How deep transactions may be nested. etcd has no bound but [`MAX_TXN_OPS`]; here an answer must stay within what
@@ -61,7 +62,7 @@ pub fn check_delete_range(delete: &DeleteRangeRequest) -> Result<(), KvError> {
 /// # Errors
 /// If an operation is not valid, there are too many, a key would be written twice, or it is too large.
 pub fn check_txn(txn: &TxnRequest) -> Result<(), KvError> {
-    check_txn_ops(txn, MAX_TXN_OPS, MAX_TXN_DEPTH)?;
+    check_txn_ops(txn, &mut { MAX_TXN_OPS }, MAX_TXN_DEPTH)?;
     // After the count, so that its cost is bounded.
     for list in [&txn.success, &txn.failure] {
         Written::by(list)?;
@@ -111,10 +112,10 @@ fn check_put_op(put: &PutRequest) -> Result<(), KvError> {
     Ok(())
 }
 
-/// `budget`: how many operations are left for this level and those below it.
-fn check_txn_ops(txn: &TxnRequest, budget: usize, depth: usize) -> Result<(), KvError> {
+/// `budget`: how many operations are left for this level, those below it and those beside it.
+fn check_txn_ops(txn: &TxnRequest, budget: &mut usize, depth: usize) -> Result<(), KvError> {
     let count = txn.compare.len().max(txn.success.len()).max(txn.failure.len());
-    let left = budget.checked_sub(count).ok_or(KvError::TooManyOps)?;
+    *budget = budget.checked_sub(count).ok_or(KvError::TooManyOps)?;
     let below = depth.checked_sub(1).ok_or(KvError::TooManyOps)?;
     for compare in &txn.compare {
         has_key(&compare.key)?;
@@ -124,7 +125,7 @@ fn check_txn_ops(txn: &TxnRequest, budget: usize, depth: usize) -> Result<(), Kv
             Some(Request::RequestRange(range)) => check_range(range)?,
             Some(Request::RequestPut(put)) => check_put_op(put)?,
             Some(Request::RequestDeleteRange(delete)) => has_key(&delete.key)?,
-            Some(Request::RequestTxn(nested)) => check_txn_ops(nested, left, below)?,
+            Some(Request::RequestTxn(nested)) => check_txn_ops(nested, budget, below)?,
             // These words are what etcd says to it.
             None => return Err(KvError::KeyNotFound),
         }

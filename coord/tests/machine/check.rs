@@ -95,6 +95,10 @@ fn operations_are_bounded_with_those_nested() {
     assert_eq!(check_txn(&compares), Err(KvError::TooManyOps));
     assert_eq!(check_txn(&txn([op(txn(puts(MAX_TXN_OPS - 1)))])), Ok(()));
     assert_eq!(check_txn(&txn([op(txn(puts(MAX_TXN_OPS)))])), Err(KvError::TooManyOps));
+    // Those side by side count together, or nesting would multiply them.
+    let half = || op(txn((0..MAX_TXN_OPS / 2).map(|_| op(get("a")))));
+    assert_eq!(check_txn(&txn([half()])), Ok(()));
+    assert_eq!(check_txn(&txn([half(), half()])), Err(KvError::TooManyOps));
 }
 
 #[test]

@@ -95,6 +95,8 @@ pub struct Cluster {
     pub wire: VecDeque<(NodeId, NodeId, Message)>,
     /// Writes become durable at once, unless a node is in here.
     pub slow_disks: Vec<u64>,
+    /// State machines that are handed entries and never say that they are done.
+    pub stuck_machines: Vec<u64>,
     pub configure: fn(&mut Config),
     membership: Membership,
 }
@@ -111,6 +113,7 @@ impl Cluster {
             nodes: BTreeMap::new(),
             wire: VecDeque::new(),
             slow_disks: Vec::new(),
+            stuck_machines: Vec::new(),
             configure,
             membership,
         };
@@ -185,6 +188,7 @@ impl Cluster {
             match action {
                 Action::Send { to, message } => self.wire.push_back((NodeId(id), to, message)),
                 Action::Write(write) => node.pending.push_back(write),
+                Action::Apply(_) if self.stuck_machines.contains(&id) => {}
                 Action::Apply(apply) => node.apply(now, &apply),
                 Action::Load(load) => {
                     let result = node.disk.load(&load);

@@ -72,7 +72,7 @@ impl Ghost {
     }
 
     /// Is the node's log, as it believes it to be, durable up to `index`?
-    fn durable_up_to(&self, slot: usize, index: u64) -> bool {
+    pub(super) fn durable_up_to(&self, slot: usize, index: u64) -> bool {
         let images = &self.nodes[slot];
         let Some(at) = (index as usize).checked_sub(1) else { return true };
         images.durable.get(at).is_some() && images.durable.get(at) == images.live.get(at)

@@ -14,7 +14,7 @@ impl Ghost {
         let (n, commit) = (slot + 1, raft.commit().0);
         let at = commit as usize - 1;
         let stone = self.nodes[slot].live[at];
-        if raft.role() == RoleKind::Leader && raft.term().0 >= self.nodes[slot].term {
+        if raft.role() == RoleKind::Leader {
             hold!(
                 stone.term == raft.term().0,
                 "S8",
@@ -70,8 +70,7 @@ impl Ghost {
         let last = apply.last().0;
         hold!(first == before + 1, "S6", "node {n} applies {first} after {before}");
         hold!(last as usize <= self.committed.len(), "S6", "node {n} applies {last}, which is not committed");
-        let durable = self.nodes[slot].durable.len() as u64;
-        hold!(last <= durable, "D2", "node {n} applies {last}, but only {durable} is durable there");
+        hold!(self.durable_up_to(slot, last), "D2", "node {n} applies {last}, which is not durable there");
         let mut applied = match before.checked_sub(1) {
             Some(at) => vec![self.committed[at as usize]],
             None => Vec::new(),
