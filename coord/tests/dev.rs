@@ -193,6 +193,21 @@ async fn without_restarts_a_killed_node_stays_dead() {
 }
 
 #[test]
+fn a_node_that_does_not_stop_is_killed_and_that_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut dev = Dev::start(dir.path(), free_ports(1), &["--nodes", "1"]);
+    let pid = dev.table(1)[0][1].clone();
+    signal(pid.parse().unwrap(), "STOP");
+    signal(dev.child.id(), "INT");
+    dev.line("stopping the nodes");
+    // Once more, so as not to wait for it.
+    signal(dev.child.id(), "INT");
+    dev.line(&format!("node 1 (pid {pid}) was ended by SIGKILL"));
+    dev.line("stopped; ");
+    assert_eq!(dev.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn one_node_is_a_cluster_too() {
     let dir = tempfile::tempdir().unwrap();
     let port = free_ports(1);

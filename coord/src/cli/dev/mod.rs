@@ -108,6 +108,10 @@ pub(crate) async fn run(args: Args) -> Result {
             order.send_replace(Order::Kill);
         }
     }
+    // The last of them may have said something just before it ended.
+    while let Ok((node, news)) = cluster.news.try_recv() {
+        cluster.take_last(node, news);
+    }
     if result.is_ok() {
         cluster.say(format_args!(
             "stopped; `quorate dev` goes on with the data in {}",
@@ -220,15 +224,22 @@ impl Cluster {
         }
     }
 
-    /// Shows what the nodes say while they stop: only what is not as it should be.
+    /// Shows what the nodes say while they stop, one piece of news at a time.
     async fn drain(&mut self) {
         match self.news.recv().await {
-            Some((node, News::Ended { pid, how, .. })) if !how.well() => {
+            Some((node, news)) => self.take_last(node, news),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Of what comes while the nodes stop, shows only what is not as it should be.
+    fn take_last(&mut self, node: u64, news: News) {
+        match news {
+            News::Ended { pid, how, .. } if !how.well() => {
                 self.say(format_args!("node {node} (pid {pid}) {how}"));
             }
-            Some((node, news @ News::Line(_))) => self.take(node, news),
-            Some(_) => {}
-            None => std::future::pending().await,
+            news @ News::Line(_) => self.take(node, news),
+            News::Ended { .. } | News::Started { .. } | News::Event(_) | News::Failed(_) => {}
         }
     }
 
