@@ -106,7 +106,8 @@ impl Node {
                 Action::Event(Event::Leader { leader, .. }) if leader == Some(self.raft.id()) => {
                     self.tell(News::Leads(self.raft.id()));
                 }
-                Action::Event(_) => {}
+                // Nobody ever says `Input::Compact` here, so there are no snapshots.
+                Action::Restore(_) | Action::SendSnapshot(_) | Action::Event(_) => {}
             }
         }
     }
@@ -142,7 +143,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                     let proposal = Proposal::one(Token(token), command.as_bytes());
                     peers[&leader].send(Some(Input::Propose(proposal)))?;
                 }
-                peers[&leader].send(Some(Input::Read { token: Token(3) }))?;
+                peers[&leader].send(Some(Input::read(Token(3))))?;
             }
             News::Applied(node, command) => {
                 println!("node {node} applies {command:?}");

@@ -1,13 +1,15 @@
 //! What a node wants done: the one way out.
 
+use alloc::boxed::Box;
+
 use crate::{
-    Few, GroupId, HardState, Incarnation, Index, LoadId, LogId, Membership, Message, NodeId, Run, Term,
-    Tokens, WriteSeq,
+    Few, GroupId, HardState, Incarnation, Index, LoadId, LogId, Membership, Message, Mode, NodeId, Run,
+    SendId, Term, Tokens, WriteSeq,
 };
 
 /// Something to do. Each may be done the moment it is emitted, concurrently with all others, but for three ordered
-/// lanes: [`Write`](Action::Write)s among themselves; [`Apply`](Action::Apply)s among themselves; sends to one peer
-/// of one class (and that order is only a hint).
+/// lanes: [`Write`](Action::Write)s among themselves; [`Apply`](Action::Apply) and [`Restore`](Action::Restore) among
+/// themselves; sends to one peer of one class (and that order is only a hint).
 #[derive(PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "replay", derive(serde::Deserialize))]
@@ -24,6 +26,11 @@ pub enum Action {
     Write(Write),
     /// Apply these entries, in order; then say [`Input::Applied`](crate::Input::Applied).
     Apply(Apply),
+    /// Replace the state machine's state by this snapshot, which is durable and adopted; then say
+    /// [`Input::Applied`](crate::Input::Applied) up to its index.
+    Restore(Box<Snapshot>),
+    /// Stream a snapshot to a peer; then say [`Input::SnapshotSent`](crate::Input::SnapshotSent).
+    SendSnapshot(SendSnapshot),
     /// Read these entries from the log; answer with [`Input::Loaded`](crate::Input::Loaded).
     Load(Load),
     /// A request is at its end.
@@ -45,6 +52,8 @@ pub enum Action {
 pub struct Write {
     /// Replaces the hard state.
     pub hard_state: Option<HardState>,
+    /// Lets the log begin later, before anything else.
+    pub rebase: Option<Box<Rebase>>,
     /// Removes the entries at this index and after, before anything is appended.
     pub truncate: Option<Index>,
     /// Appends these, without a gap.
@@ -74,6 +83,40 @@ impl Write {
     pub fn into_receipt(self) -> Receipt {
         self.receipt
     }
+}
+
+/// A point in the log, and the membership in force there.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Snapshot {
+    /// The last entry that it includes: lastIncludedIndex, lastIncludedTerm (paper §7).
+    pub last: LogId,
+    /// The membership in force there.
+    pub membership: Membership,
+}
+
+/// Where a log begins anew. What is before comes from a snapshot that is durable.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Rebase {
+    /// Compaction: the entries up to `last` are removed, and only those. A snapshot at or after it is there.
+    Compact(Snapshot),
+    /// The staged snapshot at `last` becomes the newest one, and the log holds nothing else: it begins and ends there.
+    Install(Snapshot),
+}
+
+/// A snapshot that a peer is to get.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct SendSnapshot {
+    /// To be given back at its end.
+    pub id: SendId,
+    /// To whom.
+    pub to: NodeId,
+    /// A [`Body::InstallSnapshot`](crate::Body::InstallSnapshot), which says which snapshot: the newest that
+    /// [`Input::Compact`](crate::Input::Compact) told of, or that was installed. It goes last: the peer's driver hands it
+    /// to the peer's core once the bytes are staged, durably.
+    pub message: Message,
 }
 
 /// The proof, in the type system, that somebody has dealt with a [`Write`]: it can't be copied and is used up by
@@ -172,6 +215,16 @@ pub enum Outcome {
         /// readIndex (dissertation 6.4).
         index: Index,
     },
+    /// The membership that was asked for is committed: the final one, or a joint one that is to be left on request.
+    Changed {
+        /// Where it is in the log.
+        index: Index,
+    },
+    /// Leadership was handed over.
+    Transferred {
+        /// To whom.
+        to: NodeId,
+    },
     /// Nothing happened: ask again, or ask the leader.
     Refused {
         /// Who leads now, as far as is known.
@@ -226,6 +279,28 @@ pub enum Event {
         index: Index,
         /// Which.
         membership: Membership,
+    },
+    /// The log begins later.
+    Compacted {
+        /// After this entry.
+        base: LogId,
+    },
+    /// A snapshot took the place of the log.
+    Installed {
+        /// What it includes.
+        last: LogId,
+    },
+    /// A leader sends to a peer in another way.
+    Peer {
+        /// To whom.
+        id: NodeId,
+        /// How.
+        mode: Mode,
+    },
+    /// Leadership is being handed over, or (`None`) no longer.
+    Transfer {
+        /// To whom.
+        to: Option<NodeId>,
     },
     /// The store has failed: this incarnation is over.
     Stopped,

@@ -1,9 +1,9 @@
 //! Handing committed entries to the state machine, in order, and no more than it can take.
 
-use alloc::collections::VecDeque;
+use alloc::{boxed::Box, collections::VecDeque};
 
 use crate::{
-    Action, Apply, Config, Done, Few, Index, Load, LoadId, Outcome, Rejected, Run, Token, Tokens,
+    Action, Apply, Config, Done, Few, Index, Load, LoadId, Outcome, Rejected, Run, Snapshot, Token, Tokens,
     log::{Log, Read},
     outbox::Outbox,
 };
@@ -20,6 +20,8 @@ pub(crate) struct Applying {
     inflight_bytes: usize,
     /// Old entries being read.
     load: Option<LoadId>,
+    /// A snapshot that was installed, to be handed out once that is durable.
+    restore: Option<Box<Snapshot>>,
     /// Proposals made here that have not been handed out, by index.
     proposed: VecDeque<Done>,
     /// Confirmed reads that wait until what they must see is handed out.
@@ -34,6 +36,7 @@ impl Applying {
             inflight: VecDeque::new(),
             inflight_bytes: 0,
             load: None,
+            restore: None,
             proposed: VecDeque::new(),
             reads: VecDeque::new(),
         }
@@ -85,12 +88,37 @@ impl Applying {
             outbox.resolve(tokens, Outcome::Unknown);
         }
         self.load = None;
+        self.restore = None;
     }
 
-    /// A read is confirmed: it is linearizable at `index`.
+    /// A read may be served from `index` on.
     pub(crate) fn confirm(&mut self, token: Token, index: Index, outbox: &mut Outbox) {
-        self.reads.push_back((index, Tokens::one(token)));
+        let at = self.reads.partition_point(|(other, _)| *other <= index);
+        self.reads.insert(at, (index, Tokens::one(token)));
         self.release_reads(outbox);
+    }
+
+    /// A snapshot takes the place of all that wasn't handed out. What was proposed here is in it, but not its answers.
+    pub(crate) fn install(&mut self, snapshot: Box<Snapshot>, outbox: &mut Outbox) {
+        self.load = None;
+        self.restore = Some(snapshot);
+        for done in self.proposed.drain(..) {
+            outbox.resolve(done.tokens, Outcome::Unknown);
+        }
+    }
+
+    /// Hands out an installed snapshot once it is durable. True if the rest must wait for that.
+    fn restoring(&mut self, log: &Log, outbox: &mut Outbox) -> bool {
+        match self.restore.take_if(|snapshot| snapshot.last.index <= log.durable()) {
+            Some(snapshot) => {
+                self.handed = snapshot.last.index;
+                self.inflight.push_back((self.handed, 0));
+                outbox.emit(Action::Restore(snapshot));
+                self.release_reads(outbox);
+                false
+            }
+            None => self.restore.is_some(),
+        }
     }
 
     /// Hands out what is committed and durable here (contract, point 12), as far as the bound allows.
@@ -102,6 +130,9 @@ impl Applying {
         next_load: &mut u64,
         config: &Config,
     ) {
+        if self.restoring(log, outbox) {
+            return;
+        }
         let end = commit.min(log.durable());
         while self.handed < end && self.load.is_none() {
             let room = config.max_applying_bytes.saturating_sub(self.inflight_bytes);

@@ -25,6 +25,17 @@ pub struct Config {
     pub pre_vote: bool,
     /// A leader that hears from no quorum for an election timeout steps down (dissertation 6.2). Default on.
     pub check_quorum: bool,
+    /// Somebody in the cluster serves [`ReadKind::Lease`](crate::ReadKind) from a lease: all nodes must have this on then,
+    /// with the same election timeout, or none. A leader's lease rests on followers that keep their votes back for an
+    /// election timeout after they have heard it, across a restart too. Needs a clock that counts the time that the
+    /// machine was suspended. Default off.
+    pub lease_reads: bool,
+    /// By how much two clocks may drift apart within an election timeout; leases are shorter by this. Default
+    /// 100 ms, at most half an election timeout.
+    pub max_clock_drift: Duration,
+    /// Who campaigns first when a leader is lost: below 255, a node waits longer, at 0 by one more election timeout. Only
+    /// for its first attempt, so that a favourite that is dead holds nobody up for long. Default 255.
+    pub priority: u8,
     /// Bytes of entries in one append. Default 256 KiB, at most 32 MiB.
     pub max_append_bytes: usize,
     /// Appends under way to one peer. Default 64.
@@ -72,6 +83,9 @@ impl Config {
             heartbeat_interval: Duration::from_millis(100),
             pre_vote: true,
             check_quorum: true,
+            lease_reads: false,
+            max_clock_drift: Duration::from_millis(100),
+            priority: 255,
             max_append_bytes: 256 << 10,
             max_inflight_messages: 64,
             max_inflight_bytes: 4 << 20,
@@ -99,6 +113,9 @@ impl Config {
         let twice = heartbeat.saturating_mul(2);
         rule(election >= twice, "election_timeout (µs)", election, "at least twice heartbeat_interval")?;
         rule(election <= 3_600_000_000, "election_timeout (µs)", election, "at most an hour")?;
+        let drift = micros(self.max_clock_drift);
+        let fits = !self.lease_reads || drift <= election / 2;
+        rule(fits, "max_clock_drift (µs)", drift, "at most half of election_timeout")?;
         // Whatever is taken must fit into a frame, or it could never be replicated: an entry can't be split.
         for (field, bytes) in [
             ("max_append_bytes", self.max_append_bytes),

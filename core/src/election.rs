@@ -3,7 +3,8 @@
 use alloc::vec::Vec;
 
 use crate::{
-    Claims, Event, HardState, Instant, LogId, NodeId, Outcome, Rejected, RequestId, Run, Term, WriteSeq,
+    Claims, Event, HardState, Instant, LogId, NodeId, Outcome, Rejected, RequestId, Run, Term, Tokens,
+    WriteSeq,
     message::Body,
     quorum::{self, VoteOutcome},
     raft::{Candidate, Follower, Leader, PreCandidate, Raft, Role},
@@ -27,6 +28,41 @@ impl Votes {
 }
 
 impl Raft {
+    /// Somebody wants this node to campaign now.
+    ///
+    /// # Errors
+    /// If it has no vote, or must not use it yet: what a leader's lease rests on is a promise that nobody's wish undoes.
+    pub(crate) fn campaign(&mut self) -> Result<(), Rejected> {
+        if matches!(self.role, Role::Leader(_)) {
+            return Ok(());
+        }
+        if !self.memberships.current().is_voter(self.config.id) {
+            return Err(Rejected::NotVoter);
+        }
+        if self.config.lease_reads && self.hears_leader() {
+            return Err(Rejected::Leased);
+        }
+        self.on_election_timeout();
+        Ok(())
+    }
+
+    /// The leader is known to be gone.
+    ///
+    /// # Errors
+    /// Under leases: nobody can know that for sure.
+    pub(crate) fn forget_leader(&mut self) -> Result<(), Rejected> {
+        if self.config.lease_reads {
+            return Err(Rejected::Leased);
+        }
+        self.heard = None;
+        if let Role::Follower(follower) = &mut self.role {
+            follower.leader = None;
+            follower.reads.end(Outcome::Refused { leader: None }, &mut self.outbox);
+            self.announce_leader(None);
+        }
+        Ok(())
+    }
+
     /// The election timer has fired.
     pub(crate) fn on_election_timeout(&mut self) {
         let me = self.config.id;
@@ -41,7 +77,7 @@ impl Raft {
         if self.config.pre_vote {
             self.become_pre_candidate();
         } else {
-            self.become_candidate();
+            self.become_candidate(false);
         }
     }
 
@@ -71,7 +107,7 @@ impl Raft {
 
     /// A new term, and a vote for itself: both must be durable before anybody hears of them, the node itself included
     /// (paper §5.2; contract, point 5).
-    fn become_candidate(&mut self) {
+    pub(crate) fn become_candidate(&mut self, transfer: bool) {
         let Some(term) = self.hard_state.term.next() else {
             return;
         };
@@ -83,7 +119,7 @@ impl Raft {
         let own_vote = self.outbox.rests_on(claims, &self.log).unwrap_or(WriteSeq(0));
         self.role = Role::Candidate(Candidate { votes: Votes::default(), own_vote, deadline });
         self.announce_role();
-        self.ask_voters(&Body::Vote { last });
+        self.ask_voters(&Body::Vote { last, commit: self.commit_id(), transfer });
     }
 
     fn ask_voters(&mut self, body: &Body) {
@@ -95,10 +131,10 @@ impl Raft {
     }
 
     /// RequestVote, the receiver's part (paper Figure 2), at the receiver's term.
-    pub(crate) fn on_vote(&mut self, from: NodeId, last: LogId) {
+    pub(crate) fn on_vote(&mut self, from: NodeId, last: LogId, transfer: bool) {
         let HardState { term, vote } = self.hard_state;
         // Candidates and leaders have voted for themselves.
-        let free = vote.is_none() || vote == Some(from);
+        let free = vote.is_none() && (transfer || !self.hears_leader()) || vote == Some(from);
         let granted = free && self.is_up_to_date(last);
         if granted && vote.is_none() {
             self.write_hard_state(term, Some(from));
@@ -110,12 +146,25 @@ impl Raft {
             }
             self.reset_election_timer();
         }
-        self.send(from, Body::VoteReply { granted });
+        self.send(from, Body::VoteReply { granted, commit: self.commit_id() });
+    }
+
+    /// The commit index travels with votes: whoever has that very entry knows then that it is committed.
+    pub(crate) fn learn_commit(&mut self, from: NodeId, commit: LogId) {
+        let follows = !matches!(self.role, Role::Leader(_));
+        if follows && self.memberships.current().contains(from) && self.log.contains(commit) {
+            self.commit_up_to(commit.index);
+        }
+    }
+
+    /// The last entry that is known to be committed.
+    fn commit_id(&self) -> LogId {
+        self.log.term_at(self.commit).map_or(LogId::ZERO, |term| LogId::new(term, self.commit))
     }
 
     /// A RequestVote of an earlier term is refused with the own one.
     pub(crate) fn refuse_vote(&mut self, from: NodeId) {
-        self.send(from, Body::VoteReply { granted: false });
+        self.send(from, Body::VoteReply { granted: false, commit: self.commit_id() });
     }
 
     /// Would this node vote for `from` in the term after `term`? (dissertation 9.6). Nothing is promised by the answer,
@@ -167,7 +216,7 @@ impl Raft {
             return;
         };
         match quorum::vote_outcome(self.memberships.current(), |id| candidate.votes.of(id)) {
-            VoteOutcome::Won => self.become_candidate(),
+            VoteOutcome::Won => self.become_candidate(false),
             VoteOutcome::Lost => self.become_follower(self.hard_state.term, None),
             VoteOutcome::Pending => {}
         }
@@ -199,12 +248,23 @@ impl Raft {
             round: 0,
             uncommitted: alloc::collections::VecDeque::new(),
             uncommitted_bytes: 0,
+            unsent: false,
             reads: LeaderReads::default(),
+            rounds: alloc::collections::VecDeque::new(),
+            told_to_campaign: false,
+            change: None,
+            unsettled: true,
         });
         self.announce_role();
         self.announce_leader(Some(self.config.id));
         // What came before can only be committed together with an entry of this term (paper §5.4.2, §8).
-        self.append(Run::noop(term, end.next()));
+        let first = if end == crate::Index(0) {
+            // A log says who is in the cluster from its beginning, whatever each node began with.
+            Run::membership(term, end.next(), self.memberships.current())
+        } else {
+            Run::noop(term, end.next())
+        };
+        self.append(first);
         self.broadcast_heartbeat();
         self.broadcast_append();
         self.advance_commit();
@@ -216,7 +276,7 @@ impl Raft {
         if term > self.hard_state.term {
             self.enter_term(term, None);
         }
-        let timeout = self.random_timeout();
+        let timeout = self.random_timeout().saturating_add(self.timing.patience);
         let deadline = self.now.plus(timeout);
         self.role = Role::Follower(Follower { leader, timeout, deadline, reads: ForwardedReads::default() });
         self.announce_role();
@@ -229,6 +289,12 @@ impl Raft {
         match &mut self.role {
             Role::Leader(leader) => {
                 leader.reads.end(outcome, &mut self.outbox);
+                if let Some(change) = leader.change.take() {
+                    self.outbox.resolve(Tokens::one(change.token), Outcome::Unknown);
+                }
+                if self.transfer.is_some_and(|transfer| !transfer.told) {
+                    self.end_transfer(outcome);
+                }
                 self.applying.disown_uncommitted(self.commit, &mut self.outbox);
             }
             Role::Follower(follower) => {
@@ -257,7 +323,12 @@ impl Raft {
 
     /// Leader stickiness: who has heard from a leader within the shortest election timeout, or leads with a quorum
     /// behind it, helps nobody to depose it (dissertation 4.2.3).
+    ///
+    /// With leases, a restarted node may have heard one just before: it keeps its vote back as long.
     pub(crate) fn hears_leader(&self) -> bool {
+        if self.now < self.no_vote_before {
+            return true;
+        }
         match &self.role {
             Role::Leader(_) => true,
             Role::Follower(_) => self.heard.is_some_and(|heard| self.now.since(heard) < self.timing.election),
@@ -314,13 +385,16 @@ impl Raft {
         }
     }
 
-    fn announce_leader(&mut self, leader: Option<NodeId>) {
+    pub(crate) fn announce_leader(&mut self, leader: Option<NodeId>) {
         let news = (self.hard_state.term, leader);
         // "Nobody" is worth telling only of a leader that was known.
         if news == self.announced_leader || leader.is_none() && self.announced_leader.1.is_none() {
             return;
         }
         self.announced_leader = news;
+        if let Some(leader) = leader {
+            self.note_leader_for_transfer(leader);
+        }
         self.outbox.event(Event::Leader { term: news.0, leader });
     }
 

@@ -1,6 +1,9 @@
 //! What happens to a node: the one way in.
 
-use crate::{Batch, Few, Index, Malformed, Message, NodeId, Receipt, Run, Term, Token, Tokens};
+use crate::{
+    Batch, ChangeError, Few, Index, Malformed, MembershipChange, Message, NodeId, Receipt, Run, Term, Token,
+    Tokens,
+};
 
 /// Something happened. Handed to [`Raft::step`](crate::Raft::step) with the time at which it was taken up.
 #[derive(PartialEq, Eq, Hash, Debug)]
@@ -19,10 +22,55 @@ pub enum Input {
     },
     /// Please replicate these commands.
     Propose(Proposal),
-    /// Please tell me from where on a read is linearizable.
+    /// Please tell me from where on a read may be served.
     Read {
         /// The caller's name for it.
         token: Token,
+        /// What it promises.
+        kind: ReadKind,
+    },
+    /// Please change who is in the cluster. Resolved by [`Outcome::Changed`](crate::Outcome).
+    ChangeMembership {
+        /// The caller's name for it.
+        token: Token,
+        /// What is to change.
+        change: MembershipChange,
+    },
+    /// Please hand leadership over. Proposals are refused meanwhile; after an election timeout it is given up. Resolved by
+    /// [`Outcome::Transferred`](crate::Outcome).
+    TransferLeadership {
+        /// The caller's name for it.
+        token: Token,
+        /// To whom; `None`: to the voter that has most of the log.
+        to: Option<NodeId>,
+    },
+    /// Gives up handing leadership over, as far as that is possible still.
+    AbortTransfer,
+    /// Please campaign now, not only when the leader is silent. It forces nothing: those who hear a leader still refuse.
+    Campaign,
+    /// The leader is known to be gone: who is asked for a vote need not wait. Refused with
+    /// [`Config::lease_reads`](crate::Config), for a leader may rest on being heard.
+    ForgetLeader,
+    /// A snapshot of the state machine at `snapshot` is durable: the log may begin later. It keeps `keep` entries before
+    /// that, for followers that lag a little.
+    Compact {
+        /// Which: applied already, and no older than the one before.
+        snapshot: Index,
+        /// How many entries to keep.
+        keep: u64,
+    },
+    /// What an [`Action::SendSnapshot`](crate::Action::SendSnapshot) asked for is over: everything was handed over, or
+    /// not.
+    SnapshotSent {
+        /// Its id.
+        id: SendId,
+        /// Did all of it arrive?
+        arrived: bool,
+    },
+    /// The transport has lost touch with a peer, and what is under way to it.
+    Unreachable {
+        /// Which.
+        peer: NodeId,
     },
     /// A write is durable. Consumes its receipt.
     Persisted(Receipt),
@@ -42,6 +90,14 @@ pub enum Input {
     StorageFailed,
 }
 
+impl Input {
+    /// A linearizable read.
+    #[must_use]
+    pub const fn read(token: Token) -> Self {
+        Self::Read { token, kind: ReadKind::Linearizable }
+    }
+}
+
 /// Commands, and the names under which the caller wants to hear of them: one token an entry.
 ///
 /// They are taken or refused together, so a driver that merges proposals keeps a batch below
@@ -53,13 +109,21 @@ pub struct Proposal {
     pub first_token: Token,
     /// The commands.
     pub batch: Batch,
+    /// Only in this term: refused in any other. So a leader's own decision is never carried out by a later leadership.
+    pub term: Option<Term>,
 }
 
 impl Proposal {
     /// One command.
     #[must_use]
     pub fn one(token: Token, command: &[u8]) -> Self {
-        Self { first_token: token, batch: Batch::one(command) }
+        Self::new(token, Batch::one(command))
+    }
+
+    /// Some commands, in whatever term.
+    #[must_use]
+    pub const fn new(first_token: Token, batch: Batch) -> Self {
+        Self { first_token, batch, term: None }
     }
 
     /// The tokens of all its commands.
@@ -68,6 +132,27 @@ impl Proposal {
         Tokens { first: self.first_token, count: self.batch.count() }
     }
 }
+
+/// What a read promises.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum ReadKind {
+    /// It reflects all that was acknowledged before it began: a round of heartbeats confirms that (paper §8, dissertation
+    /// 6.4).
+    #[default]
+    Linearizable,
+    /// The same, as long as no clock drifts by more than [`Config::max_clock_drift`](crate::Config): the leader's lease
+    /// saves the round (dissertation 6.4.1). Without a lease, here or at the leader, it is
+    /// [`ReadKind::Linearizable`].
+    Lease,
+    /// It reflects everything up to this index, and asks nobody: for a caller that knows what it has seen or written.
+    AtLeast(Index),
+}
+
+/// Names a snapshot under way to a peer, within an incarnation.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
+pub struct SendId(pub u64);
 
 /// Names a question to the log, within an incarnation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -93,6 +178,49 @@ pub enum Rejected {
     NotLeader {
         /// Who leads in the current term, as far as is known.
         leader: Option<NodeId>,
+    },
+    /// The caller wanted another term.
+    #[error("the term is {term}, not the one that was asked for")]
+    WrongTerm {
+        /// The current term.
+        term: Term,
+    },
+    /// No proposals and no changes while leadership is handed over.
+    #[error("leadership is being handed over to node {to}")]
+    Transferring {
+        /// To whom.
+        to: NodeId,
+    },
+    /// Nobody of that name could lead.
+    #[error("leadership can't be handed over: there is no such other voter")]
+    NoSuchVoter,
+    /// Only a voter campaigns.
+    #[error("only a voter may campaign")]
+    NotVoter,
+    /// With leases, a leader rests on being heard: nobody campaigns, or forgets it, until that is over.
+    #[error("a leader may hold a lease that rests on this node")]
+    Leased,
+    /// The membership can't be changed like this, or not now.
+    #[error("membership: {0}")]
+    Change(ChangeError),
+    /// A snapshot of something that isn't applied, or older than the last.
+    #[error("no snapshot at {snapshot}: it must be from {from} on and applied, which is so up to {applied}")]
+    BadSnapshot {
+        /// Where it is said to be.
+        snapshot: Index,
+        /// The last one's index.
+        from: Index,
+        /// Up to here the state machine is.
+        applied: Index,
+    },
+    /// Nobody waits to hear of that snapshot any more: harmless.
+    #[error("nobody waits for the end of this snapshot")]
+    StaleSend,
+    /// An answer from a node that has left: harmless.
+    #[error("node {from} is no member any more")]
+    NotMember {
+        /// Who.
+        from: NodeId,
     },
     /// Nobody to ask for a read index.
     #[error("no leader is known in term {term}")]

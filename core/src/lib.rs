@@ -85,6 +85,7 @@ extern crate alloc;
 
 mod action;
 mod apply;
+mod change;
 mod config;
 mod election;
 mod entry;
@@ -100,19 +101,25 @@ pub mod quorum;
 mod raft;
 mod read;
 mod receive;
+mod reconfigure;
 mod recovery;
 mod replication;
 mod rng;
+mod snapshot;
 mod status;
 mod store;
+mod transfer;
 mod types;
 pub mod wire;
 
-pub use action::{Action, Apply, Done, Event, Load, Outcome, Receipt, RoleKind, Write};
+pub use action::{
+    Action, Apply, Done, Event, Load, Outcome, Rebase, Receipt, RoleKind, SendSnapshot, Snapshot, Write,
+};
+pub use change::{ChangeError, ChangeOp, MembershipChange, Transition};
 pub use config::{Config, ConfigError};
 pub use entry::{Batch, BlockError, ENTRY_HEADER, Entries, Entry, EntryKind, Run, payloads};
 pub use few::Few;
-pub use input::{Input, LoadId, Loaded, Proposal, Rejected, Resource};
+pub use input::{Input, LoadId, Loaded, Proposal, ReadKind, Rejected, Resource, SendId};
 pub use membership::{Membership, MembershipError, MembershipParts};
 pub use message::{Body, Claims, Class, Malformed, Message, RequestId};
 pub use raft::{Raft, Reason, StartError};

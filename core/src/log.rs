@@ -166,6 +166,34 @@ impl Log {
         }
     }
 
+    /// The entries up to `base` are gone.
+    pub(crate) fn compact(&mut self, base: LogId) {
+        self.base = base;
+        let first = base.index.next();
+        let gone = self.terms.partition_point(|start| start.first <= first).saturating_sub(1);
+        self.terms.drain(..gone);
+        if self.last.index == base.index {
+            self.terms.clear();
+        } else if let Some(oldest) = self.terms.first_mut() {
+            oldest.first = oldest.first.max(first);
+        }
+        while self.cache.front().is_some_and(|run| run.last() <= base.index) {
+            self.evict_oldest();
+        }
+    }
+
+    /// A snapshot up to `last` takes the place of everything, with write `seq`. What is committed of it is durable already.
+    pub(crate) fn install(&mut self, last: LogId, commit: Index, seq: WriteSeq) {
+        self.base = last;
+        self.last = last;
+        self.terms.clear();
+        self.cache.clear();
+        self.cached_bytes = 0;
+        self.durable = self.durable.min(commit);
+        self.unpersisted.clear();
+        self.unpersisted.push_back(Segment { last: last.index, seq });
+    }
+
     /// Everything up to write `seq` is durable. Bound to writes, not to indexes: an index is used again after a
     /// truncation, and the write of what was there before says nothing about what is there now.
     pub(crate) fn persisted(&mut self, seq: WriteSeq) {
@@ -238,8 +266,13 @@ impl Log {
             && let Some(oldest) = self.cache.front()
             && oldest.last() <= self.durable
         {
-            self.cached_bytes = self.cached_bytes.saturating_sub(oldest.bytes());
-            self.cache.pop_front();
+            self.evict_oldest();
+        }
+    }
+
+    fn evict_oldest(&mut self) {
+        if let Some(run) = self.cache.pop_front() {
+            self.cached_bytes = self.cached_bytes.saturating_sub(run.bytes());
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::NodeId;
 ///
 /// Sorted and without doubles; at least one voter; nobody is both voter and learner, but for a voter of the
 /// outgoing set that is to become a learner. Node ids are never used again: `next_id` only grows.
+/// [`Membership::change`] makes the next one.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(try_from = "MembershipParts", into = "MembershipParts"))]
@@ -17,7 +18,9 @@ pub struct Membership {
     voters: Vec<NodeId>,
     outgoing: Vec<NodeId>,
     learners: Vec<NodeId>,
+    joining: Vec<NodeId>,
     next_id: NodeId,
+    held: bool,
 }
 
 /// A membership as it comes from a caller, a wire or a disk: not looked at yet.
@@ -30,8 +33,12 @@ pub struct MembershipParts {
     pub outgoing: Vec<NodeId>,
     /// Who receives the log without a vote (dissertation 4.2.1).
     pub learners: Vec<NodeId>,
+    /// The learners that the leader is to promote once they have caught up.
+    pub joining: Vec<NodeId>,
     /// No id at or above this was ever used; 0 means "one above the largest here".
     pub next_id: NodeId,
+    /// While a change is under way: it stays so until somebody asks to leave it.
+    pub held: bool,
 }
 
 /// Why something is not a membership.
@@ -46,6 +53,12 @@ pub enum MembershipError {
     /// A voter can't be a learner as well.
     #[error("node {0} is both a voter and a learner")]
     VoterAndLearner(NodeId),
+    /// Only learners are promoted.
+    #[error("node {0} is to be promoted, but is no learner")]
+    JoiningNoLearner(NodeId),
+    /// Nothing to hold.
+    #[error("a membership that is not joint can't be held in that state")]
+    HeldNotJoint,
     /// An id at or above the high-water mark.
     #[error("node {id} is not below next_id {next_id}")]
     NextId {
@@ -76,7 +89,7 @@ impl Membership {
         voters.sort_unstable();
         voters.dedup();
         let next_id = NodeId(voters.last().map_or(1, |id| id.0).saturating_add(1));
-        Self { voters, outgoing: Vec::new(), learners: Vec::new(), next_id }
+        Self { voters, outgoing: Vec::new(), learners: Vec::new(), joining: Vec::new(), next_id, held: false }
     }
 
     /// The voters; during a change, those it leads to.
@@ -95,6 +108,18 @@ impl Membership {
     #[must_use]
     pub fn learners(&self) -> &[NodeId] {
         &self.learners
+    }
+
+    /// The learners that become voters once they have caught up (dissertation 4.2.1).
+    #[must_use]
+    pub fn joining(&self) -> &[NodeId] {
+        &self.joining
+    }
+
+    /// A change under way that ends only when it is asked to ([`MembershipChange::leave`](crate::MembershipChange)).
+    #[must_use]
+    pub const fn is_held(&self) -> bool {
+        self.held
     }
 
     /// The lowest id that was never used.
@@ -134,17 +159,20 @@ impl Membership {
     /// As the payload of an entry: its format version is inside.
     #[must_use]
     pub fn encode(&self) -> Bytes {
+        Bytes::from(self.record().encode_to_vec())
+    }
+
+    pub(crate) fn record(&self) -> MembershipRecord {
         let ids = |ids: &[NodeId]| ids.iter().map(|id| id.0).collect();
-        Bytes::from(
-            MembershipRecord {
-                version: Self::VERSION,
-                voters: ids(&self.voters),
-                outgoing: ids(&self.outgoing),
-                learners: ids(&self.learners),
-                next_id: self.next_id.0,
-            }
-            .encode_to_vec(),
-        )
+        MembershipRecord {
+            version: Self::VERSION,
+            voters: ids(&self.voters),
+            outgoing: ids(&self.outgoing),
+            learners: ids(&self.learners),
+            next_id: self.next_id.0,
+            joining: ids(&self.joining),
+            held: self.held,
+        }
     }
 
     /// The payload of an entry, looked through.
@@ -154,6 +182,10 @@ impl Membership {
     pub fn decode(bytes: &[u8]) -> Result<Self, MembershipError> {
         let record =
             MembershipRecord::decode(bytes).map_err(|_| MembershipError::Decode("not a protobuf message"))?;
+        Self::of_record(record)
+    }
+
+    pub(crate) fn of_record(record: MembershipRecord) -> Result<Self, MembershipError> {
         if record.version != Self::VERSION {
             return Err(MembershipError::Version(record.version));
         }
@@ -162,7 +194,9 @@ impl Membership {
             voters: ids(record.voters),
             outgoing: ids(record.outgoing),
             learners: ids(record.learners),
+            joining: ids(record.joining),
             next_id: NodeId(record.next_id),
+            held: record.held,
         })
     }
 }
@@ -171,8 +205,9 @@ impl TryFrom<MembershipParts> for Membership {
     type Error = MembershipError;
 
     fn try_from(parts: MembershipParts) -> Result<Self, MembershipError> {
-        let MembershipParts { mut voters, mut outgoing, mut learners, mut next_id } = parts;
-        for ids in [&mut voters, &mut outgoing, &mut learners] {
+        let MembershipParts { mut voters, mut outgoing, mut learners, mut joining, mut next_id, held } =
+            parts;
+        for ids in [&mut voters, &mut outgoing, &mut learners, &mut joining] {
             ids.sort_unstable();
             ids.dedup();
             if ids.first() == Some(&NodeId(0)) {
@@ -185,6 +220,12 @@ impl TryFrom<MembershipParts> for Membership {
         if let Some(both) = learners.iter().find(|id| voters.binary_search(id).is_ok()) {
             return Err(MembershipError::VoterAndLearner(*both));
         }
+        if let Some(other) = joining.iter().find(|id| learners.binary_search(id).is_err()) {
+            return Err(MembershipError::JoiningNoLearner(*other));
+        }
+        if held && outgoing.is_empty() {
+            return Err(MembershipError::HeldNotJoint);
+        }
         let largest = [&voters, &outgoing, &learners].iter().filter_map(|ids| ids.last()).max().copied();
         let largest = largest.unwrap_or_default();
         if next_id == NodeId(0) {
@@ -193,20 +234,20 @@ impl TryFrom<MembershipParts> for Membership {
         if largest >= next_id {
             return Err(MembershipError::NextId { id: largest, next_id });
         }
-        Ok(Self { voters, outgoing, learners, next_id })
+        Ok(Self { voters, outgoing, learners, joining, next_id, held })
     }
 }
 
 impl From<Membership> for MembershipParts {
     fn from(membership: Membership) -> Self {
-        let Membership { voters, outgoing, learners, next_id } = membership;
-        Self { voters, outgoing, learners, next_id }
+        let Membership { voters, outgoing, learners, joining, next_id, held } = membership;
+        Self { voters, outgoing, learners, joining, next_id, held }
     }
 }
 
 /// `quorate.v1.Membership` of `proto/quorate.proto`.
 #[derive(Clone, PartialEq, prost::Message)]
-struct MembershipRecord {
+pub(crate) struct MembershipRecord {
     #[prost(uint32, tag = "1")]
     version: u32,
     #[prost(uint64, repeated, tag = "2")]
@@ -217,6 +258,10 @@ struct MembershipRecord {
     learners: Vec<u64>,
     #[prost(uint64, tag = "5")]
     next_id: u64,
+    #[prost(uint64, repeated, tag = "6")]
+    joining: Vec<u64>,
+    #[prost(bool, tag = "7")]
+    held: bool,
 }
 
 #[cfg(test)]
@@ -230,7 +275,7 @@ mod tests {
             voters: ids(voters),
             outgoing: ids(outgoing),
             learners: ids(learners),
-            next_id: NodeId(0),
+            ..MembershipParts::default()
         }
     }
 
@@ -252,6 +297,10 @@ mod tests {
         assert_eq!(refused(parts(&[1, 2], &[], &[2])), MembershipError::VoterAndLearner(NodeId(2)));
         let reused = MembershipParts { next_id: NodeId(2), ..parts(&[1, 2], &[], &[]) };
         assert_eq!(refused(reused), MembershipError::NextId { id: NodeId(2), next_id: NodeId(2) });
+        let joining = MembershipParts { joining: alloc::vec![NodeId(1)], ..parts(&[1, 2], &[], &[3]) };
+        assert_eq!(refused(joining), MembershipError::JoiningNoLearner(NodeId(1)));
+        let held = MembershipParts { held: true, ..parts(&[1, 2], &[], &[]) };
+        assert_eq!(refused(held), MembershipError::HeldNotJoint);
         assert!(Membership::decode(b"\xFF\xFF").is_err());
         assert_eq!(Membership::decode(&[]), Err(MembershipError::Version(0)));
     }

@@ -25,6 +25,12 @@ impl Memberships {
         (*index, membership)
     }
 
+    /// The one that was in force when the log ended at `index`.
+    pub(crate) fn at(&self, index: Index) -> &Membership {
+        let newest = self.above.iter().rev().find(|(at, _)| *at <= index);
+        newest.map_or(&self.base.1, |(_, membership)| membership)
+    }
+
     /// An entry with a membership was appended.
     pub(crate) fn push(&mut self, index: Index, membership: Membership) {
         self.above.push((index, membership));
@@ -35,5 +41,16 @@ impl Memberships {
         let before = self.above.len();
         self.above.retain(|(index, _)| *index < from);
         self.above.len() < before
+    }
+
+    /// The log begins after `base` now.
+    pub(crate) fn compact(&mut self, base: Index) {
+        let kept = self.above.partition_point(|(index, _)| *index <= base);
+        self.base = self.above.drain(..kept).next_back().unwrap_or_else(|| self.base.clone());
+    }
+
+    /// The log begins and ends at `base`.
+    pub(crate) fn install(&mut self, base: Index, membership: Membership) {
+        *self = Self::new(base, membership, Vec::new());
     }
 }

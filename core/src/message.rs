@@ -1,6 +1,8 @@
 //! What nodes say to each other: the RPCs of Figure 2, as one-way messages, with fields named as in the paper.
 
-use crate::{Few, Incarnation, Index, LogId, Run, Term};
+use alloc::boxed::Box;
+
+use crate::{Few, Incarnation, Index, LogId, Run, Snapshot, Term};
 
 /// One message: its author's term, and what it says.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -34,11 +36,18 @@ pub enum Body {
     Vote {
         /// The end of the candidate's log: lastLogIndex, lastLogTerm.
         last: LogId,
+        /// The last entry that it knows to be committed: whoever has it too, and lags, knows it then as well.
+        commit: LogId,
+        /// The leader has asked it to campaign ([`Body::TimeoutNow`]): who still hears that leader may vote all the same
+        /// (dissertation 3.10).
+        transfer: bool,
     },
     /// The answer to a [`Body::Vote`] of the same term.
     VoteReply {
         /// voteGranted.
         granted: bool,
+        /// The last entry that the voter knows to be committed.
+        commit: LogId,
     },
     /// AppendEntries (paper §5.3), also without entries.
     Append {
@@ -91,6 +100,15 @@ pub enum Body {
         /// readIndex; `None` if the node that was asked does not lead.
         index: Option<Index>,
     },
+    /// "Campaign now": the leader hands over to a voter that has all of its log (dissertation 3.10).
+    TimeoutNow,
+    /// InstallSnapshot (paper §7), but for the bytes, which travel beside the core: the receiver's driver hands this in
+    /// when they are staged, durably. They are adopted by a [`Write`](crate::Write) of that very step, or not wanted:
+    /// then the driver may throw them away. Answered by [`Body::Appended`].
+    InstallSnapshot {
+        /// Which state.
+        snapshot: Box<Snapshot>,
+    },
 }
 
 /// Who says such a thing, and why.
@@ -116,7 +134,11 @@ impl Body {
             Self::PreVote { .. } => Voice::PreCandidate,
             Self::PreVoteReply { .. } => Voice::PreVoter,
             Self::Vote { .. } => Voice::Candidate,
-            Self::Append { .. } | Self::Heartbeat { .. } | Self::Commit { .. } => Voice::Leader,
+            Self::Append { .. }
+            | Self::Heartbeat { .. }
+            | Self::Commit { .. }
+            | Self::TimeoutNow
+            | Self::InstallSnapshot { .. } => Voice::Leader,
             Self::ReadIndex { .. } => Voice::Asker,
             Self::VoteReply { .. }
             | Self::Appended { .. }
@@ -151,7 +173,7 @@ pub struct Claims {
 pub enum Class {
     /// Small and urgent: votes, heartbeats, acknowledgements, reads.
     Control,
-    /// May be big: entries.
+    /// May be big: entries. What announces a snapshot travels with its bytes, in whatever way the driver sends them.
     Append,
 }
 
@@ -166,7 +188,7 @@ impl Message {
             Body::PreVote { .. } | Body::PreVoteReply { .. } => NOTHING,
             // Let it go before its log is durable, and a candidate that loses the tail in a crash is
             // elected by grants that were for a longer log.
-            Body::Vote { last } => Claims { hard_state: true, log: Some(last.index) },
+            Body::Vote { last, .. } => Claims { hard_state: true, log: Some(last.index) },
             Body::Appended { up_to } => Claims { hard_state: true, log: Some(*up_to) },
             // A leader's appends don't wait for its own disk: replication overlaps its fsync
             // (dissertation 10.2.1). Heartbeat replies speak of term and vote only, so reads don't wait
@@ -178,7 +200,9 @@ impl Message {
             | Body::HeartbeatReply { .. }
             | Body::Commit { .. }
             | Body::ReadIndex { .. }
-            | Body::ReadIndexReply { .. } => TERM_AND_VOTE,
+            | Body::ReadIndexReply { .. }
+            | Body::TimeoutNow
+            | Body::InstallSnapshot { .. } => TERM_AND_VOTE,
         }
     }
 
@@ -186,7 +210,7 @@ impl Message {
     #[must_use]
     pub const fn class(&self) -> Class {
         match &self.body {
-            Body::Append { .. } => Class::Append,
+            Body::Append { .. } | Body::InstallSnapshot { .. } => Class::Append,
             Body::PreVote { .. }
             | Body::PreVoteReply { .. }
             | Body::Vote { .. }
@@ -197,7 +221,8 @@ impl Message {
             | Body::HeartbeatReply { .. }
             | Body::Commit { .. }
             | Body::ReadIndex { .. }
-            | Body::ReadIndexReply { .. } => Class::Control,
+            | Body::ReadIndexReply { .. }
+            | Body::TimeoutNow => Class::Control,
         }
     }
 
@@ -213,7 +238,22 @@ impl Message {
             return Err(Malformed::Term(self.term));
         }
         match &self.body {
-            Body::PreVote { last, .. } | Body::Vote { last } => log_id(*last, self.term),
+            Body::PreVote { last, .. } => log_id(*last, self.term),
+            Body::Vote { last, commit, .. } => {
+                log_id(*last, self.term)?;
+                // Nobody has committed more than it has.
+                log_id(*commit, last.term)?;
+                if commit.index <= last.index { Ok(()) } else { Err(Malformed::Index(commit.index)) }
+            }
+            Body::VoteReply { commit, .. } => log_id(*commit, self.term),
+            Body::InstallSnapshot { snapshot } => {
+                let last = snapshot.last;
+                if last.index == Index(0) {
+                    Err(Malformed::Index(last.index))
+                } else {
+                    log_id(last, self.term)
+                }
+            }
             Body::Conflict { prev, hint } => index(*prev).and_then(|()| log_id(*hint, self.term)),
             Body::Append { prev, commit, entries } => {
                 index(*commit)?;
@@ -233,9 +273,9 @@ impl Message {
             | Body::Commit { commit: at } => index(*at),
             Body::ReadIndexReply { index: at, .. } => index(at.unwrap_or_default()),
             Body::PreVoteReply { .. }
-            | Body::VoteReply { .. }
             | Body::HeartbeatReply { .. }
-            | Body::ReadIndex { .. } => Ok(()),
+            | Body::ReadIndex { .. }
+            | Body::TimeoutNow => Ok(()),
         }
     }
 }

@@ -5,12 +5,12 @@
 //! the number of the write that it rests on. Never to an index: an index is used again after a truncation, so when
 //! term 2's write of 5..8 completes, that must not let go term 3's acknowledgement of its own 5'..8'.
 
-use alloc::{collections::VecDeque, vec::Vec};
+use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
 use core::mem::{discriminant, take};
 
 use crate::{
     Action, Body, Claims, Event, Few, GroupId, HardState, Incarnation, Index, Message, NodeId, Outcome,
-    Receipt, Rejected, Run, Term, Tokens, Write, WriteSeq, log::Log,
+    Rebase, Receipt, Rejected, Run, Term, Tokens, Write, WriteSeq, log::Log,
 };
 
 /// Messages that may wait at once: beyond it they are lost, as the network might lose them.
@@ -39,6 +39,7 @@ pub(crate) struct Outbox {
 #[derive(Debug, Default)]
 struct Draft {
     hard_state: Option<HardState>,
+    rebase: Option<Box<Rebase>>,
     truncate: Option<Index>,
     entries: Few<Run>,
 }
@@ -191,6 +192,11 @@ impl Outbox {
         self.hard_state_seq = self.draft_seq();
     }
 
+    /// The only change to the log in its step.
+    pub(crate) fn write_rebase(&mut self, rebase: Rebase) {
+        self.draft.rebase = Some(Box::new(rebase));
+    }
+
     /// Only ever before the entries of the same step are appended.
     pub(crate) fn write_truncate(&mut self, from: Index) {
         debug_assert!(self.draft.entries.is_empty(), "a step truncates before it appends");
@@ -203,15 +209,15 @@ impl Outbox {
 
     /// The end of a step: term, vote, truncation and entries that belong together become one write.
     pub(crate) fn flush(&mut self) {
-        let Draft { hard_state, truncate, entries } = &self.draft;
-        if hard_state.is_none() && truncate.is_none() && entries.is_empty() {
+        let Draft { hard_state, rebase, truncate, entries } = &self.draft;
+        if hard_state.is_none() && rebase.is_none() && truncate.is_none() && entries.is_empty() {
             return;
         }
-        let Draft { hard_state, truncate, entries } = take(&mut self.draft);
+        let Draft { hard_state, rebase, truncate, entries } = take(&mut self.draft);
         let seq = self.draft_seq();
         self.issued = seq;
         let receipt = Receipt { group: self.group, incarnation: self.incarnation, first: seq, last: seq };
-        let write = Write { hard_state, truncate, entries, receipt };
+        let write = Write { hard_state, rebase, truncate, entries, receipt };
         self.unpersisted_bytes = self.unpersisted_bytes.saturating_add(write.bytes());
         self.writes.push_back((seq, write.bytes()));
         self.actions.push_back(Action::Write(write));

@@ -3,7 +3,7 @@
 
 use alloc::collections::VecDeque;
 
-use crate::{Index, Instant, LoadId, LogId, Mode, NodeId, PeerStatus, log::Log};
+use crate::{Index, Instant, LoadId, LogId, Mode, NodeId, PeerStatus, SendId, log::Log};
 
 #[derive(Debug)]
 pub(crate) struct Peer {
@@ -33,6 +33,10 @@ pub(crate) struct Peer {
     pub(crate) heard: Instant,
     /// Old entries being read for it.
     pub(crate) load: Option<LoadId>,
+    /// In `Snapshot`: the snapshot under way to it.
+    sending: Option<(SendId, Index)>,
+    /// For a learner that is to be promoted: where the present round of catching up ends, and when it began.
+    catching_up: Option<(Index, Instant)>,
 }
 
 /// How much may be under way to one peer.
@@ -59,6 +63,8 @@ impl Peer {
             told_commit: Index(0),
             heard: now,
             load: None,
+            sending: None,
+            catching_up: None,
         }
     }
 
@@ -75,6 +81,7 @@ impl Peer {
         match self.mode {
             Mode::Probe => !self.probing,
             Mode::Replicate => self.inflight.len() < window.messages && self.inflight_bytes < window.bytes,
+            Mode::Snapshot => false,
         }
     }
 
@@ -90,7 +97,7 @@ impl Peer {
                 self.inflight_bytes = self.inflight_bytes.saturating_add(bytes);
                 self.next_index = end.next();
             }
-            Mode::Replicate => {}
+            Mode::Replicate | Mode::Snapshot => {}
         }
     }
 
@@ -99,8 +106,8 @@ impl Peer {
         up_to <= self.sent.max(self.match_index)
     }
 
-    /// It agrees up to `up_to`, durably. True if that is news.
-    pub(crate) fn on_appended(&mut self, up_to: Index) -> bool {
+    /// It agrees up to `up_to`, durably; the leader's log goes back to `base`. True if that is news.
+    pub(crate) fn on_appended(&mut self, up_to: Index, base: Index) -> bool {
         let news = up_to > self.match_index;
         if news {
             self.match_index = up_to;
@@ -112,11 +119,18 @@ impl Peer {
             self.inflight_bytes = self.inflight_bytes.saturating_sub(*bytes);
             self.inflight.pop_front();
         }
-        // Where a probe went, it is known now that the logs agree. An acknowledgement of something before that
-        // doesn't answer it.
-        if self.mode == Mode::Probe && up_to >= self.next_index.prev() {
+        let answered = match self.mode {
+            // Where a probe went, it is known now that the logs agree. An acknowledgement of something before that
+            // doesn't answer it.
+            Mode::Probe => up_to >= self.next_index.prev(),
+            // What it lacks is in the log again: by the snapshot, or because an append came first after all.
+            Mode::Snapshot => up_to >= base,
+            Mode::Replicate => false,
+        };
+        if answered {
             self.mode = Mode::Replicate;
             self.probing = false;
+            self.sending = None;
             self.next_index = self.match_index.next();
         }
         news
@@ -127,6 +141,7 @@ impl Peer {
         let current = match self.mode {
             Mode::Probe => prev == self.next_index.prev(),
             Mode::Replicate => prev < self.next_index,
+            Mode::Snapshot => false,
         };
         if !current || prev <= self.match_index {
             return false;
@@ -143,6 +158,50 @@ impl Peer {
         later && (self.probing || !self.inflight.is_empty())
     }
 
+    /// What is under way to it is lost.
+    pub(crate) fn on_unreachable(&mut self) {
+        if self.mode == Mode::Replicate {
+            self.next_index = self.match_index.next();
+            self.become_probe();
+        }
+    }
+
+    /// A snapshot goes out, which ends at `last`.
+    pub(crate) fn begin_snapshot(&mut self, id: SendId, last: Index, round: u64, now: Instant) {
+        self.become_probe();
+        self.mode = Mode::Snapshot;
+        self.sending = Some((id, last));
+        self.on_sent(last, 0, round, now);
+    }
+
+    /// Is it being sent this snapshot?
+    pub(crate) fn sends(&self, id: SendId) -> bool {
+        self.sending.is_some_and(|(sending, _)| sending == id)
+    }
+
+    /// The snapshot has been sent, or not: once it has answered another heartbeat, it is seen what it has.
+    pub(crate) fn end_snapshot(&mut self, arrived: bool, round: u64, now: Instant) {
+        let last = self.sending.take().map_or(Index(0), |(_, last)| last);
+        self.become_probe();
+        self.next_index = if arrived { last.max(self.match_index).next() } else { self.match_index.next() };
+        self.on_sent(self.match_index, 0, round, now);
+    }
+
+    /// Does a round of catching up end here, soon enough for a voter to be? Else the next one begins.
+    pub(crate) fn ends_round(&mut self, last: Index, now: Instant, most: u64) -> bool {
+        match self.catching_up {
+            Some((end, began)) if self.match_index >= end => {
+                self.catching_up = Some((last, now));
+                now.since(began) <= most
+            }
+            Some(_) => false,
+            None => {
+                self.catching_up = Some((last, now));
+                false
+            }
+        }
+    }
+
     /// The outstanding probe is given up: another may be sent.
     pub(crate) fn probe_again(&mut self) {
         self.probing = false;
@@ -154,6 +213,7 @@ impl Peer {
         self.inflight.clear();
         self.inflight_bytes = 0;
         self.load = None;
+        self.sending = None;
     }
 
     pub(crate) const fn mode(&self) -> Mode {

@@ -4,12 +4,12 @@
 //! **Outputs**: [`Raft::poll`] and [`Raft::drain`], two views of one queue of actions, and [`Raft::deadline`]. **Looks**:
 //! all the others. There is no order that a caller owes: actions may be done as they come, whenever they come.
 
-use alloc::{collections::VecDeque, vec::Vec};
+use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
 
 use crate::{
     Action, Body, Config, ConfigError, Event, HardState, Incarnation, Index, Input, Instant, LogId,
-    Membership, Message, NodeId, Outcome, PeerStatus, Receipt, Recovered, Rejected, RequestId, Resource,
-    RoleKind, Status, Term, WriteSeq,
+    Membership, Message, NodeId, Outcome, PeerStatus, ReadKind, Receipt, Recovered, Rejected, RequestId,
+    Resource, RoleKind, Snapshot, Status, Term, Tokens, WriteSeq,
     apply::Applying,
     config::micros,
     election::Votes,
@@ -19,8 +19,10 @@ use crate::{
     progress::Peer,
     quorum,
     read::{ForwardedReads, LeaderReads},
+    reconfigure::PendingChange,
     recovery,
     rng::Rng,
+    transfer::Transfer,
 };
 
 /// One node of one group.
@@ -59,6 +61,8 @@ pub struct Raft {
     pub(crate) next_load: u64,
     pub(crate) now: Instant,
     clock_regressions: u64,
+    /// The caller's clock lies before `now`, which waits for it.
+    pub(crate) clock_held: bool,
     /// currentTerm and votedFor, as they will be durable.
     pub(crate) hard_state: HardState,
     pub(crate) role: Role,
@@ -67,9 +71,14 @@ pub struct Raft {
     pub(crate) commit: Index,
     pub(crate) applying: Applying,
     pub(crate) memberships: Memberships,
+    /// The newest snapshot.
+    pub(crate) snapshot: Option<Box<Snapshot>>,
     pub(crate) outbox: Outbox,
     /// When the leader of the term was last heard, for stickiness.
     pub(crate) heard: Option<Instant>,
+    /// With leases: what was promised in an earlier life may bind until then.
+    pub(crate) no_vote_before: Instant,
+    pub(crate) transfer: Option<Transfer>,
     pub(crate) announced_role: Option<(Term, RoleKind)>,
     pub(crate) announced_leader: (Term, Option<NodeId>),
     stopped: bool,
@@ -135,7 +144,17 @@ pub(crate) struct Leader {
     /// Proposals not yet committed: the last index and the bytes of each batch.
     pub(crate) uncommitted: VecDeque<(Index, usize)>,
     pub(crate) uncommitted_bytes: usize,
+    /// Something was proposed, and is sent with the next poll.
+    pub(crate) unsent: bool,
     pub(crate) reads: LeaderReads,
+    /// With leases: when the last rounds of heartbeats were sent.
+    pub(crate) rounds: VecDeque<(u64, Instant)>,
+    /// In this term another node was told to campaign.
+    pub(crate) told_to_campaign: bool,
+    /// Who waits for a membership change.
+    pub(crate) change: Option<PendingChange>,
+    /// The membership in force isn't committed, or was not when last looked at.
+    pub(crate) unsettled: bool,
 }
 
 /// The configuration's durations, in µs.
@@ -143,6 +162,23 @@ pub(crate) struct Leader {
 pub(crate) struct Timing {
     pub(crate) election: u64,
     pub(crate) heartbeat: u64,
+    /// How long a lease lasts.
+    pub(crate) lease: u64,
+    /// How much longer a node of low priority waits before its first attempt.
+    pub(crate) patience: u64,
+}
+
+impl Timing {
+    fn of(config: &Config) -> Self {
+        let election = micros(config.election_timeout);
+        let less = u64::from(u8::MAX.saturating_sub(config.priority));
+        Self {
+            election,
+            heartbeat: micros(config.heartbeat_interval),
+            lease: election.saturating_sub(micros(config.max_clock_drift)),
+            patience: election.saturating_mul(less) / 255,
+        }
+    }
 }
 
 /// Numbers for questions, never used twice: the incarnation is part of them (contract, point 7).
@@ -167,6 +203,8 @@ pub enum Reason {
     CheckQuorum,
     /// To ask the leader again for a read index.
     Read,
+    /// To give up handing leadership over.
+    Transfer,
 }
 
 /// Why a node can't start from what its store holds.
@@ -188,16 +226,17 @@ impl Raft {
     pub fn new(config: Config, recovered: Recovered, now: Instant) -> Result<Self, StartError> {
         config.validate()?;
         recovery::validate(&recovered).map_err(StartError::Recovered)?;
-        let timing = Timing {
-            election: micros(config.election_timeout),
-            heartbeat: micros(config.heartbeat_interval),
-        };
+        let timing = Timing::of(&config);
         let incarnation = recovered.incarnation;
         let log = Log::new(&recovered, config.max_cached_bytes);
         // commitIndex is volatile (paper Figure 2), but what was applied or is in a snapshot was committed.
-        let commit = recovered.base.index.max(recovered.applied);
+        let applied = recovered.base.index.max(recovered.applied);
+        let commit = recovered.snapshot.as_ref().map_or(applied, |snapshot| snapshot.last.index.max(applied));
         let mut rng = Rng::new([config.seed, config.group.0, config.id.0, incarnation.0]);
-        let timeout = timing.election.saturating_add(rng.below(timing.election));
+        let random = rng.below(timing.election);
+        let timeout = timing.election.saturating_add(random).saturating_add(timing.patience);
+        let before = recovered.hard_state.term > Term(0) && config.lease_reads;
+        let no_vote_before = if before { now.plus(timing.election) } else { Instant(0) };
         let memberships =
             Memberships::new(recovered.base.index, recovered.base_membership, recovered.memberships);
         // Who is alone has nobody to wait for.
@@ -213,14 +252,18 @@ impl Raft {
             next_load: 0,
             now,
             clock_regressions: 0,
+            clock_held: false,
             hard_state: recovered.hard_state,
             role: Role::Follower(follower),
             log,
             commit,
-            applying: Applying::new(commit),
+            applying: Applying::new(applied),
             memberships,
+            snapshot: recovered.snapshot.map(Box::new),
             outbox: Outbox::new(config.group, incarnation),
             heard: None,
+            no_vote_before,
+            transfer: None,
             announced_role: None,
             announced_leader: (Term(0), None),
             stopped: false,
@@ -237,8 +280,10 @@ impl Raft {
     /// # Errors
     /// If the input is refused: nothing but the clock has changed then. For a request this is its resolution.
     pub fn step(&mut self, now: Instant, input: Input) -> Result<(), Rejected> {
-        if now < self.now {
+        self.clock_held = now < self.now;
+        if self.clock_held {
             self.clock_regressions = self.clock_regressions.saturating_add(1);
+            self.forget_rounds();
         }
         self.now = self.now.max(now);
         if self.stopped {
@@ -248,7 +293,26 @@ impl Raft {
             Input::Tick => self.uncongested().map(|()| self.tick()),
             Input::Receive { from, message } => self.uncongested().and_then(|()| self.receive(from, message)),
             Input::Propose(proposal) => self.uncongested().and_then(|()| self.propose(proposal)),
-            Input::Read { token } => self.uncongested().and_then(|()| self.read(token)),
+            Input::Read { token, kind: ReadKind::AtLeast(index) } => self.read_at_least(token, index),
+            Input::Read { token, kind } => self.uncongested().and_then(|()| self.read(token, kind)),
+            Input::ChangeMembership { token, change } => {
+                self.uncongested().and_then(|()| self.change_membership(token, &change))
+            }
+            Input::TransferLeadership { token, to } => {
+                self.uncongested().and_then(|()| self.transfer(token, to))
+            }
+            Input::AbortTransfer => {
+                self.abort_transfer();
+                Ok(())
+            }
+            Input::Campaign => self.uncongested().and_then(|()| self.campaign()),
+            Input::ForgetLeader => self.forget_leader(),
+            Input::Compact { snapshot, keep } => self.compact(snapshot, keep),
+            Input::SnapshotSent { id, arrived } => self.on_snapshot_sent(id, arrived),
+            Input::Unreachable { peer } => {
+                self.on_unreachable(peer);
+                Ok(())
+            }
             Input::Persisted(receipt) => self.on_persisted(&receipt),
             Input::Loaded { id, result } => self.on_loaded(id, result),
             Input::Applied { up_to } => self.on_applied(up_to),
@@ -263,8 +327,13 @@ impl Raft {
 
     // ---- outputs ----
 
-    /// The next thing to do.
+    /// The next thing to do. What was proposed since the last `None` is sent by now: so proposals that arrive together
+    /// travel together.
     pub fn poll(&mut self) -> Option<Action> {
+        if let Some(action) = self.outbox.poll() {
+            return Some(action);
+        }
+        self.send_proposed();
         self.outbox.poll()
     }
 
@@ -279,20 +348,21 @@ impl Raft {
         if self.stopped {
             return None;
         }
-        match &self.role {
-            Role::Follower(follower) => {
-                let election = (follower.deadline, Reason::Election);
-                Some(follower.reads.deadline().map_or(election, |read| election.min((read, Reason::Read))))
-            }
+        let transfer = self.transfer.map(|transfer| (transfer.deadline, Reason::Transfer));
+        let (first, second) = match &self.role {
+            Role::Follower(follower) => (
+                Some((follower.deadline, Reason::Election)),
+                follower.reads.deadline().map(|read| (read, Reason::Read)),
+            ),
             Role::PreCandidate(PreCandidate { deadline, .. })
-            | Role::Candidate(Candidate { deadline, .. }) => Some((*deadline, Reason::Election)),
-            Role::Leader(leader) if leader.peers.is_empty() => None,
-            Role::Leader(leader) => {
-                let heartbeat = (leader.heartbeat_due, Reason::Heartbeat);
-                let check = self.config.check_quorum.then_some((leader.quorum_due, Reason::CheckQuorum));
-                Some(check.map_or(heartbeat, |check| heartbeat.min(check)))
-            }
-        }
+            | Role::Candidate(Candidate { deadline, .. }) => (Some((*deadline, Reason::Election)), None),
+            Role::Leader(leader) if leader.peers.is_empty() => (None, None),
+            Role::Leader(leader) => (
+                Some((leader.heartbeat_due, Reason::Heartbeat)),
+                self.config.check_quorum.then_some((leader.quorum_due, Reason::CheckQuorum)),
+            ),
+        };
+        [first, second, transfer].into_iter().flatten().min()
     }
 
     // ---- looks ----
@@ -394,6 +464,8 @@ impl Raft {
             Role::Leader(leader) => leader.uncommitted_bytes,
             Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => 0,
         };
+        let changing = matches!(&self.role, Role::Leader(leader) if leader.change.is_some());
+        let requests = u64::from(self.transfer.is_some()).saturating_add(u64::from(changing));
         let unconfirmed = self.pending_reads().saturating_sub(self.applying.reads());
         let (membership_index, membership) = self.memberships.current_entry();
         Status {
@@ -405,17 +477,20 @@ impl Raft {
             role: self.role(),
             leader: self.leader(),
             base: self.log.base(),
+            snapshot: self.snapshot_id(),
             last: self.log.last(),
             durable: self.log.durable(),
             commit: self.commit,
             applied: self.applying.applied(),
             membership: membership.clone(),
             membership_index,
+            transfer: self.transfer.map(|transfer| transfer.to),
+            lease_until: self.lease_until(),
             peers: self.progress().collect(),
             uncommitted_bytes: uncommitted_bytes as u64,
             unpersisted_bytes: self.outbox.unpersisted_bytes() as u64,
             cached_bytes: self.log.cached_bytes() as u64,
-            pending: self.applying.pending().saturating_add(unconfirmed as u64),
+            pending: self.applying.pending().saturating_add(unconfirmed as u64).saturating_add(requests),
             parked: self.outbox.parked() as u64,
             clock_regressions: self.clock_regressions,
             stopped: self.stopped,
@@ -436,6 +511,13 @@ impl Raft {
 
     /// Time has passed.
     fn tick(&mut self) {
+        if self.transfer.is_some_and(|transfer| transfer.deadline <= self.now) {
+            self.abort_transfer();
+        }
+        // What a snapshot says was committed can be applied before anything else happens.
+        if self.applying.handed() < self.commit {
+            self.advance_apply();
+        }
         if self.election_deadline().is_some_and(|deadline| deadline <= self.now) {
             return self.on_election_timeout();
         }
@@ -500,6 +582,12 @@ impl Raft {
             Role::Follower(follower) => follower.reads.end(Outcome::Unknown, &mut self.outbox),
             Role::PreCandidate(_) | Role::Candidate(_) => {}
         }
+        if let Role::Leader(leader) = &mut self.role
+            && let Some(change) = leader.change.take()
+        {
+            self.outbox.resolve(Tokens::one(change.token), Outcome::Unknown);
+        }
+        self.end_transfer(Outcome::Unknown);
         self.applying.abandon(&mut self.outbox);
         self.outbox.stop();
         // Whatever it was, it plays no part any more.

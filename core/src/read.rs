@@ -4,11 +4,16 @@
 //! heartbeats that was sent after that: then no other leader can have committed anything before the read arrived. Reads
 //! that arrive while a round is under way share the next one. A follower asks its leader for an index and waits until
 //! it has handed that much to its own state machine.
+//!
+//! With leases (dissertation 6.4.1) the round may be saved: whoever answered a heartbeat keeps its vote back for an election
+//! timeout after it has heard it, so nobody else is elected within an election timeout after that round was *sent*. The
+//! lease ends earlier by what clocks may drift, and is looked at anew with each read, under the membership then in force.
+//! Once another node was told to campaign, there is none for the rest of the term: those who hear the leader may vote then.
 
 use alloc::{collections::VecDeque, vec::Vec};
 
 use crate::{
-    Index, Instant, NodeId, Outcome, Rejected, RequestId, Resource, Token, Tokens,
+    Index, Instant, NodeId, Outcome, ReadKind, Rejected, RequestId, Resource, Token, Tokens,
     message::Body,
     outbox::Outbox,
     raft::{Raft, Role},
@@ -99,11 +104,13 @@ impl Raft {
     ///
     /// # Errors
     /// If nobody can be asked, or too many wait already.
-    pub(crate) fn read(&mut self, token: Token) -> Result<(), Rejected> {
+    pub(crate) fn read(&mut self, token: Token, kind: ReadKind) -> Result<(), Rejected> {
         if self.pending_reads() >= self.config.max_reads {
             return Err(Rejected::Overloaded { what: Resource::Reads, bound: self.config.max_reads as u64 });
         }
+        let leased = kind == ReadKind::Lease && self.has_lease();
         match &mut self.role {
+            Role::Leader(_) if leased => self.applying.confirm(token, self.commit, &mut self.outbox),
             Role::Leader(_) => self.lead_read(Reader::Here(token)),
             Role::Follower(follower) if follower.leader.is_some() => {
                 follower.reads.queued.push(token);
@@ -116,6 +123,18 @@ impl Raft {
         Ok(())
     }
 
+    /// A read that asks nobody: it waits until everything up to `index` has been handed to the state machine.
+    ///
+    /// # Errors
+    /// If too many wait already.
+    pub(crate) fn read_at_least(&mut self, token: Token, index: Index) -> Result<(), Rejected> {
+        if self.pending_reads() >= self.config.max_reads {
+            return Err(Rejected::Overloaded { what: Resource::Reads, bound: self.config.max_reads as u64 });
+        }
+        self.applying.confirm(token, index, &mut self.outbox);
+        Ok(())
+    }
+
     pub(crate) fn pending_reads(&self) -> usize {
         let unconfirmed = match &self.role {
             Role::Leader(leader) => leader.reads.len(),
@@ -123,6 +142,47 @@ impl Raft {
             Role::PreCandidate(_) | Role::Candidate(_) => 0,
         };
         unconfirmed.saturating_add(self.applying.reads())
+    }
+
+    /// May the leader serve reads without asking anybody?
+    fn has_lease(&self) -> bool {
+        match &self.role {
+            Role::Leader(leader) => {
+                self.commit >= leader.term_start && self.lease_until().is_some_and(|end| self.now < end)
+            }
+            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => false,
+        }
+    }
+
+    /// Until when the newest round that a quorum has answered gives a lease.
+    pub(crate) fn lease_until(&self) -> Option<Instant> {
+        let Role::Leader(leader) = &self.role else { return None };
+        if !self.config.lease_reads || leader.told_to_campaign {
+            return None;
+        }
+        let confirmed = self.confirmed_round();
+        let newest = leader.rounds.iter().rev().find(|(round, _)| *round <= confirmed);
+        newest.map(|(_, sent)| sent.plus(self.timing.lease))
+    }
+
+    /// A round of heartbeats goes out: when, for the lease.
+    pub(crate) fn note_round(&mut self) {
+        let (now, lease) = (self.now, self.timing.lease);
+        let Role::Leader(leader) = &mut self.role else { return };
+        // A clock that was set back says nothing about how much time passes.
+        if self.config.lease_reads && !self.clock_held {
+            leader.rounds.push_back((leader.round, now));
+            while leader.rounds.front().is_some_and(|(_, sent)| sent.plus(lease) <= now) {
+                leader.rounds.pop_front();
+            }
+        }
+    }
+
+    /// The clock was set back: whatever was measured with it is void.
+    pub(crate) fn forget_rounds(&mut self) {
+        if let Role::Leader(leader) = &mut self.role {
+            leader.rounds.clear();
+        }
     }
 
     /// A follower's question.

@@ -17,12 +17,13 @@ impl Raft {
         }
         self.check_bounds(&message)?;
         let Message { term, body } = message;
-        // Answers count from members only. Requests are answered whoever in the cluster sends them: a voter that lags
-        // behind the membership must still be led.
+        // Answers count from members only, and a leader hands over to none but them. Other requests are answered whoever in
+        // the cluster sends them: a voter that lags behind the membership must still be led.
         let voice = body.voice();
-        let answer = matches!(voice, Voice::PreVoter | Voice::Answerer);
-        if answer && !self.memberships.current().contains(from) {
-            return Err(Rejected::Unexpected { from });
+        let among_members = matches!(voice, Voice::PreVoter | Voice::Answerer | Voice::Asker)
+            || matches!(body, Body::TimeoutNow);
+        if among_members && !self.memberships.current().contains(from) {
+            return Err(Rejected::NotMember { from });
         }
         // Pre-votes are about a term that nobody is in yet.
         let about_this_term = !matches!(voice, Voice::PreCandidate | Voice::PreVoter);
@@ -32,7 +33,8 @@ impl Raft {
                 return Ok(());
             }
             Ordering::Greater if about_this_term => {
-                if voice == Voice::Candidate && self.hears_leader_for_votes() {
+                let transfer = matches!(body, Body::Vote { transfer: true, .. });
+                if voice == Voice::Candidate && !transfer && self.hears_leader_for_votes() {
                     return Ok(());
                 }
                 self.check_later_term(from, &body)?;
@@ -49,11 +51,13 @@ impl Raft {
                 self.on_pre_vote_reply(from, term, id, granted);
                 Ok(())
             }
-            Body::Vote { last } => {
-                self.on_vote(from, last);
+            Body::Vote { last, commit, transfer } => {
+                self.learn_commit(from, commit);
+                self.on_vote(from, last, transfer);
                 Ok(())
             }
-            Body::VoteReply { granted } => {
+            Body::VoteReply { granted, commit } => {
+                self.learn_commit(from, commit);
                 self.on_vote_reply(from, granted);
                 Ok(())
             }
@@ -71,6 +75,8 @@ impl Raft {
                 self.on_read_index_reply(from, id, index);
                 Ok(())
             }
+            Body::TimeoutNow => self.on_timeout_now(from),
+            Body::InstallSnapshot { snapshot } => self.on_install_snapshot(from, snapshot),
         }
     }
 
@@ -92,6 +98,7 @@ impl Raft {
         let possible = match body {
             Body::Append { prev, entries, .. } => !self.contradicts_commit(*prev, entries),
             Body::Heartbeat { commit, .. } | Body::Commit { commit } => *commit <= self.log.last().index,
+            Body::InstallSnapshot { snapshot } => !self.snapshot_contradicts_commit(snapshot.last),
             Body::PreVote { .. }
             | Body::PreVoteReply { .. }
             | Body::Vote { .. }
@@ -100,7 +107,8 @@ impl Raft {
             | Body::Conflict { .. }
             | Body::HeartbeatReply { .. }
             | Body::ReadIndex { .. }
-            | Body::ReadIndexReply { .. } => true,
+            | Body::ReadIndexReply { .. }
+            | Body::TimeoutNow => true,
         };
         if possible { Ok(()) } else { Err(Rejected::Unexpected { from }) }
     }

@@ -4,7 +4,8 @@ use crate::{Index, LogId, NodeId, Recovered, Term};
 
 /// Could a correct node have left this behind?
 pub(crate) fn validate(recovered: &Recovered) -> Result<(), &'static str> {
-    let Recovered { incarnation, hard_state, base, terms, last, memberships, applied, .. } = recovered;
+    let Recovered { incarnation, hard_state, base, snapshot, terms, last, memberships, applied, .. } =
+        recovered;
     let rule = |ok: bool, why| if ok { Ok(()) } else { Err(why) };
     rule(incarnation.0 > 0, "the incarnation is 0: a store counts from 1")?;
     rule(hard_state.term < Term::LIMIT, "the term is out of range")?;
@@ -26,6 +27,15 @@ pub(crate) fn validate(recovered: &Recovered) -> Result<(), &'static str> {
         rule(follows && start.first <= *last && start.term.0 > 0, "the terms are out of order")?;
         rule(start.term <= hard_state.term, "an entry is of a later term than the hard state")?;
         before = LogId::new(start.term, start.first);
+    }
+    match snapshot.as_ref().map(|snapshot| snapshot.last) {
+        Some(id) => {
+            rule(id.index >= base.index && id.index <= *last, "the snapshot lies outside of the log")?;
+            let newest = terms.iter().rev().find(|start| start.first <= id.index);
+            let term = newest.map_or(base.term, |start| start.term);
+            rule(id.term == term && id.index > Index(0), "the snapshot is of another term than its entry")?;
+        }
+        None => rule(base.index == Index(0), "the log was compacted, but there is no snapshot")?,
     }
     let mut index = base.index;
     for (at, _) in memberships {

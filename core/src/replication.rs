@@ -23,9 +23,13 @@ impl Raft {
         let bound = self.config.max_uncommitted_bytes;
         let first = self.log.last().index.next();
         let leader_hint = self.leader();
+        self.refuse_while_transferring()?;
         let Role::Leader(leader) = &mut self.role else {
             return Err(Rejected::NotLeader { leader: leader_hint });
         };
+        if proposal.term.is_some_and(|term| term != self.hard_state.term) {
+            return Err(Rejected::WrongTerm { term: self.hard_state.term });
+        }
         if bytes > bound {
             return Err(Rejected::TooBig { bytes: bytes as u64, bound: bound as u64 });
         }
@@ -46,10 +50,20 @@ impl Raft {
         };
         leader.uncommitted.push_back((run.last(), bytes));
         leader.uncommitted_bytes = leader.uncommitted_bytes.saturating_add(bytes);
+        // Sent once the actions are polled: what arrives together leaves together.
+        leader.unsent = true;
         self.applying.propose(first, tokens);
         self.append(run);
-        self.broadcast_append();
         Ok(())
+    }
+
+    /// Sends on what was proposed since the last poll.
+    pub(crate) fn send_proposed(&mut self) {
+        if let Role::Leader(leader) = &mut self.role
+            && core::mem::take(&mut leader.unsent)
+        {
+            self.broadcast_append();
+        }
     }
 
     /// Puts entries at the end of the log, to be durable with this step's write.
@@ -103,6 +117,9 @@ impl Raft {
             if !peer.has_room(window) || peer.load.is_some() || next > last && !probe {
                 return;
             }
+            if next <= self.log.base().index {
+                return self.send_snapshot(at);
+            }
             let entries = if next > last {
                 Few::new()
             } else {
@@ -143,7 +160,7 @@ impl Raft {
     /// # Errors
     /// If it was never sent that much.
     pub(crate) fn on_appended(&mut self, from: NodeId, up_to: Index) -> Result<(), Rejected> {
-        let now = self.now;
+        let (now, base) = (self.now, self.log.base().index);
         let Some(peer) = self.peer_mut(from) else {
             return Ok(());
         };
@@ -151,13 +168,22 @@ impl Raft {
             return Err(Rejected::Unexpected { from });
         }
         peer.heard = now;
-        let news = peer.on_appended(up_to);
+        let before = peer.mode();
+        let news = peer.on_appended(up_to, base);
+        let mode = peer.mode();
+        if mode != before {
+            self.outbox.event(Event::Peer { id: from, mode });
+        }
         if news {
             self.advance_commit();
         }
         self.replicate_to_id(from);
         if news {
             self.tell_commit(from);
+            self.consider_promotion(from);
+            if self.transfer.is_some_and(|transfer| transfer.to == from) {
+                self.tell_to_campaign();
+            }
         }
         Ok(())
     }
@@ -177,10 +203,25 @@ impl Raft {
             return Err(Rejected::Unexpected { from });
         }
         peer.heard = self.now;
+        let before = peer.mode();
         if peer.on_conflict(prev, hint, &self.log) {
+            if before != Mode::Probe {
+                self.outbox.event(Event::Peer { id: from, mode: Mode::Probe });
+            }
             self.replicate_to_id(from);
         }
         Ok(())
+    }
+
+    /// The transport has lost touch with a peer: what was under way to it is sent again, from what it is known to have.
+    pub(crate) fn on_unreachable(&mut self, id: NodeId) {
+        if let Some(peer) = self.peer_mut(id)
+            && peer.mode() == Mode::Replicate
+        {
+            peer.on_unreachable();
+            self.outbox.event(Event::Peer { id, mode: Mode::Probe });
+            self.replicate_to_id(id);
+        }
     }
 
     /// Says to everyone that it lives (paper §5.2), with a new round number.
@@ -192,6 +233,8 @@ impl Raft {
         leader.round = leader.round.saturating_add(1);
         leader.heartbeat_due = due;
         let round = leader.round;
+        self.note_round();
+        let Role::Leader(leader) = &self.role else { return };
         for at in 0..leader.peers.len() {
             let Role::Leader(leader) = &mut self.role else {
                 return;
@@ -227,6 +270,8 @@ impl Raft {
         if peer.seems_lost(round, now, heartbeat) {
             match peer.mode() {
                 Mode::Probe => peer.probe_again(),
+                // Its end is said by the driver.
+                Mode::Snapshot => {}
                 // An empty append behind everything that is under way: its answer says what arrived.
                 Mode::Replicate => {
                     let next = peer.next_index();
@@ -237,6 +282,10 @@ impl Raft {
         }
         self.replicate_to_id(from);
         self.advance_reads();
+        self.consider_promotion(from);
+        if self.transfer.is_some_and(|transfer| transfer.to == from) {
+            self.tell_to_campaign();
+        }
         Ok(())
     }
 
@@ -258,6 +307,7 @@ impl Raft {
         self.advance_apply();
         self.broadcast_commit();
         self.release_early_reads();
+        self.settle_membership();
     }
 
     fn broadcast_commit(&mut self) {
@@ -397,7 +447,7 @@ impl Raft {
         Ok(())
     }
 
-    fn commit_up_to(&mut self, commit: Index) {
+    pub(crate) fn commit_up_to(&mut self, commit: Index) {
         if commit > self.commit {
             self.commit = commit;
             self.advance_apply();
@@ -422,7 +472,7 @@ impl Raft {
     pub(crate) fn on_loaded(&mut self, id: LoadId, result: Loaded) -> Result<(), Rejected> {
         let entries = match result {
             Loaded::Entries(entries) => entries,
-            // Nothing is compacted by this version: a store that says so has lost something.
+            // Nothing that apply waits for is ever compacted: a store that says so has lost something.
             Loaded::Compacted => Few::new(),
         };
         if self.applying.awaits(id) {
@@ -454,6 +504,12 @@ impl Raft {
         };
         let first = entries.first().map_or(Index(0), Run::first);
         let (to, next) = (peer.id, peer.next_index());
+        if next <= self.log.base().index {
+            // Compaction has come first: it needs a snapshot now.
+            peer.load = None;
+            self.replicate_to_id(to);
+            return Ok(());
+        }
         if first > next || !self.log.holds(first, entries.as_slice()) {
             return Err(Rejected::BadLoad);
         }

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use crate::{GroupId, Incarnation, Index, LogId, Membership, NodeId, RoleKind, Term};
+use crate::{GroupId, Incarnation, Index, Instant, LogId, Membership, NodeId, RoleKind, Term};
 
 /// What a node knows and does.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -24,6 +24,8 @@ pub struct Status {
     pub leader: Option<NodeId>,
     /// Where its log begins: what a snapshot has replaced.
     pub base: LogId,
+    /// The newest snapshot; [`LogId::ZERO`] without one.
+    pub snapshot: LogId,
     /// The end of its log.
     pub last: LogId,
     /// The end of the durable part of its log.
@@ -36,6 +38,10 @@ pub struct Status {
     pub membership: Membership,
     /// Since which index.
     pub membership_index: Index,
+    /// To whom leadership is being handed over.
+    pub transfer: Option<NodeId>,
+    /// Until when a leader's lease lasts, by its clock; `None` without one.
+    pub lease_until: Option<Instant>,
     /// A leader's view of the others; else empty.
     pub peers: Vec<PeerStatus>,
     /// Bytes of entries not yet committed.
@@ -80,4 +86,6 @@ pub enum Mode {
     Probe,
     /// As many as the window has room for.
     Replicate,
+    /// Nothing: it lacks what the log no longer has, and is getting a snapshot.
+    Snapshot,
 }

@@ -4,7 +4,9 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use core::fmt;
 
-use crate::{Entry, GroupId, HardState, Incarnation, Index, Load, Loaded, LogId, Membership, Term, Write};
+use crate::{
+    Entry, GroupId, HardState, Incarnation, Index, Load, Loaded, LogId, Membership, Snapshot, Term, Write,
+};
 
 /// Durable state of one or more groups.
 ///
@@ -63,22 +65,26 @@ pub struct Recovered {
     pub incarnation: Incarnation,
     /// Term and vote.
     pub hard_state: HardState,
-    /// Where the log begins: the last entry that a snapshot has replaced, or [`LogId::ZERO`].
+    /// Where the log begins: the last entry that was compacted away, or [`LogId::ZERO`].
     pub base: LogId,
     /// The membership in force at `base`.
     pub base_membership: Membership,
+    /// The newest snapshot, at `base` or after it; `None` only if nothing was compacted.
+    pub snapshot: Option<Snapshot>,
     /// For every term in the log, in order, the first index that has it.
     pub terms: Vec<TermStart>,
     /// The last index in the log, or `base`'s.
     pub last: Index,
     /// The memberships in the log above `base`, in order.
     pub memberships: Vec<(Index, Membership)>,
-    /// What the state machine has applied already, durably; 0 for one that lives in memory only.
+    /// What the state machine holds already: what it has applied durably, or the snapshot that its driver has restored
+    /// before the start. Below `base` it counts as `base`.
     pub applied: Index,
 }
 
 impl Recovered {
-    /// A new node's: nothing in the log, this membership.
+    /// A new node's: nothing in the log, this membership. For the first nodes of a cluster it is the same everywhere;
+    /// for one that joins later any without itself, such as the cluster's present one: the log brings the rest.
     #[must_use]
     pub const fn fresh(incarnation: Incarnation, membership: Membership) -> Self {
         Self {
@@ -86,6 +92,7 @@ impl Recovered {
             hard_state: HardState { term: Term(0), vote: None },
             base: LogId::ZERO,
             base_membership: membership,
+            snapshot: None,
             terms: Vec::new(),
             last: Index(0),
             memberships: Vec::new(),

@@ -7,11 +7,14 @@
 //! A block is encoded once, when its batch is proposed, and is shared by every frame that carries it; a received one is
 //! copied once, so that a small payload never pins a receive buffer.
 
-use alloc::vec::Vec;
+use alloc::{boxed::Box, vec::Vec};
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message as _;
 
-use crate::{BlockError, Body, Few, Incarnation, Index, LogId, Malformed, Message, RequestId, Run, Term};
+use crate::{
+    BlockError, Body, Few, Incarnation, Index, LogId, Malformed, Membership, MembershipError, Message,
+    RequestId, Run, Snapshot, Term, membership::MembershipRecord,
+};
 
 /// The version that [`encode`] writes.
 pub const VERSION: u8 = 1;
@@ -94,6 +97,9 @@ pub enum DecodeError {
     /// The entries are none.
     #[error("the frame's entries: {0}")]
     Block(#[from] BlockError),
+    /// A snapshot's membership is none.
+    #[error("the snapshot's membership: {0}")]
+    Membership(#[from] MembershipError),
     /// No correct node says this.
     #[error("{0}")]
     Malformed(#[from] Malformed),
@@ -143,8 +149,12 @@ fn header_of(message: &Message) -> (Header, Few<Bytes>) {
         Body::PreVoteReply { id, granted } => {
             Kind::PreVoteReply(PreVoteReply { id: id_out(*id), granted: *granted })
         }
-        Body::Vote { last } => Kind::Vote(Vote { last: log_id_out(*last) }),
-        Body::VoteReply { granted } => Kind::VoteReply(VoteReply { granted: *granted }),
+        Body::Vote { last, commit, transfer } => {
+            Kind::Vote(Vote { last: log_id_out(*last), commit: log_id_out(*commit), transfer: *transfer })
+        }
+        Body::VoteReply { granted, commit } => {
+            Kind::VoteReply(VoteReply { granted: *granted, commit: log_id_out(*commit) })
+        }
         Body::Append { prev, commit, entries } => {
             blocks = entries.iter().map(|run| run.block().clone()).collect();
             let runs = entries
@@ -162,6 +172,11 @@ fn header_of(message: &Message) -> (Header, Few<Bytes>) {
         Body::ReadIndexReply { id, index } => {
             Kind::ReadIndexReply(ReadIndexReply { id: id_out(*id), index: index.map(|index| index.0) })
         }
+        Body::TimeoutNow => Kind::TimeoutNow(TimeoutNow {}),
+        Body::InstallSnapshot { snapshot } => Kind::InstallSnapshot(InstallSnapshot {
+            last: log_id_out(snapshot.last),
+            membership: Some(snapshot.membership.record()),
+        }),
     };
     (Header { term: message.term.0, kind: Some(body) }, blocks)
 }
@@ -171,8 +186,10 @@ fn message_of(header: Header, blocks: &[u8], len: usize) -> Result<Message, Deco
     let body = match header.kind.ok_or(DecodeError::Header("a kind of message that is not known here"))? {
         Kind::PreVote(m) => Body::PreVote { id: id_in(m.id), last: log_id_in(m.last) },
         Kind::PreVoteReply(m) => Body::PreVoteReply { id: id_in(m.id), granted: m.granted },
-        Kind::Vote(m) => Body::Vote { last: log_id_in(m.last) },
-        Kind::VoteReply(m) => Body::VoteReply { granted: m.granted },
+        Kind::Vote(m) => {
+            Body::Vote { last: log_id_in(m.last), commit: log_id_in(m.commit), transfer: m.transfer }
+        }
+        Kind::VoteReply(m) => Body::VoteReply { granted: m.granted, commit: log_id_in(m.commit) },
         Kind::Append(m) => {
             let prev = log_id_in(m.prev);
             let mut entries = Few::new();
@@ -196,6 +213,12 @@ fn message_of(header: Header, blocks: &[u8], len: usize) -> Result<Message, Deco
         Kind::Commit(m) => Body::Commit { commit: Index(m.commit) },
         Kind::ReadIndex(m) => Body::ReadIndex { id: id_in(m.id) },
         Kind::ReadIndexReply(m) => Body::ReadIndexReply { id: id_in(m.id), index: m.index.map(Index) },
+        Kind::TimeoutNow(TimeoutNow {}) => Body::TimeoutNow,
+        Kind::InstallSnapshot(m) => {
+            let membership = m.membership.ok_or(DecodeError::Header("a snapshot without its membership"))?;
+            let membership = Membership::of_record(membership)?;
+            Body::InstallSnapshot { snapshot: Box::new(Snapshot { last: log_id_in(m.last), membership }) }
+        }
     };
     if !rest.is_empty() {
         return Err(DecodeError::Trailing { extra: rest.len() });
@@ -228,7 +251,7 @@ fn log_id_in(id: Option<LogIdRecord>) -> LogId {
 struct Header {
     #[prost(uint64, tag = "1")]
     term: u64,
-    #[prost(oneof = "Kind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
+    #[prost(oneof = "Kind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
     kind: Option<Kind>,
 }
 
@@ -258,6 +281,10 @@ enum Kind {
     ReadIndex(ReadIndex),
     #[prost(message, tag = "13")]
     ReadIndexReply(ReadIndexReply),
+    #[prost(message, tag = "14")]
+    TimeoutNow(TimeoutNow),
+    #[prost(message, tag = "15")]
+    InstallSnapshot(InstallSnapshot),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -296,12 +323,18 @@ struct PreVoteReply {
 struct Vote {
     #[prost(message, optional, tag = "1")]
     last: Option<LogIdRecord>,
+    #[prost(message, optional, tag = "2")]
+    commit: Option<LogIdRecord>,
+    #[prost(bool, tag = "3")]
+    transfer: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct VoteReply {
     #[prost(bool, tag = "1")]
     granted: bool,
+    #[prost(message, optional, tag = "2")]
+    commit: Option<LogIdRecord>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -368,4 +401,15 @@ struct ReadIndexReply {
     id: Option<RequestIdRecord>,
     #[prost(uint64, optional, tag = "2")]
     index: Option<u64>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct TimeoutNow {}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct InstallSnapshot {
+    #[prost(message, optional, tag = "1")]
+    last: Option<LogIdRecord>,
+    #[prost(message, optional, tag = "2")]
+    membership: Option<MembershipRecord>,
 }

@@ -100,7 +100,7 @@ fn reads_are_linearizable_from_leader_and_follower() {
     cluster.deliver();
     let index = cluster.raft(1).commit();
     for id in 1..=3 {
-        cluster.step(id, Input::Read { token: Token(10 + id) }).unwrap();
+        cluster.step(id, Input::read(Token(10 + id))).unwrap();
     }
     assert!(cluster.node(1).outcomes.is_empty(), "not before a quorum has answered");
     cluster.deliver();
@@ -113,11 +113,11 @@ fn reads_are_linearizable_from_leader_and_follower() {
 fn a_read_ends_when_its_leader_does() {
     let mut cluster = Cluster::new(3);
     cluster.elect(1);
-    cluster.step(1, Input::Read { token: Token(1) }).unwrap();
+    cluster.step(1, Input::read(Token(1))).unwrap();
     cluster.wire.clear();
     cluster.run_unless(5_000_000, |from, to, _| from.0 == 1 || to.0 == 1);
     assert_eq!(cluster.node(1).outcomes, [(Token(1), Outcome::Refused { leader: None })]);
-    let refused = cluster.step(1, Input::Read { token: Token(2) });
+    let refused = cluster.step(1, Input::read(Token(2)));
     assert!(matches!(refused, Err(Rejected::NoLeader { .. })));
 }
 
@@ -186,7 +186,7 @@ fn a_slow_follower_is_not_sent_the_same_again_for_every_read() {
     let mut sent = 0;
     for n in 0..500 {
         cluster.now = cluster.now.plus(100);
-        cluster.step(1, Input::Read { token: Token(1000 + n) }).unwrap();
+        cluster.step(1, Input::read(Token(1000 + n))).unwrap();
         let appends = |m: &quorate_core::Message| matches!(m.body, quorate_core::Body::Append { .. });
         while !cluster.wire.is_empty() {
             sent += cluster.wire.iter().filter(|(_, to, m)| to.0 == 3 && appends(m)).count();

@@ -44,9 +44,9 @@ fn append(prev: LogId, commit: u64, entries: Vec<Run>) -> Body {
 fn absurd_terms_and_indexes() {
     for mut cluster in [follower(), leader()] {
         for term in [0, 1 << 63, MAX] {
-            unchanged(&mut cluster, 2, term, Body::VoteReply { granted: true });
+            unchanged(&mut cluster, 2, term, voted(true));
             unchanged(&mut cluster, 2, term, append(LogId::ZERO, 0, vec![]));
-            unchanged(&mut cluster, 2, term, Body::Vote { last: id(5, 5) });
+            unchanged(&mut cluster, 2, term, vote(id(5, 5)));
         }
         let term = cluster.raft(1).term().0;
         for index in [1 << 63, MAX] {
@@ -56,7 +56,7 @@ fn absurd_terms_and_indexes() {
         }
         // Names that can't be: half of them zero, or of a later term than their author's.
         for last in [id(0, 5), id(5, 0), id(term + 1, 5)] {
-            unchanged(&mut cluster, 2, term, Body::Vote { last });
+            unchanged(&mut cluster, 2, term, vote(last));
             unchanged(&mut cluster, 2, term, append(last, 0, vec![]));
         }
     }
@@ -143,22 +143,24 @@ fn answers_from_strangers_and_messages_from_oneself() {
     for mut cluster in [follower(), leader()] {
         let term = cluster.raft(1).term().0;
         for body in [
-            Body::VoteReply { granted: true },
+            voted(true),
             Body::PreVoteReply { id: RequestId::default(), granted: true },
             Body::Appended { up_to: i(1) },
             Body::Conflict { prev: i(1), hint: LogId::ZERO },
             Body::HeartbeatReply { round: 1 },
             Body::ReadIndexReply { id: RequestId::default(), index: Some(i(1)) },
+            Body::ReadIndex { id: RequestId::default() },
+            Body::TimeoutNow,
         ] {
             for term in [term, term + 3] {
                 let refused = cluster.receive(9, 1, term, body.clone());
-                assert_eq!(refused, Err(Rejected::Unexpected { from: NodeId(9) }));
+                assert_eq!(refused, Err(Rejected::NotMember { from: NodeId(9) }));
                 unchanged(&mut cluster, 9, term, body.clone());
             }
         }
         for from in [0, 1] {
             unchanged(&mut cluster, from, term + 1, append(LogId::ZERO, 0, vec![]));
-            unchanged(&mut cluster, from, term + 1, Body::Vote { last: id(1, 1) });
+            unchanged(&mut cluster, from, term + 1, vote(id(1, 1)));
         }
     }
 }
@@ -167,7 +169,7 @@ fn answers_from_strangers_and_messages_from_oneself() {
 fn a_vote_from_a_stranger_cannot_depose_a_healthy_leader() {
     let mut cluster = leader();
     let term = cluster.raft(1).term().0;
-    unchanged(&mut cluster, 9, term + 5, Body::Vote { last: id(term, 1000) });
+    unchanged(&mut cluster, 9, term + 5, vote(id(term, 1000)));
     assert!(cluster.wire.is_empty());
 }
 
@@ -215,7 +217,7 @@ fn after_a_storage_failure_nothing_is_said() {
     let mut cluster = leader();
     cluster.slow_disks = vec![1];
     cluster.propose(1, 7, b"z").unwrap();
-    cluster.step(1, Input::Read { token: Token(8) }).unwrap();
+    cluster.step(1, Input::read(Token(8))).unwrap();
     cluster.wire.clear();
     cluster.step(1, Input::StorageFailed).unwrap();
     let mut open: Vec<u64> = cluster.node(1).outcomes.iter().map(|(token, _)| token.0).collect();
@@ -229,7 +231,7 @@ fn after_a_storage_failure_nothing_is_said() {
         Input::Receive { from: NodeId(2), message },
         Input::Tick,
         Input::Propose(Proposal::one(Token(9), b"no")),
-        Input::Read { token: Token(10) },
+        Input::read(Token(10)),
     ] {
         assert_eq!(cluster.step(1, input), Err(Rejected::Stopped));
     }
@@ -268,7 +270,8 @@ fn only_answers_keep_a_leader_in_office() {
 #[test]
 fn an_entry_where_a_snapshot_ends_must_be_the_snapshots() {
     let membership = quorate_core::Membership::of_voters([1, 2, 3].map(NodeId));
-    let mut recovered = quorate_core::Recovered::fresh(quorate_core::Incarnation(1), membership);
+    let mut recovered = quorate_core::Recovered::fresh(quorate_core::Incarnation(1), membership.clone());
+    recovered.snapshot = Some(quorate_core::Snapshot { last: id(5, 10), membership });
     (recovered.base, recovered.last, recovered.hard_state.term) = (id(5, 10), i(10), Term(5));
     let config = quorate_core::Config::new(NodeId(1));
     let mut raft = quorate_core::Raft::new(config, recovered, quorate_core::Instant(0)).unwrap();

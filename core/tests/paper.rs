@@ -40,7 +40,7 @@ fn an_outdated_leader_or_candidate_reverts_to_follower() {
     let mut cluster = Cluster::with(3, |config| config.pre_vote = false);
     cluster.fire(1);
     assert_eq!(cluster.raft(1).role(), RoleKind::Candidate);
-    cluster.receive(2, 1, 5, Body::VoteReply { granted: false }).unwrap();
+    cluster.receive(2, 1, 5, voted(false)).unwrap();
     assert_eq!((cluster.raft(1).role(), cluster.raft(1).term()), (RoleKind::Follower, Term(5)));
 }
 
@@ -53,10 +53,10 @@ fn a_request_of_a_stale_term_is_rejected_with_the_own() {
     cluster.wire.clear();
     cluster.receive(3, 1, 6, append(id(0, 0), 1, Few::one(run(6, 1, 1)))).unwrap();
     assert_eq!(cluster.raft(1).last(), LogId::ZERO);
-    cluster.receive(3, 1, 6, Body::Vote { last: id(6, 9) }).unwrap();
+    cluster.receive(3, 1, 6, vote(id(6, 9))).unwrap();
     let answers = replies(&mut cluster);
     assert_eq!(answers.iter().map(|m| m.term).collect::<Vec<_>>(), [Term(7), Term(7)]);
-    assert_eq!(answers[1].body, Body::VoteReply { granted: false });
+    assert_eq!(answers[1].body, voted(false));
 }
 
 // ---- §5.2, elections ----
@@ -76,14 +76,14 @@ fn an_election_begins_with_a_new_term_an_own_vote_and_requests_to_all() {
 #[test]
 fn one_vote_a_term_first_come_first_served_also_after_a_restart() {
     let mut cluster = Cluster::new(3);
-    let vote = || Body::Vote { last: id(1, 1) };
+    let vote = || vote(id(1, 1));
     cluster.receive(2, 1, 3, vote()).unwrap();
     cluster.receive(3, 1, 3, vote()).unwrap();
     cluster.receive(2, 1, 3, vote()).unwrap();
     cluster.restart(1);
     cluster.receive(3, 1, 3, vote()).unwrap();
     let granted: Vec<Body> = replies(&mut cluster).into_iter().map(|message| message.body).collect();
-    let reply = |granted| Body::VoteReply { granted };
+    let reply = |granted| voted(granted);
     assert_eq!(granted, [reply(true), reply(false), reply(true), reply(false)]);
 }
 
@@ -94,10 +94,10 @@ fn a_majority_of_different_servers_elects() {
     let mut cluster = Cluster::with(5, |config| config.pre_vote = false);
     cluster.fire(1);
     for _ in 0..3 {
-        cluster.receive(2, 1, 1, Body::VoteReply { granted: true }).unwrap();
+        cluster.receive(2, 1, 1, voted(true)).unwrap();
         assert_eq!(cluster.raft(1).role(), RoleKind::Candidate, "two of five");
     }
-    cluster.receive(3, 1, 1, Body::VoteReply { granted: true }).unwrap();
+    cluster.receive(3, 1, 1, voted(true)).unwrap();
     assert_eq!(cluster.raft(1).role(), RoleKind::Leader);
 }
 
@@ -107,7 +107,7 @@ fn a_new_leader_says_so_at_once() {
     let mut cluster = Cluster::with(3, |config| config.pre_vote = false);
     cluster.fire(1);
     cluster.wire.clear();
-    cluster.receive(2, 1, 1, Body::VoteReply { granted: true }).unwrap();
+    cluster.receive(2, 1, 1, voted(true)).unwrap();
     let told = on_wire(&cluster, |body| matches!(body, Body::Heartbeat { .. }));
     assert_eq!(told, [(1, 2), (1, 3)]);
 }
@@ -157,7 +157,7 @@ fn who_hears_a_leader_does_not_help_to_depose_it() {
     let mut cluster = Cluster::new(3);
     cluster.elect(1);
     let term = cluster.raft(1).term();
-    cluster.receive(3, 2, term.0 + 5, Body::Vote { last: id(term.0, 99) }).unwrap();
+    cluster.receive(3, 2, term.0 + 5, vote(id(term.0, 99))).unwrap();
     assert_eq!(cluster.raft(2).term(), term);
     assert!(cluster.wire.is_empty(), "nor does it answer");
     // Nor would it, if asked first.
@@ -166,8 +166,8 @@ fn who_hears_a_leader_does_not_help_to_depose_it() {
     assert!(matches!(replies(&mut cluster)[0].body, Body::PreVoteReply { granted: false, .. }));
     // A silent leader is another matter.
     cluster.now = cluster.now.plus(1_000_000);
-    cluster.receive(3, 2, term.0 + 5, Body::Vote { last: id(term.0, 99) }).unwrap();
-    assert_eq!(replies(&mut cluster)[0].body, Body::VoteReply { granted: true });
+    cluster.receive(3, 2, term.0 + 5, vote(id(term.0, 99))).unwrap();
+    assert!(matches!(replies(&mut cluster)[0].body, Body::VoteReply { granted: true, .. }));
 }
 
 /// diss. 6.2: "a leader in Raft steps down if an election timeout elapses without a successful round of heartbeats to a
@@ -229,7 +229,7 @@ fn every_log_of_figure_7_is_brought_in_line() {
     let mut cluster = Cluster::new(7);
     for (at, parts) in std::iter::once(&leader).chain(&followers).enumerate() {
         let hard_state = HardState { term: Term(7), vote: None };
-        cluster.start(at as u64 + 1, Disk { hard_state, log: log(parts), incarnation: 0 });
+        cluster.start(at as u64 + 1, Disk { hard_state, log: log(parts), ..Disk::default() });
     }
     cluster.elect(1);
     cluster.propose(1, 1, b"x").unwrap();
@@ -302,8 +302,8 @@ fn the_more_up_to_date_log_decides_a_vote() {
         cluster.receive(2, 1, 2, append(LogId::ZERO, 0, log)).unwrap();
         cluster.wire.clear();
         cluster.now = cluster.now.plus(3_000_000);
-        cluster.receive(3, 1, 9, Body::Vote { last }).unwrap();
-        assert_eq!(replies(&mut cluster)[0].body, Body::VoteReply { granted }, "{last}");
+        cluster.receive(3, 1, 9, vote(last)).unwrap();
+        assert_eq!(replies(&mut cluster)[0].body, voted(granted), "{last}");
     }
 }
 
@@ -313,11 +313,11 @@ fn the_more_up_to_date_log_decides_a_vote() {
 fn an_earlier_terms_entry_is_not_committed_by_counting() {
     let mut cluster = Cluster::with(5, |config| config.pre_vote = false);
     let hard_state = HardState { term: Term(3), vote: None };
-    cluster.start(1, Disk { hard_state, log: vec![run(1, 1, 1), run(2, 2, 1)], incarnation: 0 });
+    cluster.start(1, Disk { hard_state, log: vec![run(1, 1, 1), run(2, 2, 1)], ..Disk::default() });
     cluster.fire(1);
     let term = cluster.raft(1).term().0;
     for voter in [2, 3] {
-        cluster.receive(voter, 1, term, Body::VoteReply { granted: true }).unwrap();
+        cluster.receive(voter, 1, term, voted(true)).unwrap();
     }
     assert_eq!(cluster.raft(1).role(), RoleKind::Leader);
     // The entry of term 2 reaches a majority.
@@ -338,10 +338,10 @@ fn an_earlier_terms_entry_is_not_committed_by_counting() {
 fn nothing_is_said_before_term_and_vote_are_durable() {
     let mut cluster = Cluster::new(3);
     cluster.slow_disks = vec![1];
-    cluster.receive(2, 1, 3, Body::Vote { last: LogId::ZERO }).unwrap();
+    cluster.receive(2, 1, 3, vote(LogId::ZERO)).unwrap();
     assert!(cluster.wire.is_empty(), "the vote is not durable yet");
     cluster.persist_all(1);
-    assert_eq!(replies(&mut cluster)[0].body, Body::VoteReply { granted: true });
+    assert_eq!(replies(&mut cluster)[0].body, voted(true));
 }
 
 /// A RequestVote claims term, vote and log.
@@ -358,7 +358,7 @@ fn a_candidate_asks_for_votes_when_its_own_is_durable_and_its_log() {
     assert_eq!(asked(&cluster), 0, "the entries are durable, the vote is not");
     // One other vote isn't a majority of three while the own doesn't count.
     let term = cluster.raft(1).term().0;
-    cluster.receive(2, 1, term, Body::VoteReply { granted: true }).unwrap();
+    cluster.receive(2, 1, term, voted(true)).unwrap();
     assert_eq!(cluster.raft(1).role(), RoleKind::Candidate);
     cluster.persist_all(1);
     assert_eq!(cluster.raft(1).role(), RoleKind::Leader);
@@ -448,7 +448,7 @@ fn a_read_waits_for_the_terms_first_commit_and_for_a_round_of_its_own() {
     cluster.fire(1);
     cluster.deliver_unless(lose_appends);
     assert_eq!(cluster.raft(1).role(), RoleKind::Leader);
-    cluster.step(1, Input::Read { token: Token(1) }).unwrap();
+    cluster.step(1, Input::read(Token(1))).unwrap();
     cluster.deliver_unless(lose_appends);
     cluster.run_unless(150_000, lose_appends);
     assert!(cluster.node(1).outcomes.is_empty(), "nothing of this term is committed");
@@ -461,7 +461,7 @@ fn a_read_waits_for_the_terms_first_commit_and_for_a_round_of_its_own() {
         _ => 0,
     };
     let under_way = cluster.wire.iter().map(|(_, _, message)| round_of(message)).max().unwrap();
-    cluster.step(1, Input::Read { token: Token(2) }).unwrap();
+    cluster.step(1, Input::read(Token(2))).unwrap();
     cluster.deliver_unless(|_, _, message| round_of(message) > under_way);
     assert_eq!(cluster.node(1).outcomes.len(), 1, "only the older round was answered, the next was lost");
     cluster.run(500_000);

@@ -12,12 +12,8 @@ fn membership() -> impl Strategy<Value = Membership> {
     let ids = |min| prop::collection::btree_set(1..12_u64, min..8);
     (ids(1), ids(0)).prop_map(|(voters, outgoing)| {
         let ids = |ids: std::collections::BTreeSet<u64>| ids.into_iter().map(NodeId).collect();
-        let parts = MembershipParts {
-            voters: ids(voters),
-            outgoing: ids(outgoing),
-            learners: Vec::new(),
-            next_id: NodeId(0),
-        };
+        let parts =
+            MembershipParts { voters: ids(voters), outgoing: ids(outgoing), ..MembershipParts::default() };
         Membership::try_from(parts).unwrap()
     })
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{id, messages::message, run};
+use common::{id, messages::message, run, voted};
 use proptest::prelude::*;
 use quorate_core::{
     Body, Few, Message, Term,
@@ -83,7 +83,7 @@ fn announced_lengths_are_not_believed() {
 #[test]
 fn absurd_terms_are_refused_at_the_edge() {
     for term in [0, 1 << 63, u64::MAX] {
-        let message = Message { term: Term(term), body: Body::VoteReply { granted: true } };
+        let message = Message { term: Term(term), body: voted(true) };
         let error = wire::decode(&wire::encode(&message).to_bytes()).unwrap_err();
         assert!(matches!(error, DecodeError::Malformed(_)), "term {term}: {error}");
     }

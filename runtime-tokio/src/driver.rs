@@ -204,7 +204,7 @@ impl<S: StateMachine> Driver<S> {
         while !proposals.as_slice().is_empty() {
             let n = batch_len(proposals.as_slice(), self.batch_bytes);
             let commands = proposals.as_slice().get(..n).unwrap_or_default();
-            let proposal = Proposal { first_token: self.proposals.next(), batch: Batch::from(commands) };
+            let proposal = Proposal::new(self.proposals.next(), Batch::from(commands));
             let answers = proposals.by_ref().take(n).map(|proposed| proposed.answer);
             match self.raft.step(self.now, Input::Propose(proposal)) {
                 Ok(()) => {
@@ -229,7 +229,7 @@ impl<S: StateMachine> Driver<S> {
             return;
         }
         let token = Token(self.reads.next);
-        match self.raft.step(self.now, Input::Read { token }) {
+        match self.raft.step(self.now, Input::read(token)) {
             Ok(()) => {
                 count(&self.shared.counters.reads, reads.len());
                 count(&self.shared.counters.read_batches, 1);
@@ -253,6 +253,9 @@ impl<S: StateMachine> Driver<S> {
                 Action::Write(write) => drop(self.lanes.writes.send(write)),
                 Action::Load(load) => drop(self.lanes.loads.send((self.shared.group, load))),
                 Action::Apply(apply) => self.apply(apply),
+                // This runtime takes no snapshots yet, so no log ever begins later.
+                Action::Restore(_) => {}
+                Action::SendSnapshot(send) => self.step(Input::SnapshotSent { id: send.id, arrived: false }),
                 Action::Resolve { tokens, outcome } => self.resolve(tokens, outcome),
                 Action::Event(event) => self.tell(&event),
             }
@@ -281,7 +284,9 @@ impl<S: StateMachine> Driver<S> {
                     match outcome {
                         Outcome::Read { .. } => self.hand_to_apply(Job::Read(read)),
                         Outcome::Refused { leader } => read.refuse(Refusal::NotLeader(leader)),
-                        Outcome::Unknown => read.refuse(Refusal::NotLeader(None)),
+                        Outcome::Unknown | Outcome::Changed { .. } | Outcome::Transferred { .. } => {
+                            read.refuse(Refusal::NotLeader(None))
+                        }
                     }
                 }
             }
@@ -294,7 +299,9 @@ impl<S: StateMachine> Driver<S> {
                 Outcome::Unknown if storage => Refusal::Unknown("the leader's store failed".into()),
                 Outcome::Unknown => Refusal::Unknown("leadership was lost after it was appended".into()),
                 // No proposal ends so; if one did, this would still be true.
-                Outcome::Read { .. } => Refusal::Unknown("the core answered it as a read".into()),
+                Outcome::Read { .. } | Outcome::Changed { .. } | Outcome::Transferred { .. } => {
+                    Refusal::Unknown("the core answered it as something else".into())
+                }
             };
             let _gone = answer.send(Err(refusal));
         });
@@ -315,6 +322,11 @@ impl<S: StateMachine> Driver<S> {
                 let (voters, learners) = (membership.voters(), membership.learners());
                 info!(%node, %group, %index, ?voters, ?learners, joint = membership.is_joint(), "membership");
             }
+            Event::Compacted { base } => debug!(%node, %group, %base, "the log begins later"),
+            Event::Installed { last } => info!(%node, %group, %last, "a snapshot was installed"),
+            Event::Peer { id, mode } => debug!(%node, %group, peer = %id, ?mode, "replication"),
+            Event::Transfer { to: Some(to) } => info!(%node, %group, %to, "handing leadership over"),
+            Event::Transfer { to: None } => {}
             // The reason is told when the node stops.
             Event::Stopped => {}
         }

@@ -153,6 +153,15 @@ impl From<Rejected> for Refusal {
             | Rejected::StaleLoad
             | Rejected::BadLoad
             | Rejected::BadApplied { .. }
+            | Rejected::WrongTerm { .. }
+            | Rejected::Transferring { .. }
+            | Rejected::NoSuchVoter
+            | Rejected::NotVoter
+            | Rejected::Leased
+            | Rejected::Change(_)
+            | Rejected::BadSnapshot { .. }
+            | Rejected::StaleSend
+            | Rejected::NotMember { .. }
             | Rejected::Exhausted
             | Rejected::Stopped => Self::Other(rejected.to_string()),
         }

@@ -48,7 +48,7 @@ impl World {
                 command
             })
             .collect();
-        let proposal = Proposal { first_token: Token(first), batch: Batch::from(commands.as_slice()) };
+        let proposal = Proposal::new(Token(first), Batch::from(commands.as_slice()));
         self.feed(slot, Input::Propose(proposal))
     }
 
@@ -56,7 +56,7 @@ impl World {
         let token = Token(self.ghost.next_token());
         let floor = self.ghost.floor();
         self.ghost.ask(slot, self.nodes[slot].life, Kind::Read { floor }, 1);
-        self.feed(slot, Input::Read { token })
+        self.feed(slot, Input::read(token))
     }
 }
 

@@ -401,6 +401,9 @@ impl World {
                 self.push(delay, Event::Loaded { slot, life, load });
                 Ok(())
             }
+            Action::Restore(_) | Action::SendSnapshot(_) => {
+                Err(Broken("contract", "nothing is compacted".into()))
+            }
             Action::Resolve { .. } | Action::Event(_) => Ok(()),
         }
     }
@@ -519,6 +522,8 @@ const fn as_write(action: &Action) -> Option<&Write> {
         Action::Write(write) => Some(write),
         Action::Send { .. }
         | Action::Apply(_)
+        | Action::Restore(_)
+        | Action::SendSnapshot(_)
         | Action::Load(_)
         | Action::Resolve { .. }
         | Action::Event(_) => None,
@@ -529,8 +534,16 @@ const fn as_write(action: &Action) -> Option<&Write> {
 const fn taken_tokens(input: &Input) -> Option<Tokens> {
     match input {
         Input::Propose(proposal) => Some(proposal.tokens()),
-        Input::Read { token } => Some(Tokens::one(*token)),
+        Input::Read { token, .. }
+        | Input::ChangeMembership { token, .. }
+        | Input::TransferLeadership { token, .. } => Some(Tokens::one(*token)),
         Input::Tick
+        | Input::AbortTransfer
+        | Input::Campaign
+        | Input::ForgetLeader
+        | Input::Compact { .. }
+        | Input::SnapshotSent { .. }
+        | Input::Unreachable { .. }
         | Input::Receive { .. }
         | Input::Persisted(_)
         | Input::Loaded { .. }
@@ -572,9 +585,9 @@ fn check_bounds(raft: &Raft, plan: &Plan) -> Verdict {
 fn shuffle_across_lanes(actions: &mut Vec<Action>, rng: &mut Rng) {
     let lane = |action: &Action| match action {
         Action::Write(_) => 0,
-        Action::Apply(_) => 1,
+        Action::Apply(_) | Action::Restore(_) => 1,
         Action::Send { to, .. } => 2 + to.0,
-        Action::Load(_) | Action::Resolve { .. } | Action::Event(_) => u64::MAX,
+        Action::SendSnapshot(_) | Action::Load(_) | Action::Resolve { .. } | Action::Event(_) => u64::MAX,
     };
     let mut lanes: Vec<u64> = actions.iter().map(lane).collect();
     let mut waiting: Vec<(u64, Option<Action>)> =

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use quorate_core::{GroupId, HardState, Incarnation, LogId, Membership, Recovered, Store, Write, WriteSeq};
+use quorate_core::{
+    GroupId, HardState, Incarnation, LogId, Membership, Recovered, Snapshot, Store, Write, WriteSeq,
+};
 use redb::{Database, Durability, StorageBackend};
 
 use crate::{
@@ -189,10 +191,12 @@ impl Store for RedbStore {
                 Ok(())
             })
         })?;
+        let at_base = || Snapshot { last: base.id, membership: base.membership.clone() };
         Ok(Recovered {
             incarnation,
             hard_state: found.hard_state,
             base: base.id,
+            snapshot: (base.id != LogId::ZERO).then(at_base),
             base_membership: base.membership,
             terms: log.terms,
             last: found.last.index,

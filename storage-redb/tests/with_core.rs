@@ -90,6 +90,7 @@ impl Net {
                     node.writes.push(write);
                     None
                 }
+                Action::Restore(_) | Action::SendSnapshot(_) => panic!("nothing is compacted: {action:?}"),
                 Action::Load(load) => {
                     self.loads += 1;
                     let result = node.store.reader().load(GROUP, &load).unwrap();
@@ -178,10 +179,7 @@ impl Net {
                 let commands: Vec<Vec<u8>> = (0..=self.rng.below(4))
                     .map(|n| format!("{token}+{n}").repeat(1 + self.rng.below(20) as usize).into_bytes())
                     .collect();
-                self.input(
-                    id,
-                    Input::Propose(Proposal { first_token: token, batch: commands.iter().collect() }),
-                );
+                self.input(id, Input::Propose(Proposal::new(token, commands.iter().collect())));
             }
         }
         if faults {

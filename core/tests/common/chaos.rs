@@ -7,9 +7,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use quorate_core::{
-    Action, Batch, Body, Config, EntryKind, Few, HardState, Incarnation, Index, Input, Instant, Load, LoadId,
-    Loaded, LogId, Membership, MembershipParts, Message, NodeId, Outcome, Proposal, Raft, Receipt, Recovered,
-    Rejected, RequestId, Resource, RoleKind, Run, Status, Term, TermStart, Token, Write,
+    Action, Batch, Body, ChangeOp, Config, EntryKind, Few, HardState, Incarnation, Index, Input, Instant,
+    Load, LoadId, Loaded, LogId, Membership, MembershipChange, MembershipParts, Message, NodeId, Outcome,
+    Proposal, Raft, ReadKind, Rebase, Receipt, Recovered, Rejected, RequestId, Resource, RoleKind, Run,
+    SendId, Snapshot, Status, Term, TermStart, Token, Transition, Write,
 };
 
 /// What has been met on the way: to see that the choices lead everywhere.
@@ -85,6 +86,7 @@ struct Chaos<'a> {
     /// Receipts of another life, or handed out twice by a bad driver.
     stray: Vec<Receipt>,
     loads: Vec<Load>,
+    sends: Vec<SendId>,
     requests: Vec<RequestId>,
     rounds: Vec<u64>,
     handed: Index,
@@ -116,6 +118,7 @@ pub fn run(bytes: &[u8], observer: &mut dyn Observer) -> Met {
         writes: VecDeque::new(),
         stray: foreign_receipts(),
         loads: Vec::new(),
+        sends: Vec::new(),
         requests: Vec::new(),
         rounds: vec![0],
         open: Vec::new(),
@@ -133,6 +136,8 @@ fn configure(choices: &mut Choices<'_>) -> Config {
     let shape = choices.byte();
     config.pre_vote = shape & 1 == 0;
     config.check_quorum = shape & 2 == 0;
+    config.lease_reads = shape & 32 != 0;
+    config.priority = if shape & 64 == 0 { 255 } else { 7 };
     if shape & 4 != 0 {
         config.max_append_bytes = 20;
         config.max_inflight_messages = 2;
@@ -169,6 +174,8 @@ fn recover(choices: &mut Choices<'_>, incarnation: u64) -> (Recovered, Vec<Run>)
     let mut log = Vec::new();
     if choices.one_in(4) {
         recovered.base = LogId::new(Term(1), Index(3));
+        let membership = recovered.base_membership.clone();
+        recovered.snapshot = Some(Snapshot { last: recovered.base, membership });
     }
     let mut last = recovered.base;
     for _ in 0..choices.below(4) {
@@ -188,7 +195,13 @@ fn recover(choices: &mut Choices<'_>, incarnation: u64) -> (Recovered, Vec<Run>)
     recovered.applied = Index(choices.below(last.index.0 + 1));
     if choices.one_in(16) {
         // A damaged one.
-        match choices.below(6) {
+        match choices.below(8) {
+            5 => recovered.snapshot = None,
+            6 => {
+                let id = LogId::new(Term(choices.near(1)), Index(choices.near(last.index.0)));
+                let membership = recovered.base_membership.clone();
+                recovered.snapshot = Some(Snapshot { last: id, membership });
+            }
             0 => recovered.applied = Index(choices.near(last.index.0)),
             1 => recovered.last = Index(choices.near(last.index.0)),
             2 => recovered.hard_state.term = Term(choices.near(term)),
@@ -232,7 +245,11 @@ impl Chaos<'_> {
         match result {
             Ok(()) => self.open.extend(token.into_iter().flatten()),
             Err(_) => {
-                let clocked = Status { clock_regressions: after.clock_regressions, ..before.clone() };
+                // A clock that is set back voids a lease.
+                let held = after.clock_regressions > before.clock_regressions;
+                let lease_until = if held { None } else { before.lease_until };
+                let clocked =
+                    Status { clock_regressions: after.clock_regressions, lease_until, ..before.clone() };
                 assert_eq!(after, clocked, "{name} was refused, and something has changed");
             }
         }
@@ -261,7 +278,35 @@ impl Chaos<'_> {
     }
 
     fn input(&mut self) -> (&'static str, Input, Option<Vec<u64>>) {
-        match self.choices.below(32) {
+        match self.choices.below(40) {
+            32 => ("campaign", Input::Campaign, None),
+            33 => ("forget leader", Input::ForgetLeader, None),
+            34 => {
+                let peer = NodeId(self.choices.below(6));
+                ("unreachable", Input::Unreachable { peer }, None)
+            }
+            35 => {
+                let live = if self.choices.one_in(3) { self.applied } else { self.handed };
+                let (snapshot, keep) = (Index(self.choices.near(live.0)), self.choices.below(4));
+                ("compact", Input::Compact { snapshot, keep }, None)
+            }
+            36 => {
+                let live = self.choices.pick(&self.sends.clone()).unwrap_or_default();
+                let id = SendId(self.choices.near(live.0));
+                ("snapshot sent", Input::SnapshotSent { id, arrived: self.choices.one_in(2) }, None)
+            }
+            37 => {
+                let token = self.token(1);
+                let to =
+                    self.choices.pick(&[None, Some(NodeId(2)), Some(NodeId(3)), Some(NodeId(9))]).flatten();
+                ("transfer", Input::TransferLeadership { token: Token(token), to }, Some(vec![token]))
+            }
+            38 if self.choices.one_in(3) => ("abort transfer", Input::AbortTransfer, None),
+            38 | 39 => {
+                let token = self.token(1);
+                let change = self.change();
+                ("change", Input::ChangeMembership { token: Token(token), change }, Some(vec![token]))
+            }
             0..=4 => ("tick", Input::Tick, None),
             5..=15 => {
                 let (name, message) = self.message();
@@ -273,14 +318,18 @@ impl Chaos<'_> {
                 let size = if self.choices.one_in(8) { 90 } else { 2 };
                 let commands = vec![vec![7_u8; size]; count as usize];
                 let token = self.token(count);
-                let proposal =
-                    Proposal { first_token: Token(token), batch: Batch::from(commands.as_slice()) };
+                let proposal = Proposal::new(Token(token), Batch::from(commands.as_slice()));
                 let tokens = (0..count).map(|n| token.wrapping_add(n)).collect();
                 ("propose", Input::Propose(proposal), Some(tokens))
             }
             19 | 20 => {
                 let token = self.token(1);
-                ("read", Input::Read { token: Token(token) }, Some(vec![token]))
+                let kind = match self.choices.below(4) {
+                    0 => ReadKind::Lease,
+                    1 => ReadKind::AtLeast(Index(self.choices.near(self.handed.0))),
+                    _ => ReadKind::Linearizable,
+                };
+                ("read", Input::Read { token: Token(token), kind }, Some(vec![token]))
             }
             21..=27 => self.persisted(),
             28 => self.loaded(),
@@ -355,17 +404,43 @@ impl Chaos<'_> {
         ("loaded", Input::Loaded { id, result: Loaded::Entries(entries) }, None)
     }
 
+    fn change(&mut self) -> MembershipChange {
+        let mut ops = Vec::new();
+        for _ in 0..self.choices.below(4) {
+            let id = NodeId(self.choices.below(8));
+            ops.push(match self.choices.below(6) {
+                0 => ChangeOp::AddVoter(id),
+                1 => ChangeOp::AddLearner(id),
+                2 => ChangeOp::Join(id),
+                3 => ChangeOp::Promote(id),
+                4 => ChangeOp::Demote(id),
+                _ => ChangeOp::Remove(id),
+            });
+        }
+        let transition = self.choices.pick(&[Transition::Auto, Transition::Implicit, Transition::Explicit]);
+        MembershipChange { ops, transition: transition.unwrap_or_default() }
+    }
+
     fn message(&mut self) -> (&'static str, Message) {
         let status = self.raft.status();
         let term = Term(self.choices.near(status.term.0));
-        let (name, body) = match self.choices.below(24) {
+        let (name, body) = match self.choices.below(26) {
+            24 => ("timeout now", Body::TimeoutNow),
+            25 => {
+                let last = self.log_id(&status);
+                let membership = status.membership;
+                (
+                    "install snapshot",
+                    Body::InstallSnapshot { snapshot: Box::new(Snapshot { last, membership }) },
+                )
+            }
             0 | 1 => ("pre-vote", Body::PreVote { id: self.request(), last: self.log_id(&status) }),
             2 | 3 => (
                 "pre-vote reply",
                 Body::PreVoteReply { id: self.request(), granted: !self.choices.one_in(4) },
             ),
-            4 | 5 => ("vote", Body::Vote { last: self.log_id(&status) }),
-            6..=8 => ("vote reply", Body::VoteReply { granted: !self.choices.one_in(4) }),
+            4 | 5 => ("vote", self.vote(&status)),
+            6..=8 => ("vote reply", self.voted(&status)),
             9..=12 => ("append", self.append(&status, term)),
             13..=16 => {
                 let peer = status.peers.first().map_or(status.last.index, |peer| peer.next_index.prev());
@@ -393,6 +468,15 @@ impl Chaos<'_> {
             }
         };
         (name, Message { term, body })
+    }
+
+    fn vote(&mut self, status: &Status) -> Body {
+        let transfer = self.choices.one_in(6);
+        Body::Vote { last: self.log_id(status), commit: self.log_id(status), transfer }
+    }
+
+    fn voted(&mut self, status: &Status) -> Body {
+        Body::VoteReply { granted: !self.choices.one_in(4), commit: self.log_id(status) }
     }
 
     /// Entries after something in the log: the same as there, others, or more.
@@ -461,6 +545,14 @@ impl Chaos<'_> {
                 }
             }
             Action::Write(write) => {
+                match write.rebase.as_deref() {
+                    Some(Rebase::Compact(base)) => {
+                        let first = base.last.index.next();
+                        self.log = self.log.iter().filter_map(|run| run.starting_at(first)).collect();
+                    }
+                    Some(Rebase::Install(_)) => self.log.clear(),
+                    None => {}
+                }
                 if let Some(from) = write.truncate {
                     self.log = self.log.iter().filter_map(|run| run.ending_before(from)).collect();
                 }
@@ -479,6 +571,15 @@ impl Chaos<'_> {
                 for token in apply.done.iter().flat_map(|done| done.tokens.iter()) {
                     self.close(token);
                 }
+            }
+            Action::Restore(snapshot) => {
+                assert!(snapshot.last.index > self.handed, "a snapshot never goes back");
+                assert!(snapshot.last.index <= self.raft.durable(), "only what is durable is restored");
+                self.handed = snapshot.last.index;
+            }
+            Action::SendSnapshot(send) => {
+                assert_eq!(send.message.validate(), Ok(()));
+                self.sends.push(send.id);
             }
             Action::Load(load) => {
                 assert!(load.first <= load.last);

@@ -1,7 +1,10 @@
 //! Messages for property tests: every kind, with numbers that are small, huge or live.
 
 use proptest::prelude::*;
-use quorate_core::{Body, Few, Incarnation, Index, LogId, Message, RequestId, Run, Term};
+use quorate_core::{
+    Body, Few, Incarnation, Index, LogId, Membership, MembershipParts, Message, NodeId, RequestId, Run,
+    Snapshot, Term,
+};
 
 use super::run;
 
@@ -47,13 +50,34 @@ pub fn entries() -> impl Strategy<Value = (LogId, Few<Run>)> {
     })
 }
 
+/// Any membership that is one.
+pub fn membership() -> impl Strategy<Value = Membership> {
+    let ids = || {
+        prop::collection::vec(1..9_u64, 0..4).prop_map(|ids| ids.into_iter().map(NodeId).collect::<Vec<_>>())
+    };
+    (ids(), ids(), ids(), any::<bool>(), any::<bool>()).prop_map(
+        |(mut voters, outgoing, mut learners, all, held)| {
+            voters.push(NodeId(1));
+            learners.retain(|id| !voters.contains(id));
+            let joining = if all { learners.clone() } else { Vec::new() };
+            let held = held && !outgoing.is_empty();
+            let parts = MembershipParts { voters, outgoing, learners, joining, next_id: NodeId(0), held };
+            Membership::try_from(parts).unwrap()
+        },
+    )
+}
+
 pub fn body() -> impl Strategy<Value = Body> {
     let n = number;
     prop_oneof![
         (request_id(), log_id()).prop_map(|(id, last)| Body::PreVote { id, last }),
         (request_id(), any::<bool>()).prop_map(|(id, granted)| Body::PreVoteReply { id, granted }),
-        log_id().prop_map(|last| Body::Vote { last }),
-        any::<bool>().prop_map(|granted| Body::VoteReply { granted }),
+        (log_id(), log_id(), any::<bool>()).prop_map(|(last, commit, transfer)| Body::Vote {
+            last,
+            commit,
+            transfer
+        }),
+        (any::<bool>(), log_id()).prop_map(|(granted, commit)| Body::VoteReply { granted, commit }),
         (entries(), n()).prop_map(|((prev, entries), commit)| Body::Append {
             prev,
             commit: Index(commit),
@@ -67,6 +91,10 @@ pub fn body() -> impl Strategy<Value = Body> {
         request_id().prop_map(|id| Body::ReadIndex { id }),
         (request_id(), prop::option::of(n().prop_map(Index)))
             .prop_map(|(id, index)| Body::ReadIndexReply { id, index }),
+        Just(Body::TimeoutNow),
+        (log_id(), membership()).prop_map(|(last, membership)| Body::InstallSnapshot {
+            snapshot: Box::new(Snapshot { last, membership })
+        }),
     ]
 }
 

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use quorate_core::{
     Action, Apply, Body, Config, Event, Few, HardState, Incarnation, Index, Input, Instant, Load, Loaded,
-    LogId, Membership, Message, NodeId, Outcome, Proposal, Raft, Recovered, Rejected, RoleKind, Run, Term,
-    TermStart, Token, Write,
+    LogId, Membership, MembershipChange, Message, NodeId, Outcome, Proposal, Raft, Rebase, Recovered,
+    Rejected, RoleKind, Run, SendSnapshot, Snapshot, Term, TermStart, Token, Write,
 };
 
 /// A disk: what is durable, and what was issued.
@@ -16,12 +16,30 @@ use quorate_core::{
 pub struct Disk {
     pub hard_state: HardState,
     pub log: Vec<Run>,
+    /// Where the log begins, and the membership there.
+    pub base: Option<Snapshot>,
+    /// The newest snapshot; its bytes are the commands applied up to there.
+    pub snapshot: Option<Snapshot>,
+    pub state: Vec<Vec<u8>>,
     pub incarnation: u64,
 }
 
 impl Disk {
     pub fn apply(&mut self, write: &Write) {
         self.hard_state = write.hard_state.unwrap_or(self.hard_state);
+        match write.rebase.as_deref() {
+            Some(Rebase::Compact(base)) => {
+                let first = base.last.index.next();
+                self.log = self.log.iter().filter_map(|run| run.starting_at(first)).collect();
+                self.base = Some(base.clone());
+            }
+            Some(Rebase::Install(snapshot)) => {
+                self.log.clear();
+                self.base = Some(snapshot.clone());
+                self.snapshot = Some(snapshot.clone());
+            }
+            None => {}
+        }
         if let Some(from) = write.truncate {
             self.log = self.log.iter().filter_map(|run| run.ending_before(from)).collect();
         }
@@ -29,13 +47,24 @@ impl Disk {
     }
 
     pub fn last(&self) -> LogId {
-        self.log.last().map_or(LogId::ZERO, Run::last_id)
+        self.log.last().map_or(self.base_id(), Run::last_id)
+    }
+
+    pub fn base_id(&self) -> LogId {
+        self.base.as_ref().map_or(LogId::ZERO, |base| base.last)
     }
 
     pub fn recover(&mut self, membership: Membership) -> Recovered {
         self.incarnation += 1;
         let mut recovered = Recovered::fresh(Incarnation(self.incarnation), membership);
         recovered.hard_state = self.hard_state;
+        recovered.snapshot = self.snapshot.clone();
+        if let Some(base) = &self.base {
+            recovered.base = base.last;
+            recovered.base_membership = base.membership.clone();
+        }
+        // The state machine is restored from the newest snapshot.
+        recovered.applied = self.snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.last.index);
         recovered.last = self.last().index;
         for run in &self.log {
             if recovered.terms.last().is_none_or(|start| start.term != run.term()) {
@@ -47,6 +76,9 @@ impl Disk {
     }
 
     pub fn load(&self, load: &Load) -> Loaded {
+        if load.first <= self.base_id().index {
+            return Loaded::Compacted;
+        }
         let mut left = load.max_bytes;
         let mut entries = Few::new();
         for run in &self.log {
@@ -85,6 +117,10 @@ pub struct Node {
     pub done: Vec<Token>,
     pub outcomes: Vec<(Token, Outcome)>,
     pub events: Vec<Event>,
+    /// Snapshots that it was asked to send, and that are not on their way yet.
+    pub sending: Vec<SendSnapshot>,
+    /// The state that came with a snapshot, until it is adopted.
+    staged: Vec<Vec<u8>>,
 }
 
 /// A few nodes; messages lie in `wire` until they are delivered.
@@ -97,6 +133,8 @@ pub struct Cluster {
     pub slow_disks: Vec<u64>,
     /// State machines that are handed entries and never say that they are done.
     pub stuck_machines: Vec<u64>,
+    /// Snapshots arrive at once, unless this is set.
+    pub hold_snapshots: bool,
     pub configure: fn(&mut Config),
     membership: Membership,
 }
@@ -114,6 +152,7 @@ impl Cluster {
             wire: VecDeque::new(),
             slow_disks: Vec::new(),
             stuck_machines: Vec::new(),
+            hold_snapshots: false,
             configure,
             membership,
         };
@@ -124,19 +163,27 @@ impl Cluster {
     }
 
     /// Starts a node from what is on a disk.
-    pub fn start(&mut self, id: u64, mut disk: Disk) {
+    pub fn start(&mut self, id: u64, disk: Disk) {
+        self.start_as(id, disk, self.membership.clone());
+    }
+
+    /// Starts a node that takes this for the membership, until its log says otherwise.
+    pub fn start_as(&mut self, id: u64, mut disk: Disk, membership: Membership) {
         let mut config = Config::new(NodeId(id));
         (self.configure)(&mut config);
-        let recovered = disk.recover(self.membership.clone());
+        let recovered = disk.recover(membership);
+        let applied = disk.state.clone();
         let raft = Raft::new(config, recovered, self.now).unwrap();
         let node = Node {
             raft,
             disk,
             pending: VecDeque::new(),
-            applied: Vec::new(),
+            applied,
             done: Vec::new(),
             outcomes: Vec::new(),
             events: Vec::new(),
+            sending: Vec::new(),
+            staged: Vec::new(),
         };
         self.nodes.insert(id, node);
     }
@@ -190,6 +237,16 @@ impl Cluster {
                 Action::Write(write) => node.pending.push_back(write),
                 Action::Apply(_) if self.stuck_machines.contains(&id) => {}
                 Action::Apply(apply) => node.apply(now, &apply),
+                Action::Restore(snapshot) => {
+                    node.applied = node.disk.state.clone();
+                    node.raft.step(now, Input::Applied { up_to: snapshot.last.index }).unwrap();
+                }
+                Action::SendSnapshot(send) => {
+                    node.sending.push(send);
+                    if !self.hold_snapshots {
+                        self.send_snapshots(id, true);
+                    }
+                }
                 Action::Load(load) => {
                     let result = node.disk.load(&load);
                     let _stale = node.raft.step(now, Input::Loaded { id: load.id, result });
@@ -200,6 +257,33 @@ impl Cluster {
                 Action::Event(event) => node.events.push(event),
             }
         }
+    }
+
+    /// What a node was asked to send arrives, bytes first, or gets lost.
+    pub fn send_snapshots(&mut self, id: u64, arrived: bool) {
+        let (now, node) = (self.now, self.nodes.get_mut(&id).unwrap());
+        let (sends, state) = (std::mem::take(&mut node.sending), node.disk.state.clone());
+        for send in sends {
+            if arrived && let Some(peer) = self.nodes.get_mut(&send.to.0) {
+                peer.staged.clone_from(&state);
+                self.wire.push_back((NodeId(id), send.to, send.message));
+            }
+            let _stale = self.node(id).raft.step(now, Input::SnapshotSent { id: send.id, arrived });
+        }
+    }
+
+    /// A node takes a snapshot of all that it has applied, and keeps that many entries.
+    pub fn compact(&mut self, id: u64, keep: u64) {
+        let status = self.raft(id).status();
+        let last = LogId::new(self.raft(id).term_at(status.applied).unwrap(), status.applied);
+        let node = self.node(id);
+        node.disk.state.clone_from(&node.applied);
+        node.disk.snapshot = Some(Snapshot { last, membership: status.membership });
+        self.step(id, Input::Compact { snapshot: status.applied, keep }).unwrap();
+    }
+
+    pub fn change(&mut self, id: u64, token: u64, change: MembershipChange) -> Result<(), Rejected> {
+        self.step(id, Input::ChangeMembership { token: Token(token), change })
     }
 
     /// The oldest write of a slow disk becomes durable.
@@ -288,6 +372,9 @@ impl Cluster {
 impl Node {
     fn persist(&mut self, now: Instant, write: Write) {
         self.disk.apply(&write);
+        if let Some(Rebase::Install(_)) = write.rebase.as_deref() {
+            self.disk.state.clone_from(&self.staged);
+        }
         self.raft.step(now, Input::Persisted(write.into_receipt())).unwrap();
     }
 
@@ -316,4 +403,14 @@ pub const fn id(term: u64, index: u64) -> LogId {
 pub fn run(term: u64, first: u64, count: u64) -> Run {
     let commands: Vec<Vec<u8>> = (0..count).map(|n| vec![(first + n) as u8]).collect();
     Run::commands(Term(term), Index(first), &commands).unwrap()
+}
+
+/// A RequestVote of a candidate that has nothing committed.
+pub const fn vote(last: LogId) -> Body {
+    Body::Vote { last, commit: LogId::ZERO, transfer: false }
+}
+
+/// The answer to one, from a node that has nothing committed.
+pub const fn voted(granted: bool) -> Body {
+    Body::VoteReply { granted, commit: LogId::ZERO }
 }

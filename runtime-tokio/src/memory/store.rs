@@ -148,6 +148,7 @@ impl Store for MemoryStore {
             hard_state: group.hard_state,
             base: LogId::ZERO,
             base_membership: group.membership.clone(),
+            snapshot: None,
             terms,
             last: group.last(),
             memberships: group.log.iter().flat_map(Run::memberships).collect(),

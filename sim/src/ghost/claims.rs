@@ -10,7 +10,7 @@ impl Ghost {
         let n = slot + 1;
         match &message.body {
             Body::PreVote { .. } | Body::PreVoteReply { .. } => Ok(()),
-            Body::Vote { last } => {
+            Body::Vote { last, .. } => {
                 self.term_is_durable(slot, message)?;
                 let vote = self.nodes[slot].durable_state.vote;
                 hold!(
@@ -22,7 +22,7 @@ impl Ghost {
                 hold!(log, "D1", "node {n} asks for votes for a log up to {last} that is not durable");
                 self.note_vote(slot, message.term.0, n as u64)
             }
-            Body::VoteReply { granted } => {
+            Body::VoteReply { granted, .. } => {
                 self.term_is_durable(slot, message)?;
                 if !granted {
                     return Ok(());
@@ -54,7 +54,9 @@ impl Ghost {
             | Body::HeartbeatReply { .. }
             | Body::Commit { .. }
             | Body::ReadIndex { .. }
-            | Body::ReadIndexReply { .. } => self.term_is_durable(slot, message),
+            | Body::ReadIndexReply { .. }
+            | Body::TimeoutNow
+            | Body::InstallSnapshot { .. } => self.term_is_durable(slot, message),
         }
     }
 

@@ -14,7 +14,9 @@ impl Ghost {
         let (n, commit) = (slot + 1, raft.commit().0);
         let at = commit as usize - 1;
         let stone = self.nodes[slot].live[at];
-        if raft.role() == RoleKind::Leader {
+        // The vote that elects it may also bring news of what is committed: that is no decision of its own.
+        let learned = self.nodes[slot].role != RoleKind::Leader && stone.term != raft.term().0;
+        if raft.role() == RoleKind::Leader && !learned {
             hold!(
                 stone.term == raft.term().0,
                 "S8",

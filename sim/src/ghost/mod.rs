@@ -142,7 +142,7 @@ impl Ghost {
                 counts.bump(Count::Loads);
                 Ok(())
             }
-            Action::Write(_) | Action::Event(_) => Ok(()),
+            Action::Write(_) | Action::Restore(_) | Action::SendSnapshot(_) | Action::Event(_) => Ok(()),
         }
     }
 

@@ -208,6 +208,7 @@ impl Model {
                 hard_state: group.hard_state,
                 base: LogId::ZERO,
                 base_membership: group.base_membership.clone(),
+                snapshot: None,
                 terms: group.terms(),
                 last: group.last().index,
                 memberships: group.memberships(),
