@@ -17,11 +17,15 @@ impl Raft {
         }
         self.check_bounds(&message)?;
         let Message { term, body } = message;
-        // Answers count from members only, and a leader hands over to none but them. Other requests are answered whoever in
-        // the cluster sends them: a voter that lags behind the membership must still be led.
+        // Answers count from members only. Requests are answered whoever in the cluster sends them: a voter that lags behind
+        // the membership must still be led.
         let voice = body.voice();
-        let among_members = matches!(voice, Voice::PreVoter | Voice::Answerer | Voice::Asker)
-            || matches!(body, Body::TimeoutNow);
+        let among_members = match voice {
+            Voice::PreVoter | Voice::Answerer | Voice::Asker => true,
+            // A leader that has just left hands over, too.
+            Voice::Leader => matches!(body, Body::TimeoutNow) && self.leader() != Some(from),
+            Voice::PreCandidate | Voice::Candidate => false,
+        };
         if among_members && !self.memberships.current().contains(from) {
             return Err(Rejected::NotMember { from });
         }
