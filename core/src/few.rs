@@ -33,15 +33,21 @@ impl<T> Few<T> {
     }
 
     /// Adds at the end.
+    #[inline]
     pub fn push(&mut self, item: T) {
-        self.0 = match core::mem::replace(&mut self.0, Repr::None) {
-            Repr::None => Repr::One(item),
-            Repr::One(first) => Repr::Many(vec![first, item]),
-            Repr::Many(mut items) => {
-                items.push(item);
-                Repr::Many(items)
-            }
-        };
+        match &mut self.0 {
+            Repr::None => self.0 = Repr::One(item),
+            Repr::One(_) => self.push_second(item),
+            Repr::Many(items) => items.push(item),
+        }
+    }
+
+    #[cold]
+    fn push_second(&mut self, item: T) {
+        let mut items = Vec::with_capacity(4);
+        items.extend(core::mem::take(self));
+        items.push(item);
+        self.0 = Repr::Many(items);
     }
 
     /// All of them, in order.

@@ -217,6 +217,18 @@ impl Log {
 
     /// The entries of `first..=last`, up to `max_bytes` but one at least, if they are in memory.
     pub(crate) fn read(&self, first: Index, last: Index, max_bytes: usize) -> Read {
+        // Nearly always it is the newest run, whole, and nothing is to be cut.
+        if let Some(newest) = self.cache.back()
+            && newest.first() == first
+            && newest.last() <= last
+            && newest.bytes() <= max_bytes
+        {
+            return Read::Cached(Few::one(newest.clone()));
+        }
+        self.read_parts(first, last, max_bytes)
+    }
+
+    fn read_parts(&self, first: Index, last: Index, max_bytes: usize) -> Read {
         let at = match self.cache.back() {
             Some(newest) if newest.first() <= first => self.cache.len().saturating_sub(1),
             Some(_) | None => self.cache.partition_point(|run| run.last() < first),
