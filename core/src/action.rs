@@ -80,6 +80,7 @@ impl Write {
     }
 
     /// Takes the receipt: to be called when all of it is durable, and not before.
+    #[inline]
     pub fn into_receipt(self) -> Receipt {
         self.receipt
     }
@@ -176,6 +177,7 @@ pub struct Apply {
 impl Apply {
     /// The last index in it.
     #[must_use]
+    #[inline]
     pub fn last(&self) -> Index {
         self.entries.last().map_or(Index(0), Run::last)
     }

@@ -21,8 +21,8 @@ pub(crate) struct Outbox {
     group: GroupId,
     incarnation: Incarnation,
     actions: VecDeque<Action>,
-    /// What this step changes of what is durable; one write a step at most.
-    draft: Draft,
+    /// What this step changes of what is durable, if anything; one write a step at most.
+    draft: Option<Draft>,
     /// The newest write emitted.
     issued: WriteSeq,
     /// The newest write known to be durable.
@@ -71,7 +71,7 @@ impl Outbox {
             group,
             incarnation,
             actions: VecDeque::new(),
-            draft: Draft::default(),
+            draft: None,
             issued: WriteSeq(0),
             persisted: WriteSeq(0),
             hard_state_seq: WriteSeq(0),
@@ -82,6 +82,7 @@ impl Outbox {
         }
     }
 
+    #[inline]
     pub(crate) fn poll(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
@@ -113,6 +114,7 @@ impl Outbox {
     }
 
     /// The choke point: sends the message now, or once what it claims is durable.
+    #[inline]
     pub(crate) fn send(&mut self, to: NodeId, message: Message, log: &Log) {
         match self.rests_on(message.claims(), log) {
             None => self.actions.push_back(Action::Send { to, message }),
@@ -136,6 +138,7 @@ impl Outbox {
     }
 
     /// The write on which a claim rests; `None` if it is durable already.
+    #[inline]
     pub(crate) fn rests_on(&self, claims: Claims, log: &Log) -> Option<WriteSeq> {
         let hard_state =
             (claims.hard_state && self.hard_state_seq > self.persisted).then_some(self.hard_state_seq);
@@ -153,6 +156,7 @@ impl Outbox {
         seq <= self.persisted
     }
 
+    #[cold]
     fn park(&mut self, parked: Parked) {
         let kind = discriminant(&parked.message.body);
         let same = |other: &&mut Parked| other.to == parked.to && discriminant(&other.message.body) == kind;
@@ -188,39 +192,45 @@ impl Outbox {
     }
 
     pub(crate) fn write_hard_state(&mut self, hard_state: HardState) {
-        self.draft.hard_state = Some(hard_state);
+        self.draft.get_or_insert_default().hard_state = Some(hard_state);
         self.hard_state_seq = self.draft_seq();
     }
 
     /// The only change to the log in its step.
     pub(crate) fn write_rebase(&mut self, rebase: Rebase) {
-        self.draft.rebase = Some(Box::new(rebase));
+        self.draft.get_or_insert_default().rebase = Some(Box::new(rebase));
     }
 
     /// Only ever before the entries of the same step are appended.
     pub(crate) fn write_truncate(&mut self, from: Index) {
-        debug_assert!(self.draft.entries.is_empty(), "a step truncates before it appends");
-        self.draft.truncate = Some(from);
+        let draft = self.draft.get_or_insert_default();
+        debug_assert!(draft.entries.is_empty(), "a step truncates before it appends");
+        draft.truncate = Some(from);
     }
 
     pub(crate) fn write_entries(&mut self, run: Run) {
-        self.draft.entries.push(run);
+        self.draft.get_or_insert_default().entries.push(run);
     }
 
     /// The end of a step: term, vote, truncation and entries that belong together become one write.
+    #[inline]
     pub(crate) fn flush(&mut self) {
-        let Draft { hard_state, rebase, truncate, entries } = &self.draft;
-        if hard_state.is_none() && rebase.is_none() && truncate.is_none() && entries.is_empty() {
-            return;
+        if self.draft.is_some() {
+            self.emit_write();
         }
-        let Draft { hard_state, rebase, truncate, entries } = take(&mut self.draft);
+    }
+
+    fn emit_write(&mut self) {
+        let Some(Draft { hard_state, rebase, truncate, entries }) = self.draft.take() else {
+            return;
+        };
         let seq = self.draft_seq();
         self.issued = seq;
+        let bytes = entries.iter().map(Run::bytes).sum();
+        self.unpersisted_bytes = self.unpersisted_bytes.saturating_add(bytes);
+        self.writes.push_back((seq, bytes));
         let receipt = Receipt { group: self.group, incarnation: self.incarnation, first: seq, last: seq };
-        let write = Write { hard_state, rebase, truncate, entries, receipt };
-        self.unpersisted_bytes = self.unpersisted_bytes.saturating_add(write.bytes());
-        self.writes.push_back((seq, write.bytes()));
-        self.actions.push_back(Action::Write(write));
+        self.actions.push_back(Action::Write(Write { hard_state, rebase, truncate, entries, receipt }));
     }
 
     /// Is this the receipt that comes next?
@@ -258,7 +268,7 @@ impl Outbox {
 
     /// The store has failed: nothing may be said any more.
     pub(crate) fn stop(&mut self) {
-        self.draft = Draft::default();
+        self.draft = None;
         self.forget_parked();
     }
 }

@@ -279,6 +279,8 @@ impl Raft {
     ///
     /// # Errors
     /// If the input is refused: nothing but the clock has changed then. For a request this is its resolution.
+    // Inlined, so that where a driver says which input it is, only that one's code is run and nothing is moved.
+    #[inline(always)]
     pub fn step(&mut self, now: Instant, input: Input) -> Result<(), Rejected> {
         self.clock_held = now < self.now;
         if self.clock_held {
@@ -291,8 +293,14 @@ impl Raft {
         }
         let result = match input {
             Input::Tick => self.uncongested().map(|()| self.tick()),
-            Input::Receive { from, message } => self.uncongested().and_then(|()| self.receive(from, message)),
-            Input::Propose(proposal) => self.uncongested().and_then(|()| self.propose(proposal)),
+            Input::Receive { from, message } => {
+                self.uncongested()?;
+                self.receive(from, message)
+            }
+            Input::Propose(proposal) => {
+                self.uncongested()?;
+                self.propose(proposal)
+            }
             Input::Read { token, kind: ReadKind::AtLeast(index) } => self.read_at_least(token, index),
             Input::Read { token, kind } => self.uncongested().and_then(|()| self.read(token, kind)),
             Input::ChangeMembership { token, change } => {
@@ -329,6 +337,7 @@ impl Raft {
 
     /// The next thing to do. What was proposed since the last `None` is sent by now: so proposals that arrive together
     /// travel together.
+    #[inline]
     pub fn poll(&mut self) -> Option<Action> {
         if let Some(action) = self.outbox.poll() {
             return Some(action);
@@ -500,6 +509,7 @@ impl Raft {
     // ---- what happens ----
 
     /// Nobody drains the queue: then nothing more is taken in that would fill it (contract, point 4).
+    #[inline]
     fn uncongested(&self) -> Result<(), Rejected> {
         let bound = self.config.max_actions;
         if self.outbox.len() < bound {
@@ -510,6 +520,7 @@ impl Raft {
     }
 
     /// Time has passed.
+    #[inline(never)]
     fn tick(&mut self) {
         if self.transfer.is_some_and(|transfer| transfer.deadline <= self.now) {
             self.abort_transfer();
@@ -558,6 +569,7 @@ impl Raft {
     }
 
     /// A write is durable.
+    #[inline(never)]
     fn on_persisted(&mut self, receipt: &Receipt) -> Result<(), Rejected> {
         self.outbox.check(receipt)?;
         self.log.persisted(receipt.seq());
@@ -568,6 +580,7 @@ impl Raft {
         Ok(())
     }
 
+    #[inline(never)]
     fn on_applied(&mut self, up_to: Index) -> Result<(), Rejected> {
         self.applying.on_applied(up_to)?;
         self.advance_apply();
