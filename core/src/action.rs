@@ -71,7 +71,7 @@ impl Write {
     /// Bytes of entries in it.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.entries.iter().map(Run::bytes).sum()
+        self.entries.bytes()
     }
 
     /// Its receipt, to be handed in by [`Input::Persisted`](crate::Input::Persisted) once all of it is durable.

@@ -189,7 +189,7 @@ impl Applying {
         let Some(last) = entries.last().map(Run::last) else {
             return;
         };
-        let bytes = entries.iter().map(Run::bytes).sum();
+        let bytes = entries.bytes();
         self.handed = last;
         self.inflight.push_back((last, bytes));
         self.inflight_bytes = self.inflight_bytes.saturating_add(bytes);

@@ -9,7 +9,7 @@ use alloc::{sync::Arc, vec::Vec};
 use bytes::{BufMut, Bytes, BytesMut};
 use core::fmt;
 
-use crate::{Index, LogId, Membership, Term};
+use crate::{Few, Index, LogId, Membership, Term};
 
 /// Bytes in front of each payload in a block: kind and length.
 pub const ENTRY_HEADER: usize = 5;
@@ -448,6 +448,17 @@ impl Iterator for Entries<'_> {
         self.at = end;
         self.index = self.index.next();
         Some(entry)
+    }
+}
+
+impl Few<Run> {
+    /// Bytes of all their blocks.
+    #[inline]
+    pub(crate) fn bytes(&self) -> usize {
+        match self.as_slice() {
+            [run] => run.bytes(),
+            runs => runs.iter().map(Run::bytes).sum(),
+        }
     }
 }
 

@@ -52,6 +52,7 @@ impl<T> Few<T> {
 
     /// All of them, in order.
     #[must_use]
+    #[inline]
     pub fn as_slice(&self) -> &[T] {
         match &self.0 {
             Repr::None => &[],

@@ -226,7 +226,7 @@ impl Outbox {
         };
         let seq = self.draft_seq();
         self.issued = seq;
-        let bytes = entries.iter().map(Run::bytes).sum();
+        let bytes = entries.bytes();
         self.unpersisted_bytes = self.unpersisted_bytes.saturating_add(bytes);
         self.writes.push_back((seq, bytes));
         let receipt = Receipt { group: self.group, incarnation: self.incarnation, first: seq, last: seq };

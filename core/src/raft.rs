@@ -574,8 +574,11 @@ impl Raft {
         self.outbox.check(receipt)?;
         self.log.persisted(receipt.seq());
         self.outbox.persisted(receipt.seq(), self.hard_state.term, &self.log);
-        self.count_own_vote();
-        self.advance_commit();
+        match &self.role {
+            Role::Leader(_) if self.log.durable() > self.commit => self.advance_commit(),
+            Role::Candidate(_) => self.count_own_vote(),
+            Role::Leader(_) | Role::Follower(_) | Role::PreCandidate(_) => {}
+        }
         self.advance_apply();
         Ok(())
     }

@@ -3,7 +3,7 @@
 use core::cmp::Ordering;
 
 use crate::{
-    Body, Message, NodeId, Rejected, Resource, Run,
+    Body, Message, NodeId, Rejected, Resource,
     message::Voice,
     raft::{Raft, Role},
 };
@@ -86,7 +86,7 @@ impl Raft {
             return Ok(());
         };
         let (waiting, bound) = (self.outbox.unpersisted_bytes(), self.config.max_unpersisted_bytes);
-        let bytes: usize = entries.iter().map(Run::bytes).sum();
+        let bytes = entries.bytes();
         if bytes > 0 && waiting > 0 && waiting.saturating_add(bytes) > bound {
             return Err(Rejected::Overloaded { what: Resource::UnpersistedBytes, bound: bound as u64 });
         }

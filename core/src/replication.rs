@@ -141,7 +141,7 @@ impl Raft {
 
     fn note_sent(peer: &mut Peer, next: Index, entries: &Few<Run>, round: u64, now: Instant, commit: Index) {
         let end = entries.last().map_or(next.prev(), Run::last);
-        let bytes = entries.iter().map(Run::bytes).sum();
+        let bytes = entries.bytes();
         peer.on_sent(end, bytes, round, now);
         peer.told_commit = peer.told_commit.max(commit.min(end));
     }
@@ -174,7 +174,8 @@ impl Raft {
         if mode != before {
             self.outbox.event(Event::Peer { id: from, mode });
         }
-        if news {
+        // What is committed already commits nothing more.
+        if news && up_to > self.commit {
             self.advance_commit();
         }
         self.replicate_to_id(from);
@@ -457,7 +458,15 @@ impl Raft {
     // ---- both ----
 
     /// Hands out what may be applied.
+    #[inline]
     pub(crate) fn advance_apply(&mut self) {
+        // Asked with every write and every apply that is done; seldom is there something to hand out.
+        if self.applying.handed() < self.commit.min(self.log.durable()) {
+            self.hand_out();
+        }
+    }
+
+    fn hand_out(&mut self) {
         self.applying.advance(self.commit, &self.log, &mut self.outbox, &mut self.next_load, &self.config);
         // Only now: else a state machine that lags would let proposals pile up.
         if let Role::Leader(leader) = &mut self.role {
