@@ -61,6 +61,7 @@ impl Applying {
     }
 
     /// Proposals were appended at `first` and on.
+    #[inline]
     pub(crate) fn propose(&mut self, first: Index, tokens: Tokens) {
         self.proposed.push_back(Done { first, tokens });
     }
@@ -122,6 +123,7 @@ impl Applying {
     }
 
     /// Hands out what is committed and durable here (contract, point 12), as far as the bound allows.
+    #[inline]
     pub(crate) fn advance(
         &mut self,
         commit: Index,
@@ -171,6 +173,7 @@ impl Applying {
     ///
     /// # Errors
     /// If that was never handed out, or was said before.
+    #[inline]
     pub(crate) fn on_applied(&mut self, up_to: Index) -> Result<(), Rejected> {
         if up_to > self.handed || up_to < self.applied {
             return Err(Rejected::BadApplied { up_to, handed: self.handed });
@@ -185,6 +188,7 @@ impl Applying {
         Ok(())
     }
 
+    #[inline]
     fn hand_out(&mut self, entries: Few<Run>, outbox: &mut Outbox) {
         let Some(last) = entries.last().map(Run::last) else {
             return;

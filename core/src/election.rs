@@ -353,6 +353,7 @@ impl Raft {
     ///
     /// # Errors
     /// If another node, or this one, leads in this term: then `from` can't.
+    #[inline]
     pub(crate) fn follow(&mut self, from: NodeId) -> Result<(), Rejected> {
         match &self.role {
             Role::Leader(_) => return Err(Rejected::Unexpected { from }),

@@ -123,6 +123,7 @@ impl Outbox {
     }
 
     /// Acknowledges entries up to `up_to`, as they become durable.
+    #[inline]
     pub(crate) fn acknowledge(&mut self, to: NodeId, term: Term, up_to: Index, log: &Log) {
         if up_to <= log.durable() {
             let message = Message { term, body: Body::Appended { up_to } };
@@ -208,6 +209,7 @@ impl Outbox {
         draft.truncate = Some(from);
     }
 
+    #[inline]
     pub(crate) fn write_entries(&mut self, run: Run) {
         self.draft.get_or_insert_default().entries.push(run);
     }
@@ -220,6 +222,7 @@ impl Outbox {
         }
     }
 
+    #[inline]
     fn emit_write(&mut self) {
         let Some(Draft { hard_state, rebase, truncate, entries }) = self.draft.take() else {
             return;
@@ -234,6 +237,7 @@ impl Outbox {
     }
 
     /// Is this the receipt that comes next?
+    #[inline]
     pub(crate) fn check(&self, receipt: &Receipt) -> Result<(), Rejected> {
         let ours = receipt.group == self.group && receipt.incarnation == self.incarnation;
         let next = receipt.first == self.persisted.next() && receipt.last <= self.issued;
@@ -241,6 +245,7 @@ impl Outbox {
     }
 
     /// A write is durable, and so are all before it: lets go what waited for them.
+    #[inline]
     pub(crate) fn persisted(&mut self, seq: WriteSeq, term: Term, log: &Log) {
         self.persisted = seq;
         while let Some((oldest, bytes)) = self.writes.front()

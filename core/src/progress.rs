@@ -77,6 +77,7 @@ impl Peer {
     }
 
     /// May another append be sent?
+    #[inline]
     pub(crate) fn has_room(&self, window: Window) -> bool {
         match self.mode {
             Mode::Probe => !self.probing,
@@ -86,6 +87,7 @@ impl Peer {
     }
 
     /// An append was sent that ends at `end` (its `prev`, if it is empty).
+    #[inline]
     pub(crate) fn on_sent(&mut self, end: Index, bytes: usize, round: u64, now: Instant) {
         self.sent = self.sent.max(end);
         self.sent_at = now;
@@ -107,6 +109,7 @@ impl Peer {
     }
 
     /// It agrees up to `up_to`, durably; the leader's log goes back to `base`. True if that is news.
+    #[inline]
     pub(crate) fn on_appended(&mut self, up_to: Index, base: Index) -> bool {
         let news = up_to > self.match_index;
         if news {

@@ -81,6 +81,7 @@ impl Raft {
     }
 
     /// A follower whose disk can't keep up drops appends; its leader sends them again.
+    #[inline]
     fn check_bounds(&self, message: &Message) -> Result<(), Rejected> {
         let Body::Append { entries, .. } = &message.body else {
             return Ok(());

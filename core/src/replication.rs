@@ -67,6 +67,7 @@ impl Raft {
     }
 
     /// Puts entries at the end of the log, to be durable with this step's write.
+    #[inline]
     pub(crate) fn append(&mut self, run: Run) {
         for (index, membership) in run.memberships() {
             self.outbox.event(Event::Membership { index, membership: membership.clone() });
@@ -90,6 +91,7 @@ impl Raft {
         }
     }
 
+    #[inline]
     fn replicate_to_id(&mut self, id: NodeId) {
         let Role::Leader(leader) = &self.role else { return };
         if let Ok(at) = leader.peers.binary_search_by_key(&id, |peer| peer.id) {
@@ -139,6 +141,7 @@ impl Raft {
         }
     }
 
+    #[inline]
     fn note_sent(peer: &mut Peer, next: Index, entries: &Few<Run>, round: u64, now: Instant, commit: Index) {
         let end = entries.last().map_or(next.prev(), Run::last);
         let bytes = entries.bytes();
@@ -146,6 +149,7 @@ impl Raft {
         peer.told_commit = peer.told_commit.max(commit.min(end));
     }
 
+    #[inline]
     fn send_append(&mut self, to: NodeId, next: Index, entries: Few<Run>) {
         let prev = next.prev();
         // Every index that a peer can be sent from is in the log or its base.
@@ -159,6 +163,7 @@ impl Raft {
     ///
     /// # Errors
     /// If it was never sent that much.
+    #[inline]
     pub(crate) fn on_appended(&mut self, from: NodeId, up_to: Index) -> Result<(), Rejected> {
         let (now, base) = (self.now, self.log.base().index);
         let Some(peer) = self.peer_mut(from) else {
@@ -311,6 +316,7 @@ impl Raft {
         self.settle_membership();
     }
 
+    #[inline]
     fn broadcast_commit(&mut self) {
         let mut at = 0_usize;
         while let Role::Leader(leader) = &self.role
@@ -322,6 +328,7 @@ impl Raft {
     }
 
     /// Tells a peer what is committed of what it has, if no append has said so already.
+    #[inline]
     fn tell_commit(&mut self, to: NodeId) {
         let commit = self.commit;
         let Some(peer) = self.peer_mut(to) else { return };
@@ -345,6 +352,7 @@ impl Raft {
     ///
     /// # Errors
     /// If it contradicts what is committed here: no correct leader does. Nothing has changed then.
+    #[inline]
     pub(crate) fn on_append(
         &mut self,
         from: NodeId,
@@ -439,6 +447,7 @@ impl Raft {
     /// # Errors
     /// If its author can't be the leader, or it speaks of more than this log has: a leader tells nobody of
     /// more than what it knows to match.
+    #[inline]
     pub(crate) fn on_commit(&mut self, from: NodeId, commit: Index) -> Result<(), Rejected> {
         if commit > self.log.last().index {
             return Err(Rejected::Unexpected { from });
