@@ -177,6 +177,15 @@ impl<T> Iterator for IntoIter<T> {
             Inner::Many(items) => items.next(),
         }
     }
+
+    #[inline]
+    fn fold<B, F: FnMut(B, T) -> B>(self, init: B, mut f: F) -> B {
+        match self.0 {
+            Inner::One(Some(item)) => f(init, item),
+            Inner::One(None) => init,
+            Inner::Many(items) => items.fold(init, f),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -90,7 +90,7 @@ impl Log {
 
     /// Is the entry in the log, or in the snapshot that it begins with?
     pub(crate) fn contains(&self, id: LogId) -> bool {
-        self.term_at(id.index) == Some(id.term)
+        id == self.last || self.term_at(id.index) == Some(id.term)
     }
 
     /// The last entry at or before `index` whose term is not above `term`; the base if there is none.

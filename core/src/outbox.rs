@@ -114,7 +114,8 @@ impl Outbox {
     }
 
     /// The choke point: sends the message now, or once what it claims is durable.
-    #[inline]
+    // Inlined, so that what a message claims is known where it is made.
+    #[inline(always)]
     pub(crate) fn send(&mut self, to: NodeId, message: Message, log: &Log) {
         match self.rests_on(message.claims(), log) {
             None => self.actions.push_back(Action::Send { to, message }),
@@ -222,7 +223,7 @@ impl Outbox {
         }
     }
 
-    #[inline]
+    #[inline(never)]
     fn emit_write(&mut self) {
         let Some(Draft { hard_state, rebase, truncate, entries }) = self.draft.take() else {
             return;

@@ -618,7 +618,7 @@ impl Raft {
         self.stopped = true;
     }
 
-    /// Everything that is said goes through here, to the outbox's choke point.
+    /// Says something, through the outbox's choke point.
     pub(crate) fn send(&mut self, to: NodeId, body: Body) {
         let message = Message { term: self.hard_state.term, body };
         self.outbox.send(to, message, &self.log);

@@ -16,12 +16,12 @@ impl Raft {
             return Err(Rejected::Unexpected { from });
         }
         self.check_bounds(&message)?;
-        let Message { term, body } = message;
+        let term = message.term;
         // Answers count from members only, and a leader hands over to none but them. Other requests are answered whoever in
         // the cluster sends them: a voter that lags behind the membership must still be led.
-        let voice = body.voice();
+        let voice = message.body.voice();
         let among_members = matches!(voice, Voice::PreVoter | Voice::Answerer | Voice::Asker)
-            || matches!(body, Body::TimeoutNow);
+            || matches!(message.body, Body::TimeoutNow);
         if among_members && !self.memberships.current().contains(from) {
             return Err(Rejected::NotMember { from });
         }
@@ -33,16 +33,16 @@ impl Raft {
                 return Ok(());
             }
             Ordering::Greater if about_this_term => {
-                let transfer = matches!(body, Body::Vote { transfer: true, .. });
+                let transfer = matches!(message.body, Body::Vote { transfer: true, .. });
                 if voice == Voice::Candidate && !transfer && self.hears_leader_for_votes() {
                     return Ok(());
                 }
-                self.check_later_term(from, &body)?;
+                self.check_later_term(from, &message.body)?;
                 self.become_follower(term, None);
             }
             Ordering::Less | Ordering::Equal | Ordering::Greater => {}
         }
-        match body {
+        match message.body {
             Body::PreVote { id, last } => {
                 self.on_pre_vote(from, term, id, last);
                 Ok(())
@@ -61,7 +61,7 @@ impl Raft {
                 self.on_vote_reply(from, granted);
                 Ok(())
             }
-            Body::Append { prev, commit, entries } => self.on_append(from, prev, commit, &entries),
+            Body::Append { prev, commit, entries } => self.on_append(from, prev, commit, entries),
             Body::Appended { up_to } => self.on_appended(from, up_to),
             Body::Conflict { prev, hint } => self.on_conflict(from, prev, hint),
             Body::Heartbeat { commit, round } => self.on_heartbeat(from, commit, round),

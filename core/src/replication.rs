@@ -4,7 +4,7 @@ use crate::{
     Action, Event, Few, Index, Instant, Load, LoadId, Loaded, LogId, Mode, NodeId, Proposal, Rejected,
     Resource, Run,
     log::Read,
-    message::Body,
+    message::{Body, Message},
     progress::{Peer, Window},
     quorum,
     raft::{Leader, Raft, Role},
@@ -94,7 +94,7 @@ impl Raft {
     #[inline]
     fn replicate_to_id(&mut self, id: NodeId) {
         let Role::Leader(leader) = &self.role else { return };
-        if let Ok(at) = leader.peers.binary_search_by_key(&id, |peer| peer.id) {
+        if let Some(at) = leader.peers.iter().position(|peer| peer.id == id) {
             self.replicate_to(at);
         }
     }
@@ -156,7 +156,8 @@ impl Raft {
         let Some(term) = self.log.term_at(prev) else {
             return;
         };
-        self.send(to, Body::Append { prev: LogId::new(term, prev), commit: self.commit, entries });
+        let body = Body::Append { prev: LogId::new(term, prev), commit: self.commit, entries };
+        self.outbox.send(to, Message { term: self.hard_state.term, body }, &self.log);
     }
 
     /// A peer has the log up to `up_to`, durably.
@@ -330,12 +331,12 @@ impl Raft {
     /// Tells a peer what is committed of what it has, if no append has said so already.
     #[inline]
     fn tell_commit(&mut self, to: NodeId) {
-        let commit = self.commit;
+        let (term, commit) = (self.hard_state.term, self.commit);
         let Some(peer) = self.peer_mut(to) else { return };
         let commit = commit.min(peer.match_index());
         if commit > peer.told_commit {
             peer.told_commit = commit;
-            self.send(to, Body::Commit { commit });
+            self.outbox.send(to, Message { term, body: Body::Commit { commit } }, &self.log);
         }
     }
 
@@ -358,7 +359,7 @@ impl Raft {
         from: NodeId,
         prev: LogId,
         commit: Index,
-        entries: &Few<Run>,
+        entries: Few<Run>,
     ) -> Result<(), Rejected> {
         let floor = self.log.base().index;
         // Below the base everything is committed, and so agrees.
@@ -373,22 +374,25 @@ impl Raft {
         }
         // Only an entry that conflicts removes anything: an append that comes late, and is shorter than the
         // log has grown since, must not (paper §5.3).
-        let different = self.first_different(entries);
-        if self.contradicts_base(entries) || different.is_some_and(|(index, _)| index <= self.commit) {
+        let different = self.first_different(&entries);
+        let contradicts_base = prev.index < floor && self.contradicts_base(&entries);
+        if contradicts_base || different.is_some_and(|index| index <= self.commit) {
             return Err(Rejected::Unexpected { from });
         }
         self.follow(from)?;
-        if let Some((index, at)) = different {
+        let verified = entries.last().map_or(prev.index, Run::last);
+        if let Some(index) = different {
             if index <= self.log.last().index {
                 self.truncate(index);
             }
-            for run in entries.iter().skip(at) {
-                if let Some(part) = run.starting_at(index) {
+            entries.into_iter().for_each(|run| {
+                if index <= run.first() {
+                    self.append(run);
+                } else if let Some(part) = run_after(&run, index) {
                     self.append(part);
                 }
-            }
+            });
         }
-        let verified = entries.last().map_or(prev.index, Run::last);
         self.commit_up_to(commit.min(verified));
         let up_to = verified.min(self.log.last().index);
         self.outbox.acknowledge(from, self.hard_state.term, up_to, &self.log);
@@ -401,7 +405,7 @@ impl Raft {
         let known = prev.index >= self.log.base().index && prev.index <= commit;
         known && !self.log.contains(prev)
             || self.contradicts_base(entries)
-            || self.first_different(entries).is_some_and(|(index, _)| index <= commit)
+            || self.first_different(entries).is_some_and(|index| index <= commit)
     }
 
     /// Does it have another entry where a snapshot ends?
@@ -411,11 +415,17 @@ impl Raft {
         entries.iter().find(covers).is_some_and(|run| run.term() != base.term)
     }
 
-    /// The first entry that this log does not have as it is, and which run it is in.
-    fn first_different(&self, entries: &Few<Run>) -> Option<(Index, usize)> {
-        entries.iter().enumerate().find_map(|(at, run)| {
+    /// The first entry that this log does not have as it is.
+    #[inline]
+    fn first_different(&self, entries: &Few<Run>) -> Option<Index> {
+        // Nearly always none of them is here.
+        let first = entries.first()?.first();
+        if first > self.log.last().index {
+            return Some(first);
+        }
+        entries.iter().find_map(|run| {
             let index = self.log.first_difference(run.first(), run.last(), run.term());
-            (index <= run.last()).then_some((index, at))
+            (index <= run.last()).then_some(index)
         })
     }
 
