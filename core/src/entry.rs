@@ -455,10 +455,7 @@ impl Few<Run> {
     /// Bytes of all their blocks.
     #[inline]
     pub(crate) fn bytes(&self) -> usize {
-        match self.as_slice() {
-            [run] => run.bytes(),
-            runs => runs.iter().map(Run::bytes).sum(),
-        }
+        self.only().map_or_else(|| self.iter().map(Run::bytes).sum(), Run::bytes)
     }
 }
 

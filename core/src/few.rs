@@ -80,14 +80,22 @@ impl<T> Few<T> {
 
     /// The first.
     #[must_use]
+    #[inline]
     pub fn first(&self) -> Option<&T> {
-        self.as_slice().first()
+        self.only().or_else(|| self.as_slice().first())
     }
 
     /// The last.
     #[must_use]
+    #[inline]
     pub fn last(&self) -> Option<&T> {
-        self.as_slice().last()
+        self.only().or_else(|| self.as_slice().last())
+    }
+
+    /// The one, if it is kept in place: nearly always, and told by one comparison.
+    #[inline]
+    pub(crate) const fn only(&self) -> Option<&T> {
+        if let Repr::One(item) = &self.0 { Some(item) } else { None }
     }
 }
 

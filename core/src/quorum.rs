@@ -24,7 +24,15 @@ pub const fn majority(voters: usize) -> usize {
 /// The highest value that a quorum of `membership` has reached: with acknowledged indexes, what is committed; with
 /// heartbeat rounds, what is confirmed; with times of last contact, since when a quorum is silent. While a change is
 /// under way, both of its majorities must have reached it.
+#[inline]
 pub fn reached<T: Ord + Copy + Default>(membership: &Membership, value: impl Fn(NodeId) -> T) -> T {
+    // The middle one of three: most clusters are of so many, and never sort.
+    if let [a, b, c] = membership.voters()
+        && !membership.is_joint()
+    {
+        let (a, b, c) = (value(*a), value(*b), value(*c));
+        return a.max(b).min(a.min(b).max(c));
+    }
     let new = reached_by(membership.voters(), &value);
     if membership.is_joint() { new.min(reached_by(membership.outgoing(), &value)) } else { new }
 }
@@ -46,12 +54,7 @@ pub fn vote_outcome(membership: &Membership, vote: impl Fn(NodeId) -> Option<boo
 }
 
 fn reached_by<T: Ord + Copy + Default>(voters: &[NodeId], value: impl Fn(NodeId) -> T) -> T {
-    // The k-th largest is what k have reached: the middle one of three, which most clusters are of.
-    if let [a, b, c] = voters {
-        let (a, b, c) = (value(*a), value(*b), value(*c));
-        return a.max(b).min(a.min(b).max(c));
-    }
-    // Clusters are small: sort in place, on the stack.
+    // The k-th largest is what k have reached. Clusters are small: sort in place, on the stack.
     const SMALL: usize = 9;
     let skip = majority(voters.len()).saturating_sub(1);
     let mut small = [T::default(); SMALL];

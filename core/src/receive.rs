@@ -1,9 +1,7 @@
 //! What a message meets first: is it possible, and which term is it of? (paper Figure 2, "Rules for All Servers").
 
-use core::cmp::Ordering;
-
 use crate::{
-    Body, Message, NodeId, Rejected, Resource,
+    Body, Message, NodeId, Rejected, Resource, Term,
     message::Voice,
     raft::{Raft, Role},
 };
@@ -25,22 +23,8 @@ impl Raft {
         if among_members && !self.memberships.current().contains(from) {
             return Err(Rejected::NotMember { from });
         }
-        // Pre-votes are about a term that nobody is in yet.
-        let about_this_term = !matches!(voice, Voice::PreCandidate | Voice::PreVoter);
-        match term.cmp(&self.hard_state.term) {
-            Ordering::Less if about_this_term => {
-                self.on_earlier_term(from, voice);
-                return Ok(());
-            }
-            Ordering::Greater if about_this_term => {
-                let transfer = matches!(message.body, Body::Vote { transfer: true, .. });
-                if voice == Voice::Candidate && !transfer && self.hears_leader_for_votes() {
-                    return Ok(());
-                }
-                self.check_later_term(from, &message.body)?;
-                self.become_follower(term, None);
-            }
-            Ordering::Less | Ordering::Equal | Ordering::Greater => {}
+        if term != self.hard_state.term && !self.meet_other_term(from, term, voice, &message.body)? {
+            return Ok(());
         }
         match message.body {
             Body::PreVote { id, last } => {
@@ -78,6 +62,33 @@ impl Raft {
             Body::TimeoutNow => self.on_timeout_now(from),
             Body::InstallSnapshot { snapshot } => self.on_install_snapshot(from, snapshot),
         }
+    }
+
+    /// A message of another term: a later one is taken on, an earlier one answered at best. True if it is to be read
+    /// on.
+    #[cold]
+    fn meet_other_term(
+        &mut self,
+        from: NodeId,
+        term: Term,
+        voice: Voice,
+        body: &Body,
+    ) -> Result<bool, Rejected> {
+        // Pre-votes are about a term that nobody is in yet.
+        if matches!(voice, Voice::PreCandidate | Voice::PreVoter) {
+            return Ok(true);
+        }
+        if term < self.hard_state.term {
+            self.on_earlier_term(from, voice);
+            return Ok(false);
+        }
+        let transfer = matches!(body, Body::Vote { transfer: true, .. });
+        if voice == Voice::Candidate && !transfer && self.hears_leader_for_votes() {
+            return Ok(false);
+        }
+        self.check_later_term(from, body)?;
+        self.become_follower(term, None);
+        Ok(true)
     }
 
     /// A follower whose disk can't keep up drops appends; its leader sends them again.

@@ -101,44 +101,54 @@ impl Raft {
 
     /// Sends one peer what it lacks. In `Replicate`, appends follow each other without waiting for answers
     /// (dissertation 10.2.1); in `Probe`, one goes out to find where the logs agree.
+    #[inline]
     fn replicate_to(&mut self, at: usize) {
+        while let Role::Leader(leader) = &self.role
+            && let Some(peer) = leader.peers.get(at)
+            && (peer.next_index() <= self.log.last().index || peer.mode() == Mode::Probe)
+            && self.send_next(at)
+        {}
+    }
+
+    /// Sends one peer one append, if its window has room. True if there may be room for another.
+    fn send_next(&mut self, at: usize) -> bool {
         let last = self.log.last().index;
         let max_bytes = self.config.max_append_bytes;
         let window =
             Window { messages: self.config.max_inflight_messages, bytes: self.config.max_inflight_bytes };
-        loop {
-            let Role::Leader(leader) = &mut self.role else {
-                return;
-            };
-            let round = leader.round;
-            let Some(peer) = leader.peers.get_mut(at) else {
-                return;
-            };
-            let next = peer.next_index();
-            let probe = peer.mode() == Mode::Probe;
-            if !peer.has_room(window) || peer.load.is_some() || next > last && !probe {
-                return;
-            }
-            if next <= self.log.base().index {
-                return self.send_snapshot(at);
-            }
-            let entries = if next > last {
-                Few::new()
-            } else {
-                match self.log.read(next, last, max_bytes) {
-                    Read::Cached(entries) => entries,
-                    Read::NotCached => {
-                        self.next_load = self.next_load.saturating_add(1);
-                        let id = LoadId(self.next_load);
-                        peer.load = Some(id);
-                        return self.outbox.emit(Action::Load(Load { id, first: next, last, max_bytes }));
-                    }
-                }
-            };
-            let to = peer.id;
-            Self::note_sent(peer, next, &entries, round, self.now, self.commit);
-            self.send_append(to, next, entries);
+        let Role::Leader(leader) = &mut self.role else {
+            return false;
+        };
+        let round = leader.round;
+        let Some(peer) = leader.peers.get_mut(at) else {
+            return false;
+        };
+        let next = peer.next_index();
+        if !peer.has_room(window) || peer.load.is_some() {
+            return false;
         }
+        if next <= self.log.base().index {
+            self.send_snapshot(at);
+            return false;
+        }
+        let entries = if next > last {
+            Few::new()
+        } else {
+            match self.log.read(next, last, max_bytes) {
+                Read::Cached(entries) => entries,
+                Read::NotCached => {
+                    self.next_load = self.next_load.saturating_add(1);
+                    let id = LoadId(self.next_load);
+                    peer.load = Some(id);
+                    self.outbox.emit(Action::Load(Load { id, first: next, last, max_bytes }));
+                    return false;
+                }
+            }
+        };
+        let to = peer.id;
+        Self::note_sent(peer, next, &entries, round, self.now, self.commit);
+        self.send_append(to, next, entries);
+        true
     }
 
     #[inline]
@@ -149,7 +159,7 @@ impl Raft {
         peer.told_commit = peer.told_commit.max(commit.min(end));
     }
 
-    #[inline]
+    #[inline(always)]
     fn send_append(&mut self, to: NodeId, next: Index, entries: Few<Run>) {
         let prev = next.prev();
         // Every index that a peer can be sent from is in the log or its base.
@@ -164,7 +174,7 @@ impl Raft {
     ///
     /// # Errors
     /// If it was never sent that much.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn on_appended(&mut self, from: NodeId, up_to: Index) -> Result<(), Rejected> {
         let (now, base) = (self.now, self.log.base().index);
         let Some(peer) = self.peer_mut(from) else {
@@ -353,7 +363,7 @@ impl Raft {
     ///
     /// # Errors
     /// If it contradicts what is committed here: no correct leader does. Nothing has changed then.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn on_append(
         &mut self,
         from: NodeId,
@@ -457,7 +467,7 @@ impl Raft {
     /// # Errors
     /// If its author can't be the leader, or it speaks of more than this log has: a leader tells nobody of
     /// more than what it knows to match.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn on_commit(&mut self, from: NodeId, commit: Index) -> Result<(), Rejected> {
         if commit > self.log.last().index {
             return Err(Rejected::Unexpected { from });
