@@ -4,6 +4,7 @@ use alloc::{boxed::Box, collections::VecDeque};
 
 use crate::{
     Action, Apply, Config, Done, Few, Index, Load, LoadId, Outcome, Rejected, Run, Snapshot, Token, Tokens,
+    backlog::Backlog,
     log::{Log, Read},
     outbox::Outbox,
 };
@@ -15,9 +16,8 @@ pub(crate) struct Applying {
     handed: Index,
     /// lastApplied: up to here the state machine has said that it is done.
     applied: Index,
-    /// Handed out and not yet applied: the last index and the bytes of each hand-out.
-    inflight: VecDeque<(Index, usize)>,
-    inflight_bytes: usize,
+    /// Handed out and not yet applied.
+    inflight: Backlog<Index>,
     /// Old entries being read.
     load: Option<LoadId>,
     /// A snapshot that was installed, to be handed out once that is durable.
@@ -33,8 +33,7 @@ impl Applying {
         Self {
             handed: applied,
             applied,
-            inflight: VecDeque::new(),
-            inflight_bytes: 0,
+            inflight: Backlog::new(),
             load: None,
             restore: None,
             proposed: VecDeque::new(),
@@ -113,7 +112,7 @@ impl Applying {
         match self.restore.take_if(|snapshot| snapshot.last.index <= log.durable()) {
             Some(snapshot) => {
                 self.handed = snapshot.last.index;
-                self.inflight.push_back((self.handed, 0));
+                self.inflight.push(self.handed, 0);
                 outbox.emit(Action::Restore(snapshot));
                 self.release_reads(outbox);
                 false
@@ -137,7 +136,7 @@ impl Applying {
         }
         let end = commit.min(log.durable());
         while self.handed < end && self.load.is_none() {
-            let room = config.max_applying_bytes.saturating_sub(self.inflight_bytes);
+            let room = config.max_applying_bytes.saturating_sub(self.inflight.bytes());
             if room == 0 {
                 break;
             }
@@ -179,12 +178,7 @@ impl Applying {
             return Err(Rejected::BadApplied { up_to, handed: self.handed });
         }
         self.applied = up_to;
-        while let Some((end, bytes)) = self.inflight.front()
-            && *end <= up_to
-        {
-            self.inflight_bytes = self.inflight_bytes.saturating_sub(*bytes);
-            self.inflight.pop_front();
-        }
+        self.inflight.done(up_to);
         Ok(())
     }
 
@@ -193,10 +187,8 @@ impl Applying {
         let Some(last) = entries.last().map(Run::last) else {
             return;
         };
-        let bytes = entries.bytes();
         self.handed = last;
-        self.inflight.push_back((last, bytes));
-        self.inflight_bytes = self.inflight_bytes.saturating_add(bytes);
+        self.inflight.push(last, entries.bytes());
         let mut done = Few::new();
         while let Some(oldest) = self.proposed.front().copied()
             && oldest.first <= last

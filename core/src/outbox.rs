@@ -10,7 +10,7 @@ use core::mem::{discriminant, take};
 
 use crate::{
     Action, Body, Claims, Event, Few, GroupId, HardState, Incarnation, Index, Message, NodeId, Outcome,
-    Rebase, Receipt, Rejected, Run, Term, Tokens, Write, WriteSeq, log::Log,
+    Rebase, Receipt, Rejected, Run, Term, Tokens, Write, WriteSeq, backlog::Backlog, log::Log,
 };
 
 /// Messages that may wait at once: beyond it they are lost, as the network might lose them.
@@ -30,8 +30,7 @@ pub(crate) struct Outbox {
     /// The newest write that has term and vote in it.
     hard_state_seq: WriteSeq,
     /// Writes under way, with their bytes of entries.
-    writes: VecDeque<(WriteSeq, usize)>,
-    unpersisted_bytes: usize,
+    writes: Backlog<WriteSeq>,
     parked: Vec<Parked>,
     owed: Option<Owed>,
 }
@@ -75,8 +74,7 @@ impl Outbox {
             issued: WriteSeq(0),
             persisted: WriteSeq(0),
             hard_state_seq: WriteSeq(0),
-            writes: VecDeque::new(),
-            unpersisted_bytes: 0,
+            writes: Backlog::new(),
             parked: Vec::new(),
             owed: None,
         }
@@ -92,7 +90,7 @@ impl Outbox {
     }
 
     pub(crate) const fn unpersisted_bytes(&self) -> usize {
-        self.unpersisted_bytes
+        self.writes.bytes()
     }
 
     pub(crate) fn parked(&self) -> usize {
@@ -230,9 +228,7 @@ impl Outbox {
         };
         let seq = self.draft_seq();
         self.issued = seq;
-        let bytes = entries.bytes();
-        self.unpersisted_bytes = self.unpersisted_bytes.saturating_add(bytes);
-        self.writes.push_back((seq, bytes));
+        self.writes.push(seq, entries.bytes());
         let receipt = Receipt { group: self.group, incarnation: self.incarnation, first: seq, last: seq };
         self.actions.push_back(Action::Write(Write { hard_state, rebase, truncate, entries, receipt }));
     }
@@ -249,12 +245,7 @@ impl Outbox {
     #[inline]
     pub(crate) fn persisted(&mut self, seq: WriteSeq, term: Term, log: &Log) {
         self.persisted = seq;
-        while let Some((oldest, bytes)) = self.writes.front()
-            && *oldest <= seq
-        {
-            self.unpersisted_bytes = self.unpersisted_bytes.saturating_sub(*bytes);
-            self.writes.pop_front();
-        }
+        self.writes.done(seq);
         if !self.parked.is_empty() {
             let (free, parked) = take(&mut self.parked).into_iter().partition(|parked| parked.seq <= seq);
             self.parked = parked;

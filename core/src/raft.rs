@@ -11,6 +11,7 @@ use crate::{
     Membership, Message, NodeId, Outcome, PeerStatus, ReadKind, Receipt, Recovered, Rejected, RequestId,
     Resource, RoleKind, Snapshot, Status, Term, Tokens, WriteSeq,
     apply::Applying,
+    backlog::Backlog,
     config::micros,
     election::Votes,
     log::Log,
@@ -141,9 +142,8 @@ pub(crate) struct Leader {
     pub(crate) quorum_due: Instant,
     /// Counts the rounds of heartbeats.
     pub(crate) round: u64,
-    /// Proposals not yet committed: the last index and the bytes of each batch.
-    pub(crate) uncommitted: VecDeque<(Index, usize)>,
-    pub(crate) uncommitted_bytes: usize,
+    /// Proposals not yet committed, or not handed out.
+    pub(crate) uncommitted: Backlog<Index>,
     /// Something was proposed, and is sent with the next poll.
     pub(crate) unsent: bool,
     pub(crate) reads: LeaderReads,
@@ -470,7 +470,7 @@ impl Raft {
     #[must_use]
     pub fn status(&self) -> Status {
         let uncommitted_bytes = match &self.role {
-            Role::Leader(leader) => leader.uncommitted_bytes,
+            Role::Leader(leader) => leader.uncommitted.bytes(),
             Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => 0,
         };
         let changing = matches!(&self.role, Role::Leader(leader) if leader.change.is_some());

@@ -33,7 +33,7 @@ impl Raft {
         if bytes > bound {
             return Err(Rejected::TooBig { bytes: bytes as u64, bound: bound as u64 });
         }
-        let over = leader.uncommitted_bytes.saturating_add(bytes) > bound;
+        let over = leader.uncommitted.bytes().saturating_add(bytes) > bound;
         if over {
             return Err(Rejected::Overloaded { what: Resource::UncommittedBytes, bound: bound as u64 });
         }
@@ -48,8 +48,7 @@ impl Raft {
         let Some(run) = Run::of(self.hard_state.term, first, proposal.batch) else {
             return Err(Rejected::Empty);
         };
-        leader.uncommitted.push_back((run.last(), bytes));
-        leader.uncommitted_bytes = leader.uncommitted_bytes.saturating_add(bytes);
+        leader.uncommitted.push(run.last(), bytes);
         // Sent once the actions are polled: what arrives together leaves together.
         leader.unsent = true;
         self.applying.propose(first, tokens);
@@ -499,7 +498,7 @@ impl Raft {
         self.applying.advance(self.commit, &self.log, &mut self.outbox, &mut self.next_load, &self.config);
         // Only now: else a state machine that lags would let proposals pile up.
         if let Role::Leader(leader) = &mut self.role {
-            leader.release(self.applying.handed());
+            leader.uncommitted.done(self.applying.handed());
         }
     }
 
@@ -574,15 +573,5 @@ impl Leader {
 
     pub(crate) fn peer_mut(&mut self, id: NodeId) -> Option<&mut Peer> {
         self.peers.iter_mut().find(|peer| peer.id == id)
-    }
-
-    /// What is handed out doesn't count any more.
-    fn release(&mut self, handed: Index) {
-        while let Some((end, bytes)) = self.uncommitted.front()
-            && *end <= handed
-        {
-            self.uncommitted_bytes = self.uncommitted_bytes.saturating_sub(*bytes);
-            self.uncommitted.pop_front();
-        }
     }
 }
