@@ -280,7 +280,7 @@ pub enum Event {
         /// Since this index.
         index: Index,
         /// Which.
-        membership: Membership,
+        membership: Box<Membership>,
     },
     /// The log begins later.
     Compacted {

@@ -131,7 +131,7 @@ impl Applying {
         next_load: &mut u64,
         config: &Config,
     ) {
-        if self.restoring(log, outbox) {
+        if self.restore.is_some() && self.restoring(log, outbox) {
             return;
         }
         let end = commit.min(log.durable());

@@ -106,7 +106,7 @@ impl TryFrom<Bytes> for Batch {
         if let Some(other) = run.entries().find(|entry| entry.kind != EntryKind::Command) {
             return Err(BlockError::NoCommand { kind: other.kind });
         }
-        Ok(Self { count: run.0.count, block: run.block().clone() })
+        Ok(Self { count: u32::try_from(run.count()).unwrap_or(u32::MAX), block: run.block().clone() })
     }
 }
 
@@ -148,18 +148,18 @@ pub struct Run(Arc<Shared>);
 struct Shared {
     term: Term,
     first: Index,
-    count: u32,
+    last: Index,
     has_membership: bool,
     block: Bytes,
 }
 
 impl fmt::Debug for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shared { term, first, count, has_membership, block } = &*self.0;
+        let Shared { term, first, has_membership, block, .. } = &*self.0;
         f.debug_struct("Run")
             .field("term", term)
             .field("first", first)
-            .field("count", count)
+            .field("count", &self.count())
             .field("has_membership", has_membership)
             .field("block", block)
             .finish()
@@ -240,11 +240,13 @@ impl Run {
     #[must_use]
     pub(crate) fn of(term: Term, first: Index, batch: Batch) -> Option<Self> {
         let Batch { count, block } = batch;
-        (count > 0).then(|| Self::new(Shared { term, first, count, has_membership: false, block }))
+        (count > 0).then(|| Self::new(term, first, count, false, block))
     }
 
-    fn new(shared: Shared) -> Self {
-        Self(Arc::new(shared))
+    /// Of one entry at least.
+    fn new(term: Term, first: Index, count: u32, has_membership: bool, block: Bytes) -> Self {
+        let last = first.plus(u64::from(count).saturating_sub(1));
+        Self(Arc::new(Shared { term, first, last, has_membership, block }))
     }
 
     /// The entry with which a leader's term begins (paper §8).
@@ -286,7 +288,7 @@ impl Run {
         if count == 0 {
             return Err(BlockError::Empty);
         }
-        let run = Self::new(Shared { term, first, count, has_membership, block });
+        let run = Self::new(term, first, count, has_membership, block);
         if term.0 == 0 || first.0 == 0 || term >= Term::LIMIT || run.last() >= Index::LIMIT {
             return Err(BlockError::Range { term, first });
         }
@@ -297,7 +299,7 @@ impl Run {
         let mut block = BytesMut::with_capacity(ENTRY_HEADER.saturating_add(payload.len()));
         put_entry(&mut block, kind, payload);
         let has_membership = kind == EntryKind::Membership;
-        Self::new(Shared { term, first: index, count: 1, has_membership, block: block.freeze() })
+        Self::new(term, index, 1, has_membership, block.freeze())
     }
 
     /// The term of all its entries.
@@ -315,7 +317,7 @@ impl Run {
     /// Its last index.
     #[must_use]
     pub fn last(&self) -> Index {
-        Index(self.0.first.0.saturating_add(self.count()).saturating_sub(1))
+        self.0.last
     }
 
     /// The name of its last entry.
@@ -327,7 +329,7 @@ impl Run {
     /// How many entries; at least one.
     #[must_use]
     pub fn count(&self) -> u64 {
-        u64::from(self.0.count)
+        self.0.last.since(self.0.first).saturating_add(1)
     }
 
     /// Bytes of its block: what the bounds in [`Config`](crate::Config) count.
@@ -418,9 +420,7 @@ impl Run {
 
     fn part(&self, first: Index, end: Index, block: Bytes) -> Option<Self> {
         let count = u32::try_from(end.since(first)).unwrap_or(u32::MAX);
-        let part = |has_membership, block| {
-            Self::new(Shared { term: self.term(), first, count, has_membership, block })
-        };
+        let part = |has_membership, block| Self::new(self.term(), first, count, has_membership, block);
         let has_membership = self.has_membership()
             && part(true, block.clone()).entries().any(|entry| entry.kind == EntryKind::Membership);
         (count > 0).then(|| part(has_membership, block))

@@ -85,6 +85,10 @@ impl Outbox {
         self.actions.pop_front()
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.actions.is_empty()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.actions.len()
     }

@@ -339,10 +339,9 @@ impl Raft {
     /// travel together.
     #[inline]
     pub fn poll(&mut self) -> Option<Action> {
-        if let Some(action) = self.outbox.poll() {
-            return Some(action);
+        if self.outbox.is_empty() {
+            self.send_proposed();
         }
-        self.send_proposed();
         self.outbox.poll()
     }
 

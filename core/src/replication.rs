@@ -9,7 +9,7 @@ use crate::{
     quorum,
     raft::{Leader, Raft, Role},
 };
-use alloc::vec::Vec;
+use alloc::{boxed::Box, vec::Vec};
 
 impl Raft {
     // ---- the leader ----
@@ -57,6 +57,7 @@ impl Raft {
     }
 
     /// Sends on what was proposed since the last poll.
+    #[inline]
     pub(crate) fn send_proposed(&mut self) {
         if let Role::Leader(leader) = &mut self.role
             && core::mem::take(&mut leader.unsent)
@@ -69,7 +70,7 @@ impl Raft {
     #[inline]
     pub(crate) fn append(&mut self, run: Run) {
         for (index, membership) in run.memberships() {
-            self.outbox.event(Event::Membership { index, membership: membership.clone() });
+            self.outbox.event(Event::Membership { index, membership: Box::new(membership.clone()) });
             self.memberships.push(index, membership);
         }
         self.log.append(run.clone(), self.outbox.draft_seq());
@@ -110,6 +111,7 @@ impl Raft {
     }
 
     /// Sends one peer one append, if its window has room. True if there may be room for another.
+    #[inline(never)]
     fn send_next(&mut self, at: usize) -> bool {
         let last = self.log.last().index;
         let max_bytes = self.config.max_append_bytes;
@@ -196,7 +198,9 @@ impl Raft {
         self.replicate_to_id(from);
         if news {
             self.tell_commit(from);
-            self.consider_promotion(from);
+            if !self.memberships.current().joining().is_empty() {
+                self.consider_promotion(from);
+            }
             if self.transfer.is_some_and(|transfer| transfer.to == from) {
                 self.tell_to_campaign();
             }
@@ -446,7 +450,7 @@ impl Raft {
         self.outbox.event(Event::Truncated { from, last });
         if self.memberships.truncate(from) {
             let (index, membership) = self.memberships.current_entry();
-            let membership = membership.clone();
+            let membership = Box::new(membership.clone());
             self.outbox.event(Event::Membership { index, membership });
         }
     }
