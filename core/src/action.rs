@@ -71,7 +71,7 @@ impl Write {
     /// Bytes of entries in it.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.entries.iter().map(Run::bytes).sum()
+        self.entries.bytes()
     }
 
     /// Its receipt, to be handed in by [`Input::Persisted`](crate::Input::Persisted) once all of it is durable.
@@ -80,6 +80,7 @@ impl Write {
     }
 
     /// Takes the receipt: to be called when all of it is durable, and not before.
+    #[inline]
     pub fn into_receipt(self) -> Receipt {
         self.receipt
     }
@@ -176,6 +177,7 @@ pub struct Apply {
 impl Apply {
     /// The last index in it.
     #[must_use]
+    #[inline]
     pub fn last(&self) -> Index {
         self.entries.last().map_or(Index(0), Run::last)
     }
@@ -278,7 +280,7 @@ pub enum Event {
         /// Since this index.
         index: Index,
         /// Which.
-        membership: Membership,
+        membership: Box<Membership>,
     },
     /// The log begins later.
     Compacted {

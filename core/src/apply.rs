@@ -4,6 +4,7 @@ use alloc::{boxed::Box, collections::VecDeque};
 
 use crate::{
     Action, Apply, Config, Done, Few, Index, Load, LoadId, Outcome, Rejected, Run, Snapshot, Token, Tokens,
+    backlog::Backlog,
     log::{Log, Read},
     outbox::Outbox,
 };
@@ -15,9 +16,8 @@ pub(crate) struct Applying {
     handed: Index,
     /// lastApplied: up to here the state machine has said that it is done.
     applied: Index,
-    /// Handed out and not yet applied: the last index and the bytes of each hand-out.
-    inflight: VecDeque<(Index, usize)>,
-    inflight_bytes: usize,
+    /// Handed out and not yet applied.
+    inflight: Backlog<Index>,
     /// Old entries being read.
     load: Option<LoadId>,
     /// A snapshot that was installed, to be handed out once that is durable.
@@ -33,8 +33,7 @@ impl Applying {
         Self {
             handed: applied,
             applied,
-            inflight: VecDeque::new(),
-            inflight_bytes: 0,
+            inflight: Backlog::new(),
             load: None,
             restore: None,
             proposed: VecDeque::new(),
@@ -61,6 +60,7 @@ impl Applying {
     }
 
     /// Proposals were appended at `first` and on.
+    #[inline]
     pub(crate) fn propose(&mut self, first: Index, tokens: Tokens) {
         self.proposed.push_back(Done { first, tokens });
     }
@@ -112,7 +112,7 @@ impl Applying {
         match self.restore.take_if(|snapshot| snapshot.last.index <= log.durable()) {
             Some(snapshot) => {
                 self.handed = snapshot.last.index;
-                self.inflight.push_back((self.handed, 0));
+                self.inflight.push(self.handed, 0);
                 outbox.emit(Action::Restore(snapshot));
                 self.release_reads(outbox);
                 false
@@ -122,6 +122,7 @@ impl Applying {
     }
 
     /// Hands out what is committed and durable here (contract, point 12), as far as the bound allows.
+    #[inline]
     pub(crate) fn advance(
         &mut self,
         commit: Index,
@@ -130,12 +131,12 @@ impl Applying {
         next_load: &mut u64,
         config: &Config,
     ) {
-        if self.restoring(log, outbox) {
+        if self.restore.is_some() && self.restoring(log, outbox) {
             return;
         }
         let end = commit.min(log.durable());
         while self.handed < end && self.load.is_none() {
-            let room = config.max_applying_bytes.saturating_sub(self.inflight_bytes);
+            let room = config.max_applying_bytes.saturating_sub(self.inflight.bytes());
             if room == 0 {
                 break;
             }
@@ -171,28 +172,23 @@ impl Applying {
     ///
     /// # Errors
     /// If that was never handed out, or was said before.
+    #[inline]
     pub(crate) fn on_applied(&mut self, up_to: Index) -> Result<(), Rejected> {
         if up_to > self.handed || up_to < self.applied {
             return Err(Rejected::BadApplied { up_to, handed: self.handed });
         }
         self.applied = up_to;
-        while let Some((end, bytes)) = self.inflight.front()
-            && *end <= up_to
-        {
-            self.inflight_bytes = self.inflight_bytes.saturating_sub(*bytes);
-            self.inflight.pop_front();
-        }
+        self.inflight.done(up_to);
         Ok(())
     }
 
+    #[inline]
     fn hand_out(&mut self, entries: Few<Run>, outbox: &mut Outbox) {
         let Some(last) = entries.last().map(Run::last) else {
             return;
         };
-        let bytes = entries.iter().map(Run::bytes).sum();
         self.handed = last;
-        self.inflight.push_back((last, bytes));
-        self.inflight_bytes = self.inflight_bytes.saturating_add(bytes);
+        self.inflight.push(last, entries.bytes());
         let mut done = Few::new();
         while let Some(oldest) = self.proposed.front().copied()
             && oldest.first <= last

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use crate::{
     Claims, Event, HardState, Instant, LogId, NodeId, Outcome, Rejected, RequestId, Run, Term, Tokens,
     WriteSeq,
+    backlog::Backlog,
     message::Body,
     quorum::{self, VoteOutcome},
     raft::{Candidate, Follower, Leader, PreCandidate, Raft, Role},
@@ -246,8 +247,7 @@ impl Raft {
             heartbeat_due: now.plus(self.timing.heartbeat),
             quorum_due: now.plus(self.timing.election),
             round: 0,
-            uncommitted: alloc::collections::VecDeque::new(),
-            uncommitted_bytes: 0,
+            uncommitted: Backlog::new(),
             unsent: false,
             reads: LeaderReads::default(),
             rounds: alloc::collections::VecDeque::new(),
@@ -353,6 +353,7 @@ impl Raft {
     ///
     /// # Errors
     /// If another node, or this one, leads in this term: then `from` can't.
+    #[inline]
     pub(crate) fn follow(&mut self, from: NodeId) -> Result<(), Rejected> {
         match &self.role {
             Role::Leader(_) => return Err(Rejected::Unexpected { from }),

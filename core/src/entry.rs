@@ -5,10 +5,11 @@
 //! payload length little-endian) and its payload; positions are relative, so that a batch can be encoded before its
 //! index is known.
 
-use alloc::vec::Vec;
+use alloc::{sync::Arc, vec::Vec};
 use bytes::{BufMut, Bytes, BytesMut};
+use core::fmt;
 
-use crate::{Index, LogId, Membership, Term};
+use crate::{Few, Index, LogId, Membership, Term};
 
 /// Bytes in front of each payload in a block: kind and length.
 pub const ENTRY_HEADER: usize = 5;
@@ -105,7 +106,7 @@ impl TryFrom<Bytes> for Batch {
         if let Some(other) = run.entries().find(|entry| entry.kind != EntryKind::Command) {
             return Err(BlockError::NoCommand { kind: other.kind });
         }
-        Ok(Self { count: run.count, block: run.block })
+        Ok(Self { count: u32::try_from(run.count()).unwrap_or(u32::MAX), block: run.block().clone() })
     }
 }
 
@@ -136,15 +137,33 @@ impl<P: AsRef<[u8]>> From<&[P]> for Batch {
 }
 
 /// Consecutive entries of one term, in one shared block. Cheap to clone and to slice: nothing is copied.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+// Every entry passes through some twenty hands (log, write, a message per follower, apply, on each node): a run is one
+// pointer, so that handing it on moves eight bytes and counts one reference.
+#[derive(Clone, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(try_from = "RunParts", into = "RunParts"))]
-pub struct Run {
+pub struct Run(Arc<Shared>);
+
+#[derive(PartialEq, Eq, Hash)]
+struct Shared {
     term: Term,
     first: Index,
-    count: u32,
+    last: Index,
     has_membership: bool,
     block: Bytes,
+}
+
+impl fmt::Debug for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Shared { term, first, has_membership, block, .. } = &*self.0;
+        f.debug_struct("Run")
+            .field("term", term)
+            .field("first", first)
+            .field("count", &self.count())
+            .field("has_membership", has_membership)
+            .field("block", block)
+            .finish()
+    }
 }
 
 /// A run's fields as they are recorded: looked through again when they are read back.
@@ -159,7 +178,7 @@ struct RunParts {
 #[cfg(feature = "serde")]
 impl From<Run> for RunParts {
     fn from(run: Run) -> Self {
-        Self { term: run.term, first: run.first, block: run.block }
+        Self { term: run.term(), first: run.first(), block: run.block().clone() }
     }
 }
 
@@ -220,13 +239,14 @@ impl Run {
     /// A proposed batch at its place in the log; `None` for an empty batch.
     #[must_use]
     pub(crate) fn of(term: Term, first: Index, batch: Batch) -> Option<Self> {
-        (batch.count > 0).then_some(Self {
-            term,
-            first,
-            count: batch.count,
-            has_membership: false,
-            block: batch.block,
-        })
+        let Batch { count, block } = batch;
+        (count > 0).then(|| Self::new(term, first, count, false, block))
+    }
+
+    /// Of one entry at least.
+    fn new(term: Term, first: Index, count: u32, has_membership: bool, block: Bytes) -> Self {
+        let last = first.plus(u64::from(count).saturating_sub(1));
+        Self(Arc::new(Shared { term, first, last, has_membership, block }))
     }
 
     /// The entry with which a leader's term begins (paper §8).
@@ -265,10 +285,10 @@ impl Run {
             at = start.saturating_add(len);
             count = count.checked_add(1).ok_or(BlockError::Range { term, first })?;
         }
-        let run = Self { term, first, count, has_membership, block };
         if count == 0 {
             return Err(BlockError::Empty);
         }
+        let run = Self::new(term, first, count, has_membership, block);
         if term.0 == 0 || first.0 == 0 || term >= Term::LIMIT || run.last() >= Index::LIMIT {
             return Err(BlockError::Range { term, first });
         }
@@ -279,66 +299,66 @@ impl Run {
         let mut block = BytesMut::with_capacity(ENTRY_HEADER.saturating_add(payload.len()));
         put_entry(&mut block, kind, payload);
         let has_membership = kind == EntryKind::Membership;
-        Self { term, first: index, count: 1, has_membership, block: block.freeze() }
+        Self::new(term, index, 1, has_membership, block.freeze())
     }
 
     /// The term of all its entries.
     #[must_use]
-    pub const fn term(&self) -> Term {
-        self.term
+    pub fn term(&self) -> Term {
+        self.0.term
     }
 
     /// Its first index.
     #[must_use]
-    pub const fn first(&self) -> Index {
-        self.first
+    pub fn first(&self) -> Index {
+        self.0.first
     }
 
     /// Its last index.
     #[must_use]
-    pub const fn last(&self) -> Index {
-        Index(self.first.0.saturating_add(self.count as u64).saturating_sub(1))
+    pub fn last(&self) -> Index {
+        self.0.last
     }
 
     /// The name of its last entry.
     #[must_use]
-    pub const fn last_id(&self) -> LogId {
-        LogId { term: self.term, index: self.last() }
+    pub fn last_id(&self) -> LogId {
+        LogId { term: self.0.term, index: self.last() }
     }
 
     /// How many entries; at least one.
     #[must_use]
-    pub const fn count(&self) -> u64 {
-        self.count as u64
+    pub fn count(&self) -> u64 {
+        self.0.last.since(self.0.first).saturating_add(1)
     }
 
     /// Bytes of its block: what the bounds in [`Config`](crate::Config) count.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.block.len()
+        self.0.block.len()
     }
 
     /// Is any of its entries a membership?
     #[must_use]
-    pub const fn has_membership(&self) -> bool {
-        self.has_membership
+    pub fn has_membership(&self) -> bool {
+        self.0.has_membership
     }
 
     /// The encoded entries, as they go to wire and disk; [`Run::parse`] reads them back.
     #[must_use]
-    pub const fn block(&self) -> &Bytes {
-        &self.block
+    pub fn block(&self) -> &Bytes {
+        &self.0.block
     }
 
     /// Each entry, in order.
     pub fn entries(&self) -> Entries<'_> {
-        Entries { run: self, at: 0, index: self.first }
+        Entries { run: self, at: 0, index: self.first() }
     }
 
     /// The part of it at `from` and after; `None` if nothing is.
     #[must_use]
     pub fn starting_at(&self, from: Index) -> Option<Self> {
-        if from <= self.first {
+        if from <= self.first() {
             return Some(self.clone());
         }
         self.split(from).1
@@ -356,11 +376,11 @@ impl Run {
     /// As many of its entries as fit into `bytes`, but at least one.
     #[must_use]
     pub fn within(&self, bytes: usize) -> Self {
-        if self.block.len() <= bytes {
+        if self.bytes() <= bytes {
             return self.clone();
         }
         let (mut at, mut count) = (0_usize, 0_u64);
-        while let Some((_, len)) = header(&self.block, at) {
+        while let Some((_, len)) = header(self.block(), at) {
             let next = at.saturating_add(ENTRY_HEADER).saturating_add(len);
             if next > bytes && count > 0 {
                 break;
@@ -368,12 +388,12 @@ impl Run {
             at = next;
             count = count.saturating_add(1);
         }
-        self.ending_before(self.first.plus(count)).unwrap_or_else(|| self.clone())
+        self.ending_before(self.first().plus(count)).unwrap_or_else(|| self.clone())
     }
 
     /// The memberships in it, with their indexes.
     pub fn memberships(&self) -> impl Iterator<Item = (Index, Membership)> + '_ {
-        let entries = self.has_membership.then(|| self.entries());
+        let entries = self.has_membership().then(|| self.entries());
         entries.into_iter().flatten().filter(|entry| entry.kind == EntryKind::Membership).filter_map(
             |entry| {
                 // Every way to make a run has looked at its memberships, so none is lost here.
@@ -384,26 +404,26 @@ impl Run {
 
     fn split(&self, at: Index) -> (Option<Self>, Option<Self>) {
         let mut offset = 0_usize;
-        let mut index = self.first;
+        let mut index = self.first();
         while index < at {
-            let Some((_, len)) = header(&self.block, offset) else {
+            let Some((_, len)) = header(self.block(), offset) else {
                 break;
             };
             offset = offset.saturating_add(ENTRY_HEADER).saturating_add(len);
             index = index.next();
         }
         (
-            self.part(self.first, index, self.block.slice(..offset)),
-            self.part(index, self.last().next(), self.block.slice(offset..)),
+            self.part(self.first(), index, self.block().slice(..offset)),
+            self.part(index, self.last().next(), self.block().slice(offset..)),
         )
     }
 
     fn part(&self, first: Index, end: Index, block: Bytes) -> Option<Self> {
         let count = u32::try_from(end.since(first)).unwrap_or(u32::MAX);
-        let mut part = Self { term: self.term, first, count, has_membership: self.has_membership, block };
-        part.has_membership =
-            self.has_membership && part.entries().any(|entry| entry.kind == EntryKind::Membership);
-        (count > 0).then_some(part)
+        let part = |has_membership, block| Self::new(self.term(), first, count, has_membership, block);
+        let has_membership = self.has_membership()
+            && part(true, block.clone()).entries().any(|entry| entry.kind == EntryKind::Membership);
+        (count > 0).then(|| part(has_membership, block))
     }
 }
 
@@ -419,15 +439,23 @@ impl Iterator for Entries<'_> {
     type Item = Entry;
 
     fn next(&mut self) -> Option<Entry> {
-        let (code, len) = header(&self.run.block, self.at)?;
+        let (code, len) = header(self.run.block(), self.at)?;
         let start = self.at.saturating_add(ENTRY_HEADER);
         let end = start.saturating_add(len);
-        let payload = (end <= self.run.block.len()).then(|| self.run.block.slice(start..end))?;
+        let payload = (end <= self.run.bytes()).then(|| self.run.block().slice(start..end))?;
         let entry =
-            Entry { id: LogId::new(self.run.term, self.index), kind: EntryKind::from_code(code)?, payload };
+            Entry { id: LogId::new(self.run.term(), self.index), kind: EntryKind::from_code(code)?, payload };
         self.at = end;
         self.index = self.index.next();
         Some(entry)
+    }
+}
+
+impl Few<Run> {
+    /// Bytes of all their blocks.
+    #[inline]
+    pub(crate) fn bytes(&self) -> usize {
+        self.only().map_or_else(|| self.iter().map(Run::bytes).sum(), Run::bytes)
     }
 }
 

@@ -33,19 +33,26 @@ impl<T> Few<T> {
     }
 
     /// Adds at the end.
+    #[inline]
     pub fn push(&mut self, item: T) {
-        self.0 = match core::mem::replace(&mut self.0, Repr::None) {
-            Repr::None => Repr::One(item),
-            Repr::One(first) => Repr::Many(vec![first, item]),
-            Repr::Many(mut items) => {
-                items.push(item);
-                Repr::Many(items)
-            }
-        };
+        match &mut self.0 {
+            Repr::None => self.0 = Repr::One(item),
+            Repr::One(_) => self.push_second(item),
+            Repr::Many(items) => items.push(item),
+        }
+    }
+
+    #[cold]
+    fn push_second(&mut self, item: T) {
+        let mut items = Vec::with_capacity(4);
+        items.extend(core::mem::take(self));
+        items.push(item);
+        self.0 = Repr::Many(items);
     }
 
     /// All of them, in order.
     #[must_use]
+    #[inline]
     pub fn as_slice(&self) -> &[T] {
         match &self.0 {
             Repr::None => &[],
@@ -73,14 +80,22 @@ impl<T> Few<T> {
 
     /// The first.
     #[must_use]
+    #[inline]
     pub fn first(&self) -> Option<&T> {
-        self.as_slice().first()
+        self.only().or_else(|| self.as_slice().first())
     }
 
     /// The last.
     #[must_use]
+    #[inline]
     pub fn last(&self) -> Option<&T> {
-        self.as_slice().last()
+        self.only().or_else(|| self.as_slice().last())
+    }
+
+    /// The one, if it is kept in place: nearly always, and told by one comparison.
+    #[inline]
+    pub(crate) const fn only(&self) -> Option<&T> {
+        if let Repr::One(item) = &self.0 { Some(item) } else { None }
     }
 }
 
@@ -168,6 +183,15 @@ impl<T> Iterator for IntoIter<T> {
         match &mut self.0 {
             Inner::One(item) => item.take(),
             Inner::Many(items) => items.next(),
+        }
+    }
+
+    #[inline]
+    fn fold<B, F: FnMut(B, T) -> B>(self, init: B, mut f: F) -> B {
+        match self.0 {
+            Inner::One(Some(item)) => f(init, item),
+            Inner::One(None) => init,
+            Inner::Many(items) => items.fold(init, f),
         }
     }
 }

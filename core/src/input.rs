@@ -9,6 +9,9 @@ use crate::{
 #[derive(PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "replay", derive(serde::Deserialize))]
+// With a tag of its own, instead of one hidden somewhere in the message, it is known at compile time which input it is
+// where a driver makes one.
+#[repr(u8)]
 pub enum Input {
     /// Time has passed: the only input that fires timers. A driver empties its inbox first, so that a process
     /// that was paused doesn't depose a leader whose messages lie waiting.

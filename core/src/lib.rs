@@ -85,6 +85,7 @@ extern crate alloc;
 
 mod action;
 mod apply;
+mod backlog;
 mod change;
 mod config;
 mod election;

@@ -70,6 +70,7 @@ impl Log {
     }
 
     /// The term at `index`; `None` below the base and above the end.
+    #[inline]
     pub(crate) fn term_at(&self, index: Index) -> Option<Term> {
         if index > self.last.index || index < self.base.index {
             return None;
@@ -89,7 +90,7 @@ impl Log {
 
     /// Is the entry in the log, or in the snapshot that it begins with?
     pub(crate) fn contains(&self, id: LogId) -> bool {
-        self.term_at(id.index) == Some(id.term)
+        id == self.last || self.term_at(id.index) == Some(id.term)
     }
 
     /// The last entry at or before `index` whose term is not above `term`; the base if there is none.
@@ -111,6 +112,7 @@ impl Log {
 
     /// The first index of `first..=last` where this log does not hold `term`; the one after `last` if it does
     /// everywhere. With equal terms at an index, everything before agrees as well (Log Matching, paper §5.3).
+    #[inline]
     pub(crate) fn first_difference(&self, first: Index, last: Index, term: Term) -> Index {
         let first = first.max(self.base.index.next());
         if first > last || self.term_at(first) != Some(term) {
@@ -122,6 +124,7 @@ impl Log {
     }
 
     /// Appends a run that follows at once, to be made durable by write `seq`.
+    #[inline]
     pub(crate) fn append(&mut self, run: Run, seq: WriteSeq) {
         debug_assert_eq!(run.first(), self.last.index.next(), "a gap in the log");
         debug_assert!(run.term() >= self.last.term, "terms never decrease along the log");
@@ -196,6 +199,7 @@ impl Log {
 
     /// Everything up to write `seq` is durable. Bound to writes, not to indexes: an index is used again after a
     /// truncation, and the write of what was there before says nothing about what is there now.
+    #[inline]
     pub(crate) fn persisted(&mut self, seq: WriteSeq) {
         while let Some(segment) = self.unpersisted.front()
             && segment.seq <= seq
@@ -207,6 +211,7 @@ impl Log {
     }
 
     /// The write on which the durability of the log up to `index` rests; `None` if it is durable.
+    #[inline]
     pub(crate) fn rests_on(&self, index: Index) -> Option<WriteSeq> {
         if index <= self.durable {
             return None;
@@ -216,7 +221,20 @@ impl Log {
     }
 
     /// The entries of `first..=last`, up to `max_bytes` but one at least, if they are in memory.
+    #[inline]
     pub(crate) fn read(&self, first: Index, last: Index, max_bytes: usize) -> Read {
+        // Nearly always it is the newest run, whole, and nothing is to be cut.
+        if let Some(newest) = self.cache.back()
+            && newest.first() == first
+            && newest.last() <= last
+            && newest.bytes() <= max_bytes
+        {
+            return Read::Cached(Few::one(newest.clone()));
+        }
+        self.read_parts(first, last, max_bytes)
+    }
+
+    fn read_parts(&self, first: Index, last: Index, max_bytes: usize) -> Read {
         let at = match self.cache.back() {
             Some(newest) if newest.first() <= first => self.cache.len().saturating_sub(1),
             Some(_) | None => self.cache.partition_point(|run| run.last() < first),
@@ -261,6 +279,7 @@ impl Log {
     }
 
     /// Keeps the cache within its bound; what is not durable is never evicted.
+    #[inline]
     fn evict(&mut self) {
         while self.cached_bytes > self.max_cached_bytes
             && let Some(oldest) = self.cache.front()

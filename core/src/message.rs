@@ -180,6 +180,7 @@ pub enum Class {
 impl Message {
     /// What it asserts. Exhaustive on purpose: a new kind of message can't be sent before this is answered.
     #[must_use]
+    #[inline]
     pub const fn claims(&self) -> Claims {
         const NOTHING: Claims = Claims { hard_state: false, log: None };
         const TERM_AND_VOTE: Claims = Claims { hard_state: true, log: None };
@@ -231,6 +232,7 @@ impl Message {
     ///
     /// # Errors
     /// The first rule that it breaks.
+    #[inline]
     pub fn validate(&self) -> Result<(), Malformed> {
         // Before its first election a node is in term 0, and has nothing to say but pre-votes.
         let early = matches!(self.body, Body::PreVote { .. } | Body::PreVoteReply { .. });
@@ -307,10 +309,12 @@ pub enum Malformed {
     },
 }
 
+#[inline]
 fn index(index: Index) -> Result<(), Malformed> {
     if index < Index::LIMIT { Ok(()) } else { Err(Malformed::Index(index)) }
 }
 
+#[inline]
 fn log_id(id: LogId, term: Term) -> Result<(), Malformed> {
     let half_zero = (id.index == Index(0)) != (id.term == Term(0));
     if half_zero || id.term > term {

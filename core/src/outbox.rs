@@ -10,7 +10,7 @@ use core::mem::{discriminant, take};
 
 use crate::{
     Action, Body, Claims, Event, Few, GroupId, HardState, Incarnation, Index, Message, NodeId, Outcome,
-    Rebase, Receipt, Rejected, Run, Term, Tokens, Write, WriteSeq, log::Log,
+    Rebase, Receipt, Rejected, Run, Term, Tokens, Write, WriteSeq, backlog::Backlog, log::Log,
 };
 
 /// Messages that may wait at once: beyond it they are lost, as the network might lose them.
@@ -21,8 +21,8 @@ pub(crate) struct Outbox {
     group: GroupId,
     incarnation: Incarnation,
     actions: VecDeque<Action>,
-    /// What this step changes of what is durable; one write a step at most.
-    draft: Draft,
+    /// What this step changes of what is durable, if anything; one write a step at most.
+    draft: Option<Draft>,
     /// The newest write emitted.
     issued: WriteSeq,
     /// The newest write known to be durable.
@@ -30,8 +30,7 @@ pub(crate) struct Outbox {
     /// The newest write that has term and vote in it.
     hard_state_seq: WriteSeq,
     /// Writes under way, with their bytes of entries.
-    writes: VecDeque<(WriteSeq, usize)>,
-    unpersisted_bytes: usize,
+    writes: Backlog<WriteSeq>,
     parked: Vec<Parked>,
     owed: Option<Owed>,
 }
@@ -71,19 +70,23 @@ impl Outbox {
             group,
             incarnation,
             actions: VecDeque::new(),
-            draft: Draft::default(),
+            draft: None,
             issued: WriteSeq(0),
             persisted: WriteSeq(0),
             hard_state_seq: WriteSeq(0),
-            writes: VecDeque::new(),
-            unpersisted_bytes: 0,
+            writes: Backlog::new(),
             parked: Vec::new(),
             owed: None,
         }
     }
 
+    #[inline]
     pub(crate) fn poll(&mut self) -> Option<Action> {
         self.actions.pop_front()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.actions.is_empty()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -91,7 +94,7 @@ impl Outbox {
     }
 
     pub(crate) const fn unpersisted_bytes(&self) -> usize {
-        self.unpersisted_bytes
+        self.writes.bytes()
     }
 
     pub(crate) fn parked(&self) -> usize {
@@ -113,6 +116,8 @@ impl Outbox {
     }
 
     /// The choke point: sends the message now, or once what it claims is durable.
+    // Inlined, so that what a message claims is known where it is made.
+    #[inline(always)]
     pub(crate) fn send(&mut self, to: NodeId, message: Message, log: &Log) {
         match self.rests_on(message.claims(), log) {
             None => self.actions.push_back(Action::Send { to, message }),
@@ -121,6 +126,7 @@ impl Outbox {
     }
 
     /// Acknowledges entries up to `up_to`, as they become durable.
+    #[inline]
     pub(crate) fn acknowledge(&mut self, to: NodeId, term: Term, up_to: Index, log: &Log) {
         if up_to <= log.durable() {
             let message = Message { term, body: Body::Appended { up_to } };
@@ -136,6 +142,7 @@ impl Outbox {
     }
 
     /// The write on which a claim rests; `None` if it is durable already.
+    #[inline]
     pub(crate) fn rests_on(&self, claims: Claims, log: &Log) -> Option<WriteSeq> {
         let hard_state =
             (claims.hard_state && self.hard_state_seq > self.persisted).then_some(self.hard_state_seq);
@@ -153,6 +160,7 @@ impl Outbox {
         seq <= self.persisted
     }
 
+    #[cold]
     fn park(&mut self, parked: Parked) {
         let kind = discriminant(&parked.message.body);
         let same = |other: &&mut Parked| other.to == parked.to && discriminant(&other.message.body) == kind;
@@ -188,42 +196,49 @@ impl Outbox {
     }
 
     pub(crate) fn write_hard_state(&mut self, hard_state: HardState) {
-        self.draft.hard_state = Some(hard_state);
+        self.draft.get_or_insert_default().hard_state = Some(hard_state);
         self.hard_state_seq = self.draft_seq();
     }
 
     /// The only change to the log in its step.
     pub(crate) fn write_rebase(&mut self, rebase: Rebase) {
-        self.draft.rebase = Some(Box::new(rebase));
+        self.draft.get_or_insert_default().rebase = Some(Box::new(rebase));
     }
 
     /// Only ever before the entries of the same step are appended.
     pub(crate) fn write_truncate(&mut self, from: Index) {
-        debug_assert!(self.draft.entries.is_empty(), "a step truncates before it appends");
-        self.draft.truncate = Some(from);
+        let draft = self.draft.get_or_insert_default();
+        debug_assert!(draft.entries.is_empty(), "a step truncates before it appends");
+        draft.truncate = Some(from);
     }
 
+    #[inline]
     pub(crate) fn write_entries(&mut self, run: Run) {
-        self.draft.entries.push(run);
+        self.draft.get_or_insert_default().entries.push(run);
     }
 
     /// The end of a step: term, vote, truncation and entries that belong together become one write.
+    #[inline]
     pub(crate) fn flush(&mut self) {
-        let Draft { hard_state, rebase, truncate, entries } = &self.draft;
-        if hard_state.is_none() && rebase.is_none() && truncate.is_none() && entries.is_empty() {
-            return;
+        if self.draft.is_some() {
+            self.emit_write();
         }
-        let Draft { hard_state, rebase, truncate, entries } = take(&mut self.draft);
+    }
+
+    #[inline(never)]
+    fn emit_write(&mut self) {
+        let Some(Draft { hard_state, rebase, truncate, entries }) = self.draft.take() else {
+            return;
+        };
         let seq = self.draft_seq();
         self.issued = seq;
+        self.writes.push(seq, entries.bytes());
         let receipt = Receipt { group: self.group, incarnation: self.incarnation, first: seq, last: seq };
-        let write = Write { hard_state, rebase, truncate, entries, receipt };
-        self.unpersisted_bytes = self.unpersisted_bytes.saturating_add(write.bytes());
-        self.writes.push_back((seq, write.bytes()));
-        self.actions.push_back(Action::Write(write));
+        self.actions.push_back(Action::Write(Write { hard_state, rebase, truncate, entries, receipt }));
     }
 
     /// Is this the receipt that comes next?
+    #[inline]
     pub(crate) fn check(&self, receipt: &Receipt) -> Result<(), Rejected> {
         let ours = receipt.group == self.group && receipt.incarnation == self.incarnation;
         let next = receipt.first == self.persisted.next() && receipt.last <= self.issued;
@@ -231,14 +246,10 @@ impl Outbox {
     }
 
     /// A write is durable, and so are all before it: lets go what waited for them.
+    #[inline]
     pub(crate) fn persisted(&mut self, seq: WriteSeq, term: Term, log: &Log) {
         self.persisted = seq;
-        while let Some((oldest, bytes)) = self.writes.front()
-            && *oldest <= seq
-        {
-            self.unpersisted_bytes = self.unpersisted_bytes.saturating_sub(*bytes);
-            self.writes.pop_front();
-        }
+        self.writes.done(seq);
         if !self.parked.is_empty() {
             let (free, parked) = take(&mut self.parked).into_iter().partition(|parked| parked.seq <= seq);
             self.parked = parked;
@@ -258,7 +269,7 @@ impl Outbox {
 
     /// The store has failed: nothing may be said any more.
     pub(crate) fn stop(&mut self) {
-        self.draft = Draft::default();
+        self.draft = None;
         self.forget_parked();
     }
 }

@@ -1,9 +1,7 @@
 //! What a leader knows of each peer, and how much it has under way to it (paper Figure 2, nextIndex and matchIndex;
 //! dissertation 10.2).
 
-use alloc::collections::VecDeque;
-
-use crate::{Index, Instant, LoadId, LogId, Mode, NodeId, PeerStatus, SendId, log::Log};
+use crate::{Index, Instant, LoadId, LogId, Mode, NodeId, PeerStatus, SendId, backlog::Backlog, log::Log};
 
 #[derive(Debug)]
 pub(crate) struct Peer {
@@ -17,9 +15,8 @@ pub(crate) struct Peer {
     sent: Index,
     /// In `Probe`: an append is out whose answer decides how to go on.
     probing: bool,
-    /// Appends under way: the last index and the bytes of each.
-    inflight: VecDeque<(Index, usize)>,
-    inflight_bytes: usize,
+    /// Appends under way.
+    inflight: Backlog<Index>,
     /// The heartbeat round during which something was last sent: an answer to a later round, with something still
     /// under way from before it, hints at a loss.
     sent_in_round: u64,
@@ -55,8 +52,7 @@ impl Peer {
             mode: Mode::Probe,
             sent: Index(0),
             probing: false,
-            inflight: VecDeque::new(),
-            inflight_bytes: 0,
+            inflight: Backlog::new(),
             sent_in_round: 0,
             sent_at: now,
             acked_round: 0,
@@ -77,15 +73,17 @@ impl Peer {
     }
 
     /// May another append be sent?
+    #[inline]
     pub(crate) fn has_room(&self, window: Window) -> bool {
         match self.mode {
             Mode::Probe => !self.probing,
-            Mode::Replicate => self.inflight.len() < window.messages && self.inflight_bytes < window.bytes,
+            Mode::Replicate => self.inflight.len() < window.messages && self.inflight.bytes() < window.bytes,
             Mode::Snapshot => false,
         }
     }
 
     /// An append was sent that ends at `end` (its `prev`, if it is empty).
+    #[inline]
     pub(crate) fn on_sent(&mut self, end: Index, bytes: usize, round: u64, now: Instant) {
         self.sent = self.sent.max(end);
         self.sent_at = now;
@@ -93,8 +91,7 @@ impl Peer {
         match self.mode {
             Mode::Probe => self.probing = true,
             Mode::Replicate if bytes > 0 => {
-                self.inflight.push_back((end, bytes));
-                self.inflight_bytes = self.inflight_bytes.saturating_add(bytes);
+                self.inflight.push(end, bytes);
                 self.next_index = end.next();
             }
             Mode::Replicate | Mode::Snapshot => {}
@@ -107,18 +104,14 @@ impl Peer {
     }
 
     /// It agrees up to `up_to`, durably; the leader's log goes back to `base`. True if that is news.
+    #[inline]
     pub(crate) fn on_appended(&mut self, up_to: Index, base: Index) -> bool {
         let news = up_to > self.match_index;
         if news {
             self.match_index = up_to;
             self.next_index = self.next_index.max(up_to.next());
         }
-        while let Some((end, bytes)) = self.inflight.front()
-            && *end <= up_to
-        {
-            self.inflight_bytes = self.inflight_bytes.saturating_sub(*bytes);
-            self.inflight.pop_front();
-        }
+        self.inflight.done(up_to);
         let answered = match self.mode {
             // Where a probe went, it is known now that the logs agree. An acknowledgement of something before that
             // doesn't answer it.
@@ -211,7 +204,6 @@ impl Peer {
         self.mode = Mode::Probe;
         self.probing = false;
         self.inflight.clear();
-        self.inflight_bytes = 0;
         self.load = None;
         self.sending = None;
     }
@@ -227,7 +219,7 @@ impl Peer {
             next_index: self.next_index,
             mode: self.mode,
             inflight_messages: self.inflight.len() as u64,
-            inflight_bytes: self.inflight_bytes as u64,
+            inflight_bytes: self.inflight.bytes() as u64,
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     Membership, Message, NodeId, Outcome, PeerStatus, ReadKind, Receipt, Recovered, Rejected, RequestId,
     Resource, RoleKind, Snapshot, Status, Term, Tokens, WriteSeq,
     apply::Applying,
+    backlog::Backlog,
     config::micros,
     election::Votes,
     log::Log,
@@ -141,9 +142,8 @@ pub(crate) struct Leader {
     pub(crate) quorum_due: Instant,
     /// Counts the rounds of heartbeats.
     pub(crate) round: u64,
-    /// Proposals not yet committed: the last index and the bytes of each batch.
-    pub(crate) uncommitted: VecDeque<(Index, usize)>,
-    pub(crate) uncommitted_bytes: usize,
+    /// Proposals not yet committed, or not handed out.
+    pub(crate) uncommitted: Backlog<Index>,
     /// Something was proposed, and is sent with the next poll.
     pub(crate) unsent: bool,
     pub(crate) reads: LeaderReads,
@@ -279,6 +279,8 @@ impl Raft {
     ///
     /// # Errors
     /// If the input is refused: nothing but the clock has changed then. For a request this is its resolution.
+    // Inlined, so that where a driver says which input it is, only that one's code is run and nothing is moved.
+    #[inline(always)]
     pub fn step(&mut self, now: Instant, input: Input) -> Result<(), Rejected> {
         self.clock_held = now < self.now;
         if self.clock_held {
@@ -291,8 +293,14 @@ impl Raft {
         }
         let result = match input {
             Input::Tick => self.uncongested().map(|()| self.tick()),
-            Input::Receive { from, message } => self.uncongested().and_then(|()| self.receive(from, message)),
-            Input::Propose(proposal) => self.uncongested().and_then(|()| self.propose(proposal)),
+            Input::Receive { from, message } => {
+                self.uncongested()?;
+                self.receive(from, message)
+            }
+            Input::Propose(proposal) => {
+                self.uncongested()?;
+                self.propose(proposal)
+            }
             Input::Read { token, kind: ReadKind::AtLeast(index) } => self.read_at_least(token, index),
             Input::Read { token, kind } => self.uncongested().and_then(|()| self.read(token, kind)),
             Input::ChangeMembership { token, change } => {
@@ -329,11 +337,11 @@ impl Raft {
 
     /// The next thing to do. What was proposed since the last `None` is sent by now: so proposals that arrive together
     /// travel together.
+    #[inline]
     pub fn poll(&mut self) -> Option<Action> {
-        if let Some(action) = self.outbox.poll() {
-            return Some(action);
+        if self.outbox.is_empty() {
+            self.send_proposed();
         }
-        self.send_proposed();
         self.outbox.poll()
     }
 
@@ -461,7 +469,7 @@ impl Raft {
     #[must_use]
     pub fn status(&self) -> Status {
         let uncommitted_bytes = match &self.role {
-            Role::Leader(leader) => leader.uncommitted_bytes,
+            Role::Leader(leader) => leader.uncommitted.bytes(),
             Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => 0,
         };
         let changing = matches!(&self.role, Role::Leader(leader) if leader.change.is_some());
@@ -500,6 +508,7 @@ impl Raft {
     // ---- what happens ----
 
     /// Nobody drains the queue: then nothing more is taken in that would fill it (contract, point 4).
+    #[inline]
     fn uncongested(&self) -> Result<(), Rejected> {
         let bound = self.config.max_actions;
         if self.outbox.len() < bound {
@@ -510,6 +519,7 @@ impl Raft {
     }
 
     /// Time has passed.
+    #[inline(never)]
     fn tick(&mut self) {
         if self.transfer.is_some_and(|transfer| transfer.deadline <= self.now) {
             self.abort_transfer();
@@ -558,16 +568,21 @@ impl Raft {
     }
 
     /// A write is durable.
+    #[inline(never)]
     fn on_persisted(&mut self, receipt: &Receipt) -> Result<(), Rejected> {
         self.outbox.check(receipt)?;
         self.log.persisted(receipt.seq());
         self.outbox.persisted(receipt.seq(), self.hard_state.term, &self.log);
-        self.count_own_vote();
-        self.advance_commit();
+        match &self.role {
+            Role::Leader(_) if self.log.durable() > self.commit => self.advance_commit(),
+            Role::Candidate(_) => self.count_own_vote(),
+            Role::Leader(_) | Role::Follower(_) | Role::PreCandidate(_) => {}
+        }
         self.advance_apply();
         Ok(())
     }
 
+    #[inline(never)]
     fn on_applied(&mut self, up_to: Index) -> Result<(), Rejected> {
         self.applying.on_applied(up_to)?;
         self.advance_apply();
@@ -602,7 +617,7 @@ impl Raft {
         self.stopped = true;
     }
 
-    /// Everything that is said goes through here, to the outbox's choke point.
+    /// Says something, through the outbox's choke point.
     pub(crate) fn send(&mut self, to: NodeId, body: Body) {
         let message = Message { term: self.hard_state.term, body };
         self.outbox.send(to, message, &self.log);

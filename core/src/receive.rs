@@ -1,9 +1,7 @@
 //! What a message meets first: is it possible, and which term is it of? (paper Figure 2, "Rules for All Servers").
 
-use core::cmp::Ordering;
-
 use crate::{
-    Body, Message, NodeId, Rejected, Resource, Run,
+    Body, Message, NodeId, Rejected, Resource, Term,
     message::Voice,
     raft::{Raft, Role},
 };
@@ -16,37 +14,23 @@ impl Raft {
             return Err(Rejected::Unexpected { from });
         }
         self.check_bounds(&message)?;
-        let Message { term, body } = message;
+        let term = message.term;
         // Answers count from members only. Requests are answered whoever in the cluster sends them: a voter that lags behind
         // the membership must still be led.
-        let voice = body.voice();
+        let voice = message.body.voice();
         let among_members = match voice {
             Voice::PreVoter | Voice::Answerer | Voice::Asker => true,
             // A leader that has just left hands over, too.
-            Voice::Leader => matches!(body, Body::TimeoutNow) && self.leader() != Some(from),
+            Voice::Leader => matches!(message.body, Body::TimeoutNow) && self.leader() != Some(from),
             Voice::PreCandidate | Voice::Candidate => false,
         };
         if among_members && !self.memberships.current().contains(from) {
             return Err(Rejected::NotMember { from });
         }
-        // Pre-votes are about a term that nobody is in yet.
-        let about_this_term = !matches!(voice, Voice::PreCandidate | Voice::PreVoter);
-        match term.cmp(&self.hard_state.term) {
-            Ordering::Less if about_this_term => {
-                self.on_earlier_term(from, voice);
-                return Ok(());
-            }
-            Ordering::Greater if about_this_term => {
-                let transfer = matches!(body, Body::Vote { transfer: true, .. });
-                if voice == Voice::Candidate && !transfer && self.hears_leader_for_votes() {
-                    return Ok(());
-                }
-                self.check_later_term(from, &body)?;
-                self.become_follower(term, None);
-            }
-            Ordering::Less | Ordering::Equal | Ordering::Greater => {}
+        if term != self.hard_state.term && !self.meet_other_term(from, term, voice, &message.body)? {
+            return Ok(());
         }
-        match body {
+        match message.body {
             Body::PreVote { id, last } => {
                 self.on_pre_vote(from, term, id, last);
                 Ok(())
@@ -65,7 +49,7 @@ impl Raft {
                 self.on_vote_reply(from, granted);
                 Ok(())
             }
-            Body::Append { prev, commit, entries } => self.on_append(from, prev, commit, &entries),
+            Body::Append { prev, commit, entries } => self.on_append(from, prev, commit, entries),
             Body::Appended { up_to } => self.on_appended(from, up_to),
             Body::Conflict { prev, hint } => self.on_conflict(from, prev, hint),
             Body::Heartbeat { commit, round } => self.on_heartbeat(from, commit, round),
@@ -84,13 +68,41 @@ impl Raft {
         }
     }
 
+    /// A message of another term: a later one is taken on, an earlier one answered at best. True if it is to be read
+    /// on.
+    #[cold]
+    fn meet_other_term(
+        &mut self,
+        from: NodeId,
+        term: Term,
+        voice: Voice,
+        body: &Body,
+    ) -> Result<bool, Rejected> {
+        // Pre-votes are about a term that nobody is in yet.
+        if matches!(voice, Voice::PreCandidate | Voice::PreVoter) {
+            return Ok(true);
+        }
+        if term < self.hard_state.term {
+            self.on_earlier_term(from, voice);
+            return Ok(false);
+        }
+        let transfer = matches!(body, Body::Vote { transfer: true, .. });
+        if voice == Voice::Candidate && !transfer && self.hears_leader_for_votes() {
+            return Ok(false);
+        }
+        self.check_later_term(from, body)?;
+        self.become_follower(term, None);
+        Ok(true)
+    }
+
     /// A follower whose disk can't keep up drops appends; its leader sends them again.
+    #[inline]
     fn check_bounds(&self, message: &Message) -> Result<(), Rejected> {
         let Body::Append { entries, .. } = &message.body else {
             return Ok(());
         };
         let (waiting, bound) = (self.outbox.unpersisted_bytes(), self.config.max_unpersisted_bytes);
-        let bytes: usize = entries.iter().map(Run::bytes).sum();
+        let bytes = entries.bytes();
         if bytes > 0 && waiting > 0 && waiting.saturating_add(bytes) > bound {
             return Err(Rejected::Overloaded { what: Resource::UnpersistedBytes, bound: bound as u64 });
         }

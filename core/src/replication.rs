@@ -4,12 +4,12 @@ use crate::{
     Action, Event, Few, Index, Instant, Load, LoadId, Loaded, LogId, Mode, NodeId, Proposal, Rejected,
     Resource, Run,
     log::Read,
-    message::Body,
+    message::{Body, Message},
     progress::{Peer, Window},
     quorum,
     raft::{Leader, Raft, Role},
 };
-use alloc::vec::Vec;
+use alloc::{boxed::Box, vec::Vec};
 
 impl Raft {
     // ---- the leader ----
@@ -33,7 +33,7 @@ impl Raft {
         if bytes > bound {
             return Err(Rejected::TooBig { bytes: bytes as u64, bound: bound as u64 });
         }
-        let over = leader.uncommitted_bytes.saturating_add(bytes) > bound;
+        let over = leader.uncommitted.bytes().saturating_add(bytes) > bound;
         if over {
             return Err(Rejected::Overloaded { what: Resource::UncommittedBytes, bound: bound as u64 });
         }
@@ -48,8 +48,7 @@ impl Raft {
         let Some(run) = Run::of(self.hard_state.term, first, proposal.batch) else {
             return Err(Rejected::Empty);
         };
-        leader.uncommitted.push_back((run.last(), bytes));
-        leader.uncommitted_bytes = leader.uncommitted_bytes.saturating_add(bytes);
+        leader.uncommitted.push(run.last(), bytes);
         // Sent once the actions are polled: what arrives together leaves together.
         leader.unsent = true;
         self.applying.propose(first, tokens);
@@ -58,6 +57,7 @@ impl Raft {
     }
 
     /// Sends on what was proposed since the last poll.
+    #[inline]
     pub(crate) fn send_proposed(&mut self) {
         if let Role::Leader(leader) = &mut self.role
             && core::mem::take(&mut leader.unsent)
@@ -67,9 +67,10 @@ impl Raft {
     }
 
     /// Puts entries at the end of the log, to be durable with this step's write.
+    #[inline]
     pub(crate) fn append(&mut self, run: Run) {
         for (index, membership) in run.memberships() {
-            self.outbox.event(Event::Membership { index, membership: membership.clone() });
+            self.outbox.event(Event::Membership { index, membership: Box::new(membership.clone()) });
             self.memberships.push(index, membership);
         }
         self.log.append(run.clone(), self.outbox.draft_seq());
@@ -90,75 +91,91 @@ impl Raft {
         }
     }
 
+    #[inline]
     fn replicate_to_id(&mut self, id: NodeId) {
         let Role::Leader(leader) = &self.role else { return };
-        if let Ok(at) = leader.peers.binary_search_by_key(&id, |peer| peer.id) {
+        if let Some(at) = leader.peers.iter().position(|peer| peer.id == id) {
             self.replicate_to(at);
         }
     }
 
     /// Sends one peer what it lacks. In `Replicate`, appends follow each other without waiting for answers
     /// (dissertation 10.2.1); in `Probe`, one goes out to find where the logs agree.
+    #[inline]
     fn replicate_to(&mut self, at: usize) {
+        while let Role::Leader(leader) = &self.role
+            && let Some(peer) = leader.peers.get(at)
+            && (peer.next_index() <= self.log.last().index || peer.mode() == Mode::Probe)
+            && self.send_next(at)
+        {}
+    }
+
+    /// Sends one peer one append, if its window has room. True if there may be room for another.
+    #[inline(never)]
+    fn send_next(&mut self, at: usize) -> bool {
         let last = self.log.last().index;
         let max_bytes = self.config.max_append_bytes;
         let window =
             Window { messages: self.config.max_inflight_messages, bytes: self.config.max_inflight_bytes };
-        loop {
-            let Role::Leader(leader) = &mut self.role else {
-                return;
-            };
-            let round = leader.round;
-            let Some(peer) = leader.peers.get_mut(at) else {
-                return;
-            };
-            let next = peer.next_index();
-            let probe = peer.mode() == Mode::Probe;
-            if !peer.has_room(window) || peer.load.is_some() || next > last && !probe {
-                return;
-            }
-            if next <= self.log.base().index {
-                return self.send_snapshot(at);
-            }
-            let entries = if next > last {
-                Few::new()
-            } else {
-                match self.log.read(next, last, max_bytes) {
-                    Read::Cached(entries) => entries,
-                    Read::NotCached => {
-                        self.next_load = self.next_load.saturating_add(1);
-                        let id = LoadId(self.next_load);
-                        peer.load = Some(id);
-                        return self.outbox.emit(Action::Load(Load { id, first: next, last, max_bytes }));
-                    }
-                }
-            };
-            let to = peer.id;
-            Self::note_sent(peer, next, &entries, round, self.now, self.commit);
-            self.send_append(to, next, entries);
+        let Role::Leader(leader) = &mut self.role else {
+            return false;
+        };
+        let round = leader.round;
+        let Some(peer) = leader.peers.get_mut(at) else {
+            return false;
+        };
+        let next = peer.next_index();
+        if !peer.has_room(window) || peer.load.is_some() {
+            return false;
         }
+        if next <= self.log.base().index {
+            self.send_snapshot(at);
+            return false;
+        }
+        let entries = if next > last {
+            Few::new()
+        } else {
+            match self.log.read(next, last, max_bytes) {
+                Read::Cached(entries) => entries,
+                Read::NotCached => {
+                    self.next_load = self.next_load.saturating_add(1);
+                    let id = LoadId(self.next_load);
+                    peer.load = Some(id);
+                    self.outbox.emit(Action::Load(Load { id, first: next, last, max_bytes }));
+                    return false;
+                }
+            }
+        };
+        let to = peer.id;
+        Self::note_sent(peer, next, &entries, round, self.now, self.commit);
+        self.send_append(to, next, entries);
+        true
     }
 
+    #[inline]
     fn note_sent(peer: &mut Peer, next: Index, entries: &Few<Run>, round: u64, now: Instant, commit: Index) {
         let end = entries.last().map_or(next.prev(), Run::last);
-        let bytes = entries.iter().map(Run::bytes).sum();
+        let bytes = entries.bytes();
         peer.on_sent(end, bytes, round, now);
         peer.told_commit = peer.told_commit.max(commit.min(end));
     }
 
+    #[inline(always)]
     fn send_append(&mut self, to: NodeId, next: Index, entries: Few<Run>) {
         let prev = next.prev();
         // Every index that a peer can be sent from is in the log or its base.
         let Some(term) = self.log.term_at(prev) else {
             return;
         };
-        self.send(to, Body::Append { prev: LogId::new(term, prev), commit: self.commit, entries });
+        let body = Body::Append { prev: LogId::new(term, prev), commit: self.commit, entries };
+        self.outbox.send(to, Message { term: self.hard_state.term, body }, &self.log);
     }
 
     /// A peer has the log up to `up_to`, durably.
     ///
     /// # Errors
     /// If it was never sent that much.
+    #[inline(always)]
     pub(crate) fn on_appended(&mut self, from: NodeId, up_to: Index) -> Result<(), Rejected> {
         let (now, base) = (self.now, self.log.base().index);
         let Some(peer) = self.peer_mut(from) else {
@@ -174,13 +191,16 @@ impl Raft {
         if mode != before {
             self.outbox.event(Event::Peer { id: from, mode });
         }
-        if news {
+        // What is committed already commits nothing more.
+        if news && up_to > self.commit {
             self.advance_commit();
         }
         self.replicate_to_id(from);
         if news {
             self.tell_commit(from);
-            self.consider_promotion(from);
+            if !self.memberships.current().joining().is_empty() {
+                self.consider_promotion(from);
+            }
             if self.transfer.is_some_and(|transfer| transfer.to == from) {
                 self.tell_to_campaign();
             }
@@ -310,6 +330,7 @@ impl Raft {
         self.settle_membership();
     }
 
+    #[inline]
     fn broadcast_commit(&mut self) {
         let mut at = 0_usize;
         while let Role::Leader(leader) = &self.role
@@ -321,13 +342,14 @@ impl Raft {
     }
 
     /// Tells a peer what is committed of what it has, if no append has said so already.
+    #[inline]
     fn tell_commit(&mut self, to: NodeId) {
-        let commit = self.commit;
+        let (term, commit) = (self.hard_state.term, self.commit);
         let Some(peer) = self.peer_mut(to) else { return };
         let commit = commit.min(peer.match_index());
         if commit > peer.told_commit {
             peer.told_commit = commit;
-            self.send(to, Body::Commit { commit });
+            self.outbox.send(to, Message { term, body: Body::Commit { commit } }, &self.log);
         }
     }
 
@@ -344,12 +366,13 @@ impl Raft {
     ///
     /// # Errors
     /// If it contradicts what is committed here: no correct leader does. Nothing has changed then.
+    #[inline(always)]
     pub(crate) fn on_append(
         &mut self,
         from: NodeId,
         prev: LogId,
         commit: Index,
-        entries: &Few<Run>,
+        entries: Few<Run>,
     ) -> Result<(), Rejected> {
         let floor = self.log.base().index;
         // Below the base everything is committed, and so agrees.
@@ -364,22 +387,25 @@ impl Raft {
         }
         // Only an entry that conflicts removes anything: an append that comes late, and is shorter than the
         // log has grown since, must not (paper §5.3).
-        let different = self.first_different(entries);
-        if self.contradicts_base(entries) || different.is_some_and(|(index, _)| index <= self.commit) {
+        let different = self.first_different(&entries);
+        let contradicts_base = prev.index < floor && self.contradicts_base(&entries);
+        if contradicts_base || different.is_some_and(|index| index <= self.commit) {
             return Err(Rejected::Unexpected { from });
         }
         self.follow(from)?;
-        if let Some((index, at)) = different {
+        let verified = entries.last().map_or(prev.index, Run::last);
+        if let Some(index) = different {
             if index <= self.log.last().index {
                 self.truncate(index);
             }
-            for run in entries.iter().skip(at) {
-                if let Some(part) = run.starting_at(index) {
+            entries.into_iter().for_each(|run| {
+                if index <= run.first() {
+                    self.append(run);
+                } else if let Some(part) = run_after(&run, index) {
                     self.append(part);
                 }
-            }
+            });
         }
-        let verified = entries.last().map_or(prev.index, Run::last);
         self.commit_up_to(commit.min(verified));
         let up_to = verified.min(self.log.last().index);
         self.outbox.acknowledge(from, self.hard_state.term, up_to, &self.log);
@@ -392,7 +418,7 @@ impl Raft {
         let known = prev.index >= self.log.base().index && prev.index <= commit;
         known && !self.log.contains(prev)
             || self.contradicts_base(entries)
-            || self.first_different(entries).is_some_and(|(index, _)| index <= commit)
+            || self.first_different(entries).is_some_and(|index| index <= commit)
     }
 
     /// Does it have another entry where a snapshot ends?
@@ -402,11 +428,17 @@ impl Raft {
         entries.iter().find(covers).is_some_and(|run| run.term() != base.term)
     }
 
-    /// The first entry that this log does not have as it is, and which run it is in.
-    fn first_different(&self, entries: &Few<Run>) -> Option<(Index, usize)> {
-        entries.iter().enumerate().find_map(|(at, run)| {
+    /// The first entry that this log does not have as it is.
+    #[inline]
+    fn first_different(&self, entries: &Few<Run>) -> Option<Index> {
+        // Nearly always none of them is here.
+        let first = entries.first()?.first();
+        if first > self.log.last().index {
+            return Some(first);
+        }
+        entries.iter().find_map(|run| {
             let index = self.log.first_difference(run.first(), run.last(), run.term());
-            (index <= run.last()).then_some((index, at))
+            (index <= run.last()).then_some(index)
         })
     }
 
@@ -418,7 +450,7 @@ impl Raft {
         self.outbox.event(Event::Truncated { from, last });
         if self.memberships.truncate(from) {
             let (index, membership) = self.memberships.current_entry();
-            let membership = membership.clone();
+            let membership = Box::new(membership.clone());
             self.outbox.event(Event::Membership { index, membership });
         }
     }
@@ -438,6 +470,7 @@ impl Raft {
     /// # Errors
     /// If its author can't be the leader, or it speaks of more than this log has: a leader tells nobody of
     /// more than what it knows to match.
+    #[inline(always)]
     pub(crate) fn on_commit(&mut self, from: NodeId, commit: Index) -> Result<(), Rejected> {
         if commit > self.log.last().index {
             return Err(Rejected::Unexpected { from });
@@ -457,11 +490,19 @@ impl Raft {
     // ---- both ----
 
     /// Hands out what may be applied.
+    #[inline]
     pub(crate) fn advance_apply(&mut self) {
+        // Asked with every write and every apply that is done; seldom is there something to hand out.
+        if self.applying.handed() < self.commit.min(self.log.durable()) {
+            self.hand_out();
+        }
+    }
+
+    fn hand_out(&mut self) {
         self.applying.advance(self.commit, &self.log, &mut self.outbox, &mut self.next_load, &self.config);
         // Only now: else a state machine that lags would let proposals pile up.
         if let Role::Leader(leader) = &mut self.role {
-            leader.release(self.applying.handed());
+            leader.uncommitted.done(self.applying.handed());
         }
     }
 
@@ -536,15 +577,5 @@ impl Leader {
 
     pub(crate) fn peer_mut(&mut self, id: NodeId) -> Option<&mut Peer> {
         self.peers.iter_mut().find(|peer| peer.id == id)
-    }
-
-    /// What is handed out doesn't count any more.
-    fn release(&mut self, handed: Index) {
-        while let Some((end, bytes)) = self.uncommitted.front()
-            && *end <= handed
-        {
-            self.uncommitted_bytes = self.uncommitted_bytes.saturating_sub(*bytes);
-            self.uncommitted.pop_front();
-        }
     }
 }

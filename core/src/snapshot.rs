@@ -124,7 +124,7 @@ impl Raft {
         let last = snapshot.last;
         self.log.install(last, self.commit, self.outbox.draft_seq());
         self.memberships.install(last.index, snapshot.membership.clone());
-        let membership = snapshot.membership.clone();
+        let membership = Box::new(snapshot.membership.clone());
         self.outbox.write_rebase(Rebase::Install((*snapshot).clone()));
         self.outbox.event(Event::Installed { last });
         self.outbox.event(Event::Membership { index: last.index, membership });

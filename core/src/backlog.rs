@@ -1,0 +1,85 @@
+//! What is under way, and how many bytes of it: the bookkeeping behind every bound on bytes.
+
+use alloc::collections::VecDeque;
+
+/// Parts that are under way, in order. Each has a key, an index or the number of a write, and is done once that is.
+///
+/// Mostly there is one part or none: the first is kept in place.
+#[derive(Debug)]
+pub(crate) struct Backlog<K> {
+    first: Option<(K, usize)>,
+    /// Empty unless there is a first.
+    rest: VecDeque<(K, usize)>,
+    bytes: usize,
+}
+
+impl<K: Copy + Ord> Backlog<K> {
+    pub(crate) const fn new() -> Self {
+        Self { first: None, rest: VecDeque::new(), bytes: 0 }
+    }
+
+    /// How many parts.
+    pub(crate) fn len(&self) -> usize {
+        self.rest.len().saturating_add(usize::from(self.first.is_some()))
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    /// Bytes of all of them.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Another part is under way, with a key above all others.
+    #[inline]
+    pub(crate) fn push(&mut self, key: K, bytes: usize) {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.first.is_none() {
+            self.first = Some((key, bytes));
+        } else {
+            self.rest.push_back((key, bytes));
+        }
+    }
+
+    /// All parts up to `key` are done.
+    #[inline]
+    pub(crate) fn done(&mut self, key: K) {
+        while let Some((first, bytes)) = self.first
+            && first <= key
+        {
+            self.bytes = self.bytes.saturating_sub(bytes);
+            self.first = self.rest.pop_front();
+        }
+    }
+
+    /// None of them will be.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_what_is_under_way() {
+        let mut backlog = Backlog::new();
+        for key in 1..=4_u64 {
+            backlog.push(key, 10 * key as usize);
+            assert_eq!(backlog.len(), key as usize);
+        }
+        assert_eq!(backlog.bytes(), 100);
+        backlog.done(0);
+        assert_eq!(backlog.bytes(), 100);
+        backlog.done(2);
+        assert_eq!((backlog.len(), backlog.bytes()), (2, 70));
+        backlog.push(5, 1);
+        backlog.done(4);
+        assert_eq!((backlog.len(), backlog.bytes()), (1, 1));
+        backlog.clear();
+        assert!(backlog.is_empty() && backlog.bytes() == 0);
+    }
+}
