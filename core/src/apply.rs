@@ -4,7 +4,7 @@ use alloc::{boxed::Box, collections::VecDeque};
 
 use crate::{
     Action, Apply, Config, Done, Few, Index, Load, LoadId, Outcome, Rejected, Run, Snapshot, Token, Tokens,
-    backlog::Backlog,
+    backlog::{Backlog, spare},
     log::{Log, Read},
     outbox::Outbox,
 };
@@ -89,6 +89,13 @@ impl Applying {
         }
         self.load = None;
         self.restore = None;
+    }
+
+    /// Gives back the room that a burst has taken.
+    pub(crate) fn give_back(&mut self) {
+        self.inflight.give_back();
+        spare(&mut self.proposed);
+        spare(&mut self.reads);
     }
 
     /// A read may be served from `index` on.

@@ -54,9 +54,24 @@ impl<K: Copy + Ord> Backlog<K> {
         }
     }
 
+    /// Gives back the room that a burst has taken.
+    pub(crate) fn give_back(&mut self) {
+        spare(&mut self.rest);
+    }
+
     /// None of them will be.
     pub(crate) fn clear(&mut self) {
         *self = Self::new();
+    }
+}
+
+/// A queue at rest keeps room for as many.
+const SPARE: usize = 4;
+
+/// Gives back what a queue has left over from a burst: tens of thousands of groups may lie idle in one process.
+pub(crate) fn spare<T>(queue: &mut VecDeque<T>) {
+    if queue.capacity() > SPARE {
+        queue.shrink_to(SPARE);
     }
 }
 

@@ -5,7 +5,7 @@
 
 use alloc::{collections::VecDeque, vec::Vec};
 
-use crate::{Few, Index, LogId, Recovered, Run, Term, TermStart, WriteSeq};
+use crate::{Few, Index, LogId, Recovered, Run, Term, TermStart, WriteSeq, backlog::spare};
 
 #[derive(Debug)]
 pub(crate) struct Log {
@@ -276,6 +276,12 @@ impl Log {
             next = run.last().next();
         }
         next > first
+    }
+
+    /// Gives back the room that a burst has taken.
+    pub(crate) fn give_back(&mut self) {
+        spare(&mut self.cache);
+        spare(&mut self.unpersisted);
     }
 
     /// Keeps the cache within its bound; what is not durable is never evicted.

@@ -10,7 +10,9 @@ use core::mem::{discriminant, take};
 
 use crate::{
     Action, Body, Claims, Event, Few, GroupId, HardState, Incarnation, Index, Message, NodeId, Outcome,
-    Rebase, Receipt, Rejected, Run, Term, Tokens, Write, WriteSeq, backlog::Backlog, log::Log,
+    Rebase, Receipt, Rejected, Run, Term, Tokens, Write, WriteSeq,
+    backlog::{Backlog, spare},
+    log::Log,
 };
 
 /// Messages that may wait at once: beyond it they are lost, as the network might lose them.
@@ -265,6 +267,14 @@ impl Outbox {
                 self.send(owed.to, Message { term, body: Body::Appended { up_to } }, log);
             }
         }
+    }
+
+    /// Gives back the room that a burst has taken. True if nothing is under way.
+    pub(crate) fn give_back(&mut self) -> bool {
+        spare(&mut self.actions);
+        self.writes.give_back();
+        self.parked.shrink_to(0);
+        self.writes.is_empty()
     }
 
     /// The store has failed: nothing may be said any more.

@@ -195,6 +195,11 @@ impl Peer {
         }
     }
 
+    /// Gives back the room that a burst has taken.
+    pub(crate) fn give_back(&mut self) {
+        self.inflight.give_back();
+    }
+
     /// The outstanding probe is given up: another may be sent.
     pub(crate) fn probe_again(&mut self) {
         self.probing = false;

@@ -550,6 +550,20 @@ impl Raft {
         }
     }
 
+    /// With every heartbeat, sent or received: a group at rest takes little room.
+    pub(crate) fn give_back(&mut self) {
+        if !self.outbox.give_back() {
+            return;
+        }
+        self.log.give_back();
+        self.applying.give_back();
+        if let Role::Leader(leader) = &mut self.role {
+            leader.uncommitted.give_back();
+            leader.reads.give_back();
+            leader.peers.iter_mut().for_each(Peer::give_back);
+        }
+    }
+
     /// A leader that no quorum has answered for an election timeout steps down: the others may have another by now,
     /// and clients should not wait for it (dissertation 6.2).
     fn check_quorum(&mut self) {

@@ -14,6 +14,7 @@ use alloc::{collections::VecDeque, vec::Vec};
 
 use crate::{
     Index, Instant, NodeId, Outcome, ReadKind, Rejected, RequestId, Resource, Token, Tokens,
+    backlog::spare,
     message::Body,
     outbox::Outbox,
     raft::{Raft, Role},
@@ -38,6 +39,12 @@ pub(crate) struct LeaderReads {
 impl LeaderReads {
     pub(crate) fn len(&self) -> usize {
         self.early.len().saturating_add(self.waiting.len())
+    }
+
+    /// Gives back the room that a burst has taken.
+    pub(crate) fn give_back(&mut self) {
+        self.early.shrink_to(0);
+        spare(&mut self.waiting);
     }
 
     /// Is there a read that no round sent so far confirms?

@@ -79,8 +79,9 @@ impl Raft {
 
     /// Everyone else, as a new leader sees them.
     pub(crate) fn peers_from(&self, next: Index) -> Vec<Peer> {
-        let others = self.memberships.current().members().into_iter().filter(|id| *id != self.config.id);
-        others.map(|id| Peer::new(id, next, self.now)).collect()
+        let mut others = self.memberships.current().members();
+        others.retain(|id| *id != self.config.id);
+        others.into_iter().map(|id| Peer::new(id, next, self.now)).collect()
     }
 
     /// Sends each peer what it lacks, as far as its window allows.
@@ -254,6 +255,7 @@ impl Raft {
         leader.heartbeat_due = due;
         let round = leader.round;
         self.note_round();
+        self.give_back();
         let Role::Leader(leader) = &self.role else { return };
         for at in 0..leader.peers.len() {
             let Role::Leader(leader) = &mut self.role else {
@@ -462,6 +464,7 @@ impl Raft {
     pub(crate) fn on_heartbeat(&mut self, from: NodeId, commit: Index, round: u64) -> Result<(), Rejected> {
         self.on_commit(from, commit)?;
         self.send(from, Body::HeartbeatReply { round });
+        self.give_back();
         Ok(())
     }
 
