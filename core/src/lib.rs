@@ -14,10 +14,11 @@
 //! raft.deadline() -> Option<(Instant, Reason)>        // when to step with Input::Tick next
 //! ```
 //!
-//! * Time and randomness are arguments. The same configuration, recovered state and inputs give the same actions, bit
-//!   for bit, everywhere: record the inputs of any run (feature `serde`) and replay it (feature `replay`).
+//! * Time and randomness are arguments. The same configuration, recovered state, inputs and polls give the same actions,
+//!   bit for bit, everywhere: record the inputs of any run (feature `serde`) and replay it (feature `replay`).
 //! * An [`Action`] may be done the moment it is polled, together with all the others. Three lanes keep their
-//!   order: [writes](Action::Write); [applies](Action::Apply); messages to one peer of one [`Class`] (a hint). There is
+//!   order: [writes](Action::Write); [applies](Action::Apply) and [restores](Action::Restore); messages to one peer of one
+//!   [`Class`] (a hint). There is
 //!   nothing like "send this only after that was saved" for a driver to forget: a message is held back until what it
 //!   claims is durable ([`Message::claims`]).
 //! * Durability is a [`Receipt`]: it comes with a [`Write`], can't be copied, and is used up by [`Input::Persisted`].
@@ -40,8 +41,11 @@
 //! | §5.2, §5.4.1; diss. 4.2.3, 9.6 | elections, pre-vote, stickiness | `election.rs` |
 //! | §5.3; diss. 10.2.1 | replication, consistency check, pipelining | `replication.rs`, `progress.rs` |
 //! | §5.4.2, Figure 8 | commit rule | `replication.rs`, `quorum.rs` |
-//! | §6 | membership as a log entry, joint quorums | `membership.rs`, `memberships.rs`, `quorum.rs` |
-//! | §8; diss. 6.4 | linearizable reads | `read.rs` |
+//! | §6; diss. 4.1, 4.3 | membership as a log entry, joint quorums | `membership.rs`, `memberships.rs`, `quorum.rs` |
+//! | §6; diss. 4.2 | changing it, learners that catch up, a leader that leaves | `change.rs`, `reconfigure.rs` |
+//! | §7, Figure 13 | snapshots, compaction | `snapshot.rs` |
+//! | §8; diss. 6.4 | linearizable reads, leases | `read.rs` |
+//! | diss. 3.10 | leadership transfer | `transfer.rs` |
 //! | diss. 3.8, 10.2.1 | persist before send | `outbox.rs` |
 //! | diss. 6.2 | a leader without a quorum steps down | `raft.rs` |
 //!
@@ -52,14 +56,19 @@
 //!   at a time.
 //! * Heartbeats are messages of their own, so that they never wait behind entries, and their answers rest on term and
 //!   vote only, so that a read's round never waits for a log write.
+//! * InstallSnapshot says which snapshot it is; the bytes travel beside it, in the driver's way.
+//! * Any change of the membership is one request; where two majorities still overlap (diss. 4.1) it takes one entry, by joint
+//!   consensus (§6) two.
+//! * The first entry of a log is its membership, so that nothing depends on what each node was started with.
+//! * The commit index travels with votes, too.
 //! * A leader appends, sends and writes at once; its own log counts towards a majority when it is durable
 //!   (diss. 10.2.1).
 //!
-//! # What is not here yet
+//! # What is not here
 //!
-//! Changing the membership (§6), learners' promotion, snapshots and compaction (§7), leadership transfer (diss. 3.10),
-//! lease reads (diss. 6.4.1), election priorities. The log grows for ever, and a membership is what the cluster was
-//! bootstrapped with.
+//! Client sessions (diss. 6.3) and quiescence of idle groups are a driver's or a state machine's; bytes of snapshots and their
+//! chunks (Figure 13: offset, data, done) are a driver's. Pre-votes, stickiness and leases assume nodes that may fail and not ones
+//! that lie: a member that forges messages can do harm.
 #![no_std]
 #![deny(
     clippy::arithmetic_side_effects,

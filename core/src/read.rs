@@ -174,12 +174,19 @@ impl Raft {
 
     /// A round of heartbeats goes out: when, for the lease.
     pub(crate) fn note_round(&mut self) {
-        let (now, lease) = (self.now, self.timing.lease);
+        if !self.config.lease_reads {
+            return;
+        }
+        let (now, lease, confirmed) = (self.now, self.timing.lease, self.confirmed_round());
         let Role::Leader(leader) = &mut self.role else { return };
         // A clock that was set back says nothing about how much time passes.
-        if self.config.lease_reads && !self.clock_held {
+        if !self.clock_held {
             leader.rounds.push_back((leader.round, now));
-            while leader.rounds.front().is_some_and(|(_, sent)| sent.plus(lease) <= now) {
+            // The newest that a quorum has answered says more than those before it.
+            let said =
+                |rounds: &VecDeque<(u64, Instant)>| rounds.get(1).is_some_and(|(next, _)| *next <= confirmed);
+            let over = |(_, sent): &(u64, Instant)| sent.plus(lease) <= now;
+            while said(&leader.rounds) || leader.rounds.front().is_some_and(over) {
                 leader.rounds.pop_front();
             }
         }

@@ -159,7 +159,7 @@ fn configure(choices: &mut Choices<'_>) -> Config {
 /// What a store might bring back: mostly sound, sometimes not.
 fn recover(choices: &mut Choices<'_>, incarnation: u64) -> (Recovered, Vec<Run>) {
     let ids = |ids: &[u64]| ids.iter().copied().map(NodeId).collect::<Vec<_>>();
-    let parts = match choices.below(8) {
+    let parts = match choices.below(10) {
         0..=3 => MembershipParts { voters: ids(&[1, 2, 3]), ..MembershipParts::default() },
         4 => MembershipParts { voters: ids(&[1]), ..MembershipParts::default() },
         5 => MembershipParts { voters: ids(&[2, 3]), learners: ids(&[1]), ..MembershipParts::default() },
@@ -341,7 +341,7 @@ impl Chaos<'_> {
                 }
                 ("applied", Input::Applied { up_to }, None)
             }
-            _ if self.choices.one_in(8) => ("storage failed", Input::StorageFailed, None),
+            _ if self.choices.one_in(50) => ("storage failed", Input::StorageFailed, None),
             _ => ("tick", Input::Tick, None),
         }
     }
@@ -424,7 +424,12 @@ impl Chaos<'_> {
     fn message(&mut self) -> (&'static str, Message) {
         let status = self.raft.status();
         let term = Term(self.choices.near(status.term.0));
-        let (name, body) = match self.choices.below(26) {
+        let (name, body) = match self.choices.below(28) {
+            26 | 27 => {
+                // A peer that lacks all that it was asked about.
+                let next = status.peers.first().map_or(Index(1), |peer| peer.next_index);
+                ("conflict", Body::Conflict { prev: next.prev(), hint: LogId::ZERO })
+            }
             24 => ("timeout now", Body::TimeoutNow),
             25 => {
                 let last = self.log_id(&status);
