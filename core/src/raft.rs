@@ -293,14 +293,8 @@ impl Raft {
         }
         let result = match input {
             Input::Tick => self.uncongested().map(|()| self.tick()),
-            Input::Receive { from, message } => {
-                self.uncongested()?;
-                self.receive(from, message)
-            }
-            Input::Propose(proposal) => {
-                self.uncongested()?;
-                self.propose(proposal)
-            }
+            Input::Receive { from, message } => self.receive(from, message),
+            Input::Propose(proposal) => self.propose(proposal),
             Input::Read { token, kind: ReadKind::AtLeast(index) } => self.read_at_least(token, index),
             Input::Read { token, kind } => self.uncongested().and_then(|()| self.read(token, kind)),
             Input::ChangeMembership { token, change } => {
@@ -509,7 +503,7 @@ impl Raft {
 
     /// Nobody drains the queue: then nothing more is taken in that would fill it (contract, point 4).
     #[inline]
-    fn uncongested(&self) -> Result<(), Rejected> {
+    pub(crate) fn uncongested(&self) -> Result<(), Rejected> {
         let bound = self.config.max_actions;
         if self.outbox.len() < bound {
             Ok(())

@@ -9,6 +9,7 @@ use crate::{
 impl Raft {
     /// "Rules for all servers" (paper Figure 2): terms first, then what the message says.
     pub(crate) fn receive(&mut self, from: NodeId, message: Message) -> Result<(), Rejected> {
+        self.uncongested()?;
         message.validate().map_err(Rejected::Malformed)?;
         if from == self.config.id || from == NodeId(0) {
             return Err(Rejected::Unexpected { from });

@@ -19,6 +19,7 @@ impl Raft {
     /// # Errors
     /// If this node does not lead, or a bound would be passed. Nothing has changed then.
     pub(crate) fn propose(&mut self, proposal: Proposal) -> Result<(), Rejected> {
+        self.uncongested()?;
         let (bytes, tokens) = (proposal.batch.bytes(), proposal.tokens());
         let bound = self.config.max_uncommitted_bytes;
         let first = self.log.last().index.next();
