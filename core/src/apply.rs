@@ -210,7 +210,9 @@ impl Applying {
             }
         }
         outbox.emit(Action::Apply(Apply { entries, done }));
-        self.release_reads(outbox);
+        if !self.reads.is_empty() {
+            self.release_reads(outbox);
+        }
     }
 
     fn release_reads(&mut self, outbox: &mut Outbox) {

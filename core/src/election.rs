@@ -353,8 +353,21 @@ impl Raft {
     ///
     /// # Errors
     /// If another node, or this one, leads in this term: then `from` can't.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn follow(&mut self, from: NodeId) -> Result<(), Rejected> {
+        // Nearly always it is the one that is followed already.
+        if let Role::Follower(follower) = &mut self.role
+            && follower.leader == Some(from)
+        {
+            follower.deadline = self.now.plus(follower.timeout);
+            self.heard = Some(self.now);
+            return Ok(());
+        }
+        self.follow_anew(from)
+    }
+
+    #[cold]
+    fn follow_anew(&mut self, from: NodeId) -> Result<(), Rejected> {
         match &self.role {
             Role::Leader(_) => return Err(Rejected::Unexpected { from }),
             Role::Follower(follower) => match follower.leader {

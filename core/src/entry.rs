@@ -6,7 +6,7 @@
 //! index is known.
 
 use alloc::{sync::Arc, vec::Vec};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use core::fmt;
 
 use crate::{Few, Index, LogId, Membership, Term};
@@ -69,9 +69,9 @@ impl Batch {
     /// A batch of one command.
     #[must_use]
     pub fn one(command: &[u8]) -> Self {
-        let mut block = BytesMut::with_capacity(ENTRY_HEADER.saturating_add(command.len()));
+        let mut block = Vec::with_capacity(ENTRY_HEADER.saturating_add(command.len()));
         put_entry(&mut block, EntryKind::Command, command);
-        Self { count: 1, block: block.freeze() }
+        Self { count: 1, block: block.into() }
     }
 
     /// How many commands.
@@ -113,13 +113,13 @@ impl TryFrom<Bytes> for Batch {
 impl<P: AsRef<[u8]>> FromIterator<P> for Batch {
     fn from_iter<I: IntoIterator<Item = P>>(commands: I) -> Self {
         let commands = commands.into_iter();
-        let mut block = BytesMut::new();
+        let mut block = Vec::new();
         let mut count = 0_u32;
         for command in commands {
             put_entry(&mut block, EntryKind::Command, command.as_ref());
             count = count.saturating_add(1);
         }
-        Self { count, block: block.freeze() }
+        Self { count, block: block.into() }
     }
 }
 
@@ -128,11 +128,11 @@ impl<P: AsRef<[u8]>> From<&[P]> for Batch {
     fn from(commands: &[P]) -> Self {
         let bytes: usize =
             commands.iter().map(|command| ENTRY_HEADER.saturating_add(command.as_ref().len())).sum();
-        let mut block = BytesMut::with_capacity(bytes);
+        let mut block = Vec::with_capacity(bytes);
         for command in commands {
             put_entry(&mut block, EntryKind::Command, command.as_ref());
         }
-        Self { count: u32::try_from(commands.len()).unwrap_or(u32::MAX), block: block.freeze() }
+        Self { count: u32::try_from(commands.len()).unwrap_or(u32::MAX), block: block.into() }
     }
 }
 
@@ -296,10 +296,10 @@ impl Run {
     }
 
     fn single(term: Term, index: Index, kind: EntryKind, payload: &[u8]) -> Self {
-        let mut block = BytesMut::with_capacity(ENTRY_HEADER.saturating_add(payload.len()));
+        let mut block = Vec::with_capacity(ENTRY_HEADER.saturating_add(payload.len()));
         put_entry(&mut block, kind, payload);
         let has_membership = kind == EntryKind::Membership;
-        Self::new(term, index, 1, has_membership, block.freeze())
+        Self::new(term, index, 1, has_membership, block.into())
     }
 
     /// The term of all its entries.
@@ -459,10 +459,11 @@ impl Few<Run> {
     }
 }
 
-fn put_entry(block: &mut BytesMut, kind: EntryKind, payload: &[u8]) {
-    block.put_u8(kind.code());
-    block.put_u32_le(u32::try_from(payload.len()).unwrap_or(u32::MAX));
-    block.put_slice(payload);
+#[inline]
+fn put_entry(block: &mut Vec<u8>, kind: EntryKind, payload: &[u8]) {
+    let [a, b, c, d] = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes();
+    block.extend_from_slice(&[kind.code(), a, b, c, d]);
+    block.extend_from_slice(payload);
 }
 
 fn header(block: &[u8], at: usize) -> Option<(u8, usize)> {
@@ -530,11 +531,11 @@ mod tests {
     #[test]
     fn finds_memberships_in_the_middle() {
         let membership = Membership::of_voters([NodeId(1), NodeId(2)]);
-        let mut block = BytesMut::new();
+        let mut block = Vec::new();
         put_entry(&mut block, EntryKind::Command, b"a");
         put_entry(&mut block, EntryKind::Membership, &membership.encode());
         put_entry(&mut block, EntryKind::Command, b"b");
-        let run = Run::parse(Term(1), Index(5), block.freeze()).unwrap();
+        let run = Run::parse(Term(1), Index(5), block.into()).unwrap();
         assert_eq!(run.memberships().collect::<Vec<_>>(), vec![(Index(6), membership)]);
         assert!(!run.starting_at(Index(7)).unwrap().has_membership());
         assert!(run.ending_before(Index(7)).unwrap().has_membership());

@@ -186,7 +186,7 @@ impl<T> Iterator for IntoIter<T> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn fold<B, F: FnMut(B, T) -> B>(self, init: B, mut f: F) -> B {
         match self.0 {
             Inner::One(Some(item)) => f(init, item),

@@ -70,7 +70,7 @@ impl Log {
     }
 
     /// The term at `index`; `None` below the base and above the end.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn term_at(&self, index: Index) -> Option<Term> {
         if index > self.last.index || index < self.base.index {
             return None;
@@ -89,6 +89,7 @@ impl Log {
     }
 
     /// Is the entry in the log, or in the snapshot that it begins with?
+    #[inline(always)]
     pub(crate) fn contains(&self, id: LogId) -> bool {
         id == self.last || self.term_at(id.index) == Some(id.term)
     }
@@ -221,7 +222,7 @@ impl Log {
     }
 
     /// The entries of `first..=last`, up to `max_bytes` but one at least, if they are in memory.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read(&self, first: Index, last: Index, max_bytes: usize) -> Read {
         // Nearly always it is the newest run, whole, and nothing is to be cut.
         if let Some(newest) = self.cache.back()

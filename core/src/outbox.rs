@@ -128,7 +128,7 @@ impl Outbox {
     }
 
     /// Acknowledges entries up to `up_to`, as they become durable.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn acknowledge(&mut self, to: NodeId, term: Term, up_to: Index, log: &Log) {
         if up_to <= log.durable() {
             let message = Message { term, body: Body::Appended { up_to } };
@@ -144,7 +144,7 @@ impl Outbox {
     }
 
     /// The write on which a claim rests; `None` if it is durable already.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn rests_on(&self, claims: Claims, log: &Log) -> Option<WriteSeq> {
         let hard_state =
             (claims.hard_state && self.hard_state_seq > self.persisted).then_some(self.hard_state_seq);

@@ -104,7 +104,7 @@ impl Peer {
     }
 
     /// It agrees up to `up_to`, durably; the leader's log goes back to `base`. True if that is news.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn on_appended(&mut self, up_to: Index, base: Index) -> bool {
         let news = up_to > self.match_index;
         if news {

@@ -93,7 +93,7 @@ impl Raft {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn replicate_to_id(&mut self, id: NodeId) {
         let Role::Leader(leader) = &self.role else { return };
         if let Some(at) = leader.peers.iter().position(|peer| peer.id == id) {
@@ -154,7 +154,7 @@ impl Raft {
         true
     }
 
-    #[inline]
+    #[inline(always)]
     fn note_sent(peer: &mut Peer, next: Index, entries: &Few<Run>, round: u64, now: Instant, commit: Index) {
         let end = entries.last().map_or(next.prev(), Run::last);
         let bytes = entries.bytes();
@@ -432,7 +432,7 @@ impl Raft {
     }
 
     /// The first entry that this log does not have as it is.
-    #[inline]
+    #[inline(always)]
     fn first_different(&self, entries: &Few<Run>) -> Option<Index> {
         // Nearly always none of them is here.
         let first = entries.first()?.first();
