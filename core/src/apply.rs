@@ -5,6 +5,7 @@ use alloc::{boxed::Box, collections::VecDeque};
 use crate::{
     Action, Apply, Config, Done, Few, Index, Load, LoadId, Outcome, Rejected, Run, Snapshot, Token, Tokens,
     backlog::{Backlog, spare},
+    fifo::Fifo,
     log::{Log, Read},
     outbox::Outbox,
 };
@@ -23,7 +24,7 @@ pub(crate) struct Applying {
     /// A snapshot that was installed, to be handed out once that is durable.
     restore: Option<Box<Snapshot>>,
     /// Proposals made here that have not been handed out, by index.
-    proposed: VecDeque<Done>,
+    proposed: Fifo<Done>,
     /// Confirmed reads that wait until what they must see is handed out.
     reads: VecDeque<(Index, Tokens)>,
 }
@@ -36,7 +37,7 @@ impl Applying {
             inflight: Backlog::new(),
             load: None,
             restore: None,
-            proposed: VecDeque::new(),
+            proposed: Fifo::new(),
             reads: VecDeque::new(),
         }
     }
@@ -62,18 +63,18 @@ impl Applying {
     /// Proposals were appended at `first` and on.
     #[inline]
     pub(crate) fn propose(&mut self, first: Index, tokens: Tokens) {
-        self.proposed.push_back(Done { first, tokens });
+        self.proposed.push(Done { first, tokens });
     }
 
     /// Leadership is lost: what isn't committed may be, one day, or not. What is committed will be handed out.
     pub(crate) fn disown_uncommitted(&mut self, commit: Index, outbox: &mut Outbox) {
-        while let Some(newest) = self.proposed.pop_back() {
+        while let Some(newest) = self.proposed.pop_last() {
             let (kept, disowned) = split(newest, commit);
             if let Some(disowned) = disowned {
                 outbox.resolve(disowned.tokens, Outcome::Unknown);
             }
             if let Some(kept) = kept {
-                self.proposed.push_back(kept);
+                self.proposed.push(kept);
                 break;
             }
         }
@@ -81,9 +82,10 @@ impl Applying {
 
     /// Nothing will be handed out any more.
     pub(crate) fn abandon(&mut self, outbox: &mut Outbox) {
-        for done in self.proposed.drain(..) {
+        for done in self.proposed.iter() {
             outbox.resolve(done.tokens, Outcome::Unknown);
         }
+        self.proposed.clear();
         for (_, tokens) in self.reads.drain(..) {
             outbox.resolve(tokens, Outcome::Unknown);
         }
@@ -94,7 +96,7 @@ impl Applying {
     /// Gives back the room that a burst has taken.
     pub(crate) fn give_back(&mut self) {
         self.inflight.give_back();
-        spare(&mut self.proposed);
+        self.proposed.give_back();
         spare(&mut self.reads);
     }
 
@@ -109,9 +111,10 @@ impl Applying {
     pub(crate) fn install(&mut self, snapshot: Box<Snapshot>, outbox: &mut Outbox) {
         self.load = None;
         self.restore = Some(snapshot);
-        for done in self.proposed.drain(..) {
+        for done in self.proposed.iter() {
             outbox.resolve(done.tokens, Outcome::Unknown);
         }
+        self.proposed.clear();
     }
 
     /// Hands out an installed snapshot once it is durable. True if the rest must wait for that.
@@ -197,13 +200,13 @@ impl Applying {
         self.handed = last;
         self.inflight.push(last, entries.bytes());
         let mut done = Few::new();
-        while let Some(oldest) = self.proposed.front().copied()
+        while let Some(oldest) = self.proposed.first()
             && oldest.first <= last
         {
-            self.proposed.pop_front();
             let (now, later) = split(oldest, last);
-            if let Some(later) = later {
-                self.proposed.push_front(later);
+            match later {
+                Some(later) => self.proposed.replace_first(later),
+                None => self.proposed.pop_first(),
             }
             if let Some(now) = now {
                 done.push(now);

@@ -2,29 +2,27 @@
 
 use alloc::collections::VecDeque;
 
+use crate::fifo::Fifo;
+
 /// Parts that are under way, in order. Each has a key, an index or the number of a write, and is done once that is.
-///
-/// Mostly there is one part or none: the first is kept in place.
 #[derive(Debug)]
 pub(crate) struct Backlog<K> {
-    first: Option<(K, usize)>,
-    /// Empty unless there is a first.
-    rest: VecDeque<(K, usize)>,
+    parts: Fifo<(K, usize)>,
     bytes: usize,
 }
 
 impl<K: Copy + Ord> Backlog<K> {
     pub(crate) const fn new() -> Self {
-        Self { first: None, rest: VecDeque::new(), bytes: 0 }
+        Self { parts: Fifo::new(), bytes: 0 }
     }
 
     /// How many parts.
     pub(crate) fn len(&self) -> usize {
-        self.rest.len().saturating_add(usize::from(self.first.is_some()))
+        self.parts.len()
     }
 
     pub(crate) const fn is_empty(&self) -> bool {
-        self.first.is_none()
+        self.parts.is_empty()
     }
 
     /// Bytes of all of them.
@@ -36,27 +34,23 @@ impl<K: Copy + Ord> Backlog<K> {
     #[inline]
     pub(crate) fn push(&mut self, key: K, bytes: usize) {
         self.bytes = self.bytes.saturating_add(bytes);
-        if self.first.is_none() {
-            self.first = Some((key, bytes));
-        } else {
-            self.rest.push_back((key, bytes));
-        }
+        self.parts.push((key, bytes));
     }
 
     /// All parts up to `key` are done.
     #[inline]
     pub(crate) fn done(&mut self, key: K) {
-        while let Some((first, bytes)) = self.first
+        while let Some((first, bytes)) = self.parts.first()
             && first <= key
         {
             self.bytes = self.bytes.saturating_sub(bytes);
-            self.first = self.rest.pop_front();
+            self.parts.pop_first();
         }
     }
 
     /// Gives back the room that a burst has taken.
     pub(crate) fn give_back(&mut self) {
-        spare(&mut self.rest);
+        self.parts.give_back();
     }
 
     /// None of them will be.

@@ -100,6 +100,7 @@ mod config;
 mod election;
 mod entry;
 mod few;
+mod fifo;
 mod input;
 mod log;
 mod membership;

@@ -5,7 +5,7 @@
 
 use alloc::{collections::VecDeque, vec::Vec};
 
-use crate::{Few, Index, LogId, Recovered, Run, Term, TermStart, WriteSeq, backlog::spare};
+use crate::{Few, Index, LogId, Recovered, Run, Term, TermStart, WriteSeq, backlog::spare, fifo::Fifo};
 
 #[derive(Debug)]
 pub(crate) struct Log {
@@ -19,7 +19,7 @@ pub(crate) struct Log {
     cached_bytes: usize,
     max_cached_bytes: usize,
     /// The parts of the log that are not durable yet, each with the write that makes it so.
-    unpersisted: VecDeque<Segment>,
+    unpersisted: Fifo<Segment>,
     /// Up to here the log is durable, as it is now: an index that was durable with other contents doesn't count.
     durable: Index,
 }
@@ -48,7 +48,7 @@ impl Log {
             cache: VecDeque::new(),
             cached_bytes: 0,
             max_cached_bytes,
-            unpersisted: VecDeque::new(),
+            unpersisted: Fifo::new(),
             durable: recovered.last,
         }
     }
@@ -133,9 +133,11 @@ impl Log {
             self.terms.push(TermStart { first: run.first(), term: run.term() });
         }
         self.last = run.last_id();
-        match self.unpersisted.back_mut() {
-            Some(segment) if segment.seq == seq => segment.last = self.last.index,
-            Some(_) | None => self.unpersisted.push_back(Segment { last: self.last.index, seq }),
+        let segment = Segment { last: self.last.index, seq };
+        if self.unpersisted.last().is_some_and(|newest| newest.seq == seq) {
+            self.unpersisted.replace_last(segment);
+        } else {
+            self.unpersisted.push(segment);
         }
         self.cached_bytes = self.cached_bytes.saturating_add(run.bytes());
         self.cache.push_back(run);
@@ -159,13 +161,13 @@ impl Log {
                 break;
             }
         }
-        while self.unpersisted.back().is_some_and(|segment| segment.last > end) {
-            let removed = self.unpersisted.pop_back();
-            let before = self.unpersisted.back().map_or(self.durable, |segment| segment.last);
+        while self.unpersisted.last().is_some_and(|segment| segment.last > end) {
+            let removed = self.unpersisted.pop_last();
+            let before = self.unpersisted.last().map_or(self.durable, |segment| segment.last);
             if let Some(segment) = removed
                 && before < end
             {
-                self.unpersisted.push_back(Segment { last: end, ..segment });
+                self.unpersisted.push(Segment { last: end, ..segment });
             }
         }
     }
@@ -195,18 +197,18 @@ impl Log {
         self.cached_bytes = 0;
         self.durable = self.durable.min(commit);
         self.unpersisted.clear();
-        self.unpersisted.push_back(Segment { last: last.index, seq });
+        self.unpersisted.push(Segment { last: last.index, seq });
     }
 
     /// Everything up to write `seq` is durable. Bound to writes, not to indexes: an index is used again after a
     /// truncation, and the write of what was there before says nothing about what is there now.
     #[inline]
     pub(crate) fn persisted(&mut self, seq: WriteSeq) {
-        while let Some(segment) = self.unpersisted.front()
+        while let Some(segment) = self.unpersisted.first()
             && segment.seq <= seq
         {
             self.durable = segment.last;
-            self.unpersisted.pop_front();
+            self.unpersisted.pop_first();
         }
         self.evict();
     }
@@ -217,8 +219,8 @@ impl Log {
         if index <= self.durable {
             return None;
         }
-        let at = self.unpersisted.partition_point(|segment| segment.last < index);
-        self.unpersisted.get(at).or(self.unpersisted.back()).map(|segment| segment.seq)
+        let reaches = self.unpersisted.iter().find(|segment| segment.last >= index).copied();
+        reaches.or(self.unpersisted.last()).map(|segment| segment.seq)
     }
 
     /// The entries of `first..=last`, up to `max_bytes` but one at least, if they are in memory.
@@ -282,7 +284,7 @@ impl Log {
     /// Gives back the room that a burst has taken.
     pub(crate) fn give_back(&mut self) {
         spare(&mut self.cache);
-        spare(&mut self.unpersisted);
+        self.unpersisted.give_back();
     }
 
     /// Keeps the cache within its bound; what is not durable is never evicted.
