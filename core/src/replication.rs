@@ -70,12 +70,20 @@ impl Raft {
     /// Puts entries at the end of the log, to be durable with this step's write.
     #[inline]
     pub(crate) fn append(&mut self, run: Run) {
+        if run.has_membership() {
+            self.take_up_memberships(&run);
+        }
+        self.log.append(run.clone(), self.outbox.draft_seq());
+        self.outbox.write_entries(run);
+    }
+
+    /// A membership is in force from the moment it is in the log (paper §6).
+    #[cold]
+    fn take_up_memberships(&mut self, run: &Run) {
         for (index, membership) in run.memberships() {
             self.outbox.event(Event::Membership { index, membership: Box::new(membership.clone()) });
             self.memberships.push(index, membership);
         }
-        self.log.append(run.clone(), self.outbox.draft_seq());
-        self.outbox.write_entries(run);
     }
 
     /// Everyone else, as a new leader sees them.
@@ -95,9 +103,16 @@ impl Raft {
 
     #[inline(always)]
     fn replicate_to_id(&mut self, id: NodeId) {
-        let Role::Leader(leader) = &self.role else { return };
-        if let Some(at) = leader.peers.iter().position(|peer| peer.id == id) {
+        if let Some(at) = self.peer_at(id) {
             self.replicate_to(at);
+        }
+    }
+
+    #[inline]
+    fn peer_at(&self, id: NodeId) -> Option<usize> {
+        match &self.role {
+            Role::Leader(leader) => leader.peers.iter().position(|peer| peer.id == id),
+            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => None,
         }
     }
 
@@ -197,9 +212,11 @@ impl Raft {
         if news && up_to > self.commit {
             self.advance_commit();
         }
-        self.replicate_to_id(from);
+        // Only now: what was committed may have been a membership without some peer.
+        let Some(at) = self.peer_at(from) else { return Ok(()) };
+        self.replicate_to(at);
         if news {
-            self.tell_commit(from);
+            self.tell_commit(at);
             if !self.memberships.current().joining().is_empty() {
                 self.consider_promotion(from);
             }
@@ -335,20 +352,19 @@ impl Raft {
 
     #[inline]
     fn broadcast_commit(&mut self) {
-        let mut at = 0_usize;
-        while let Role::Leader(leader) = &self.role
-            && let Some(peer) = leader.peers.get(at)
-        {
-            self.tell_commit(peer.id);
-            at = at.saturating_add(1);
+        let Role::Leader(leader) = &self.role else { return };
+        for at in 0..leader.peers.len() {
+            self.tell_commit(at);
         }
     }
 
     /// Tells a peer what is committed of what it has, if no append has said so already.
     #[inline]
-    fn tell_commit(&mut self, to: NodeId) {
+    fn tell_commit(&mut self, at: usize) {
         let (term, commit) = (self.hard_state.term, self.commit);
-        let Some(peer) = self.peer_mut(to) else { return };
+        let Role::Leader(leader) = &mut self.role else { return };
+        let Some(peer) = leader.peers.get_mut(at) else { return };
+        let to = peer.id;
         let commit = commit.min(peer.match_index());
         if commit > peer.told_commit {
             peer.told_commit = commit;
