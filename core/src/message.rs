@@ -17,6 +17,9 @@ pub struct Message {
 /// The kinds of message.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+// With a tag of its own, instead of one hidden in the entries: what a message is, is asked four times between its maker
+// and its reader, and often known beforehand.
+#[repr(u8)]
 pub enum Body {
     /// "Would you vote for me in the term after mine?" (dissertation 9.6). Changes nobody's state.
     PreVote {
