@@ -3,7 +3,7 @@
 use alloc::{boxed::Box, collections::VecDeque};
 
 use crate::{
-    Action, Apply, Config, Done, Few, Index, Load, LoadId, Outcome, Rejected, Run, Snapshot, Token, Tokens,
+    Action, Config, Done, Few, Index, Load, LoadId, Outcome, Rejected, Run, Snapshot, Token, Tokens,
     backlog::{Backlog, spare},
     fifo::Fifo,
     log::{Log, Read},
@@ -212,7 +212,7 @@ impl Applying {
                 done.push(now);
             }
         }
-        outbox.emit(Action::Apply(Apply { entries, done }));
+        outbox.apply(entries, done);
         if !self.reads.is_empty() {
             self.release_reads(outbox);
         }

@@ -115,6 +115,7 @@ mod receive;
 mod reconfigure;
 mod recovery;
 mod replication;
+mod ring;
 mod rng;
 mod snapshot;
 mod status;

@@ -5,14 +5,15 @@
 //! the number of the write that it rests on. Never to an index: an index is used again after a truncation, so when
 //! term 2's write of 5..8 completes, that must not let go term 3's acknowledgement of its own 5'..8'.
 
-use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
+use alloc::{boxed::Box, vec::Vec};
 use core::mem::{discriminant, take};
 
 use crate::{
-    Action, Body, Claims, Event, Few, GroupId, HardState, Incarnation, Index, Message, NodeId, Outcome,
+    Action, Apply, Body, Claims, Done, Event, Few, GroupId, HardState, Incarnation, Index, Message, NodeId, Outcome,
     Rebase, Receipt, Rejected, Run, Term, Tokens, Write, WriteSeq,
-    backlog::{Backlog, spare},
+    backlog::Backlog,
     log::Log,
+    ring::Ring,
 };
 
 /// Messages that may wait at once: beyond it they are lost, as the network might lose them.
@@ -22,7 +23,7 @@ const MAX_PARKED: usize = 256;
 pub(crate) struct Outbox {
     group: GroupId,
     incarnation: Incarnation,
-    actions: VecDeque<Action>,
+    actions: Ring<Action>,
     /// What this step changes of what is durable, if anything; one write a step at most.
     draft: Option<Draft>,
     /// The newest write emitted.
@@ -71,7 +72,7 @@ impl Outbox {
         Self {
             group,
             incarnation,
-            actions: VecDeque::new(),
+            actions: Ring::new(),
             draft: None,
             issued: WriteSeq(0),
             persisted: WriteSeq(0),
@@ -84,7 +85,7 @@ impl Outbox {
 
     #[inline]
     pub(crate) fn poll(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        self.actions.pop()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -106,7 +107,15 @@ impl Outbox {
     /// Emits something that claims nothing.
     pub(crate) fn emit(&mut self, action: Action) {
         debug_assert!(!matches!(action, Action::Send { .. }), "messages leave by `send`");
-        self.actions.push_back(action);
+        self.actions.reserve();
+        self.actions.put(action);
+    }
+
+    /// Hands entries to the state machine.
+    #[inline(always)]
+    pub(crate) fn apply(&mut self, entries: Few<Run>, done: Few<Done>) {
+        self.actions.reserve();
+        self.actions.put(Action::Apply(Apply { entries, done }));
     }
 
     pub(crate) fn event(&mut self, event: Event) {
@@ -122,7 +131,10 @@ impl Outbox {
     #[inline(always)]
     pub(crate) fn send(&mut self, to: NodeId, message: Message, log: &Log) {
         match self.rests_on(message.claims(), log) {
-            None => self.actions.push_back(Action::Send { to, message }),
+            None => {
+                self.actions.reserve();
+                self.actions.put(Action::Send { to, message });
+            }
             Some(seq) => self.park(Parked { seq, to, message }),
         }
     }
@@ -236,7 +248,8 @@ impl Outbox {
         self.issued = seq;
         self.writes.push(seq, entries.bytes());
         let receipt = Receipt { group: self.group, incarnation: self.incarnation, first: seq, last: seq };
-        self.actions.push_back(Action::Write(Write { hard_state, rebase, truncate, entries, receipt }));
+        self.actions.reserve();
+        self.actions.put(Action::Write(Write { hard_state, rebase, truncate, entries, receipt }));
     }
 
     /// Is this the receipt that comes next?
@@ -257,7 +270,8 @@ impl Outbox {
             self.parked = parked;
             let free: Vec<Parked> = free;
             for Parked { to, message, .. } in free {
-                self.actions.push_back(Action::Send { to, message });
+                self.actions.reserve();
+                self.actions.put(Action::Send { to, message });
             }
         }
         if let Some(owed) = self.owed {
@@ -271,7 +285,7 @@ impl Outbox {
 
     /// Gives back the room that a burst has taken. True if nothing is under way.
     pub(crate) fn give_back(&mut self) -> bool {
-        spare(&mut self.actions);
+        self.actions.give_back();
         self.writes.give_back();
         self.parked.shrink_to(0);
         self.writes.is_empty()
