@@ -9,10 +9,8 @@ use alloc::{boxed::Box, vec::Vec};
 use core::mem::{discriminant, take};
 
 use crate::{
-    Action, Apply, Body, Claims, Done, Event, Few, GroupId, HardState, Incarnation, Index, Message, NodeId, Outcome,
-    Rebase, Receipt, Rejected, Run, Term, Tokens, Write, WriteSeq,
-    backlog::Backlog,
-    log::Log,
+    Action, Apply, Body, Claims, Done, Event, Few, GroupId, HardState, Incarnation, Index, Message, NodeId,
+    Outcome, Rebase, Receipt, Rejected, Run, Term, Tokens, Write, WriteSeq, backlog::Backlog, log::Log,
     ring::Ring,
 };
 

@@ -73,7 +73,7 @@ impl Peer {
     }
 
     /// May another append be sent?
-    #[inline(always)]
+    #[inline]
     pub(crate) fn has_room(&self, window: Window) -> bool {
         match self.mode {
             Mode::Probe => !self.probing,
@@ -83,7 +83,7 @@ impl Peer {
     }
 
     /// An append was sent that ends at `end` (its `prev`, if it is empty).
-    #[inline(always)]
+    #[inline]
     pub(crate) fn on_sent(&mut self, end: Index, bytes: usize, round: u64, now: Instant) {
         self.sent = self.sent.max(end);
         self.sent_at = now;

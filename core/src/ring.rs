@@ -1,7 +1,7 @@
 //! First in, first out, for what is too big to be moved about.
 
 use alloc::vec::Vec;
-use core::mem::{forget, replace};
+use core::mem::forget;
 
 /// A queue of big things. Each is built where it lies, in a slot that [`Ring::reserve`] has made sure of: were there a
 /// call in between that could unwind, as there is in `VecDeque::push_back`, it would be built elsewhere and moved.
@@ -47,7 +47,7 @@ impl<T> Ring<T> {
         let at = self.tail & self.mask();
         match self.slots.get_mut(at) {
             // The slot was empty, so there is nothing to drop; nor is there ever no slot.
-            Some(slot) => forget(replace(slot, Some(item))),
+            Some(slot) => forget(slot.replace(item)),
             None => forget(item),
         }
         self.tail = self.tail.wrapping_add(1);
