@@ -54,11 +54,11 @@ impl<T> Few<T> {
     #[must_use]
     #[inline]
     pub fn as_slice(&self) -> &[T] {
-        match &self.0 {
-            Repr::None => &[],
-            Repr::One(item) => slice::from_ref(item),
-            Repr::Many(items) => items,
+        // Asked first, for it is nearly always so.
+        if let Some(item) = self.only() {
+            return slice::from_ref(item);
         }
+        if let Repr::Many(items) = &self.0 { items } else { &[] }
     }
 
     /// Each of them, in order.
