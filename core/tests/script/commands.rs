@@ -11,11 +11,11 @@
 //! | `change ID [add=4 learner=4 join=4 promote=4 demote=3 remove=3 …] [implicit\|explicit]`, `leave ID` | |
 //! | `transfer ID [to=2]`, `abort-transfer ID` | |
 //! | `campaign ID`, `forget-leader ID`, `unreachable ID PEER`, `storage-fails ID` | |
-//! | `compact ID [keep=N]` | a snapshot of all that is applied is durable |
+//! | `compact ID [keep=N]` | a snapshot of all that is applied is durable; with `at=N`, one at `N` is said to be |
 //! | `snapshot ID arrives\|fails [unnoticed]` | the end of sending one; `unnoticed`: the sender isn't told |
 //! | `tick ID`, `fire ID` | now; at its next deadline, which nobody else notices |
 //! | `time 100ms`, `run 2s` | time passes for all; with `run`, messages arrive as they are sent |
-//! | `pass 2s` | the clock goes on, and nobody wakes |
+//! | `pass 2s`, `back 1s` | the clock goes on, or is set back, and nobody wakes |
 //! | `deliver [KIND …] [from=1,2] [to=3] [max=N]` | of what lies on the wire now |
 //! | `drop …`, `duplicate …`, `wire …` | likewise |
 //! | `stabilize [1,2]` | delivers until nothing is on the wire (between these), but not what is held |
@@ -129,6 +129,10 @@ impl Session {
             "heal" => world.cut.clear(),
             "slow-disk" => drop(world.slow_disks.insert(args.number()?)),
             "stall-apply" => drop(world.stalled.insert(args.number()?)),
+            "back" => {
+                let us = args::duration(&args.next().ok_or("how far?")?)?;
+                world.now = quorate_core::Instant(world.now.0.saturating_sub(us));
+            }
             "pass" => world.now = world.now.plus(args::duration(&args.next().ok_or("how long?")?)?),
             _ => return Ok(false),
         }
@@ -205,8 +209,11 @@ impl Session {
             }
             "storage-fails" => world.tell(args.number()?, Input::StorageFailed)?,
             "compact" => {
-                let keep = args.named_number("keep")?.unwrap_or(0);
-                world.compact(args.number()?, keep)?;
+                let (keep, id) = (args.named_number("keep")?.unwrap_or(0), args.number()?);
+                match args.named_number("at")? {
+                    Some(at) => world.tell(id, Input::Compact { snapshot: Index(at), keep })?,
+                    None => world.compact(id, keep)?,
+                }
             }
             "snapshot" => {
                 let (unnoticed, id) = (args.flag("unnoticed"), args.number()?);
