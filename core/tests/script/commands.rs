@@ -17,7 +17,7 @@
 //! | `time 100ms`, `run 2s` | time passes for all; with `run`, messages arrive as they are sent |
 //! | `pass 2s`, `back 1s` | the clock goes on, or is set back, and nobody wakes |
 //! | `deliver [KIND …] [from=1,2] [to=3] [max=N]` | of what lies on the wire now |
-//! | `drop …`, `duplicate …`, `wire …` | likewise |
+//! | `drop …`, `duplicate …`, `delay …`, `wire …` | likewise; what is delayed is held until it is released |
 //! | `stabilize [1,2]` | delivers until nothing is on the wire (between these), but not what is held |
 //! | `hold [KIND …] [from=] [to=]`, `release [KIND …]…` | holds back what is sent from now on; puts it on the wire |
 //! | `cut 1,2`, `heal` | these reach only each other |
@@ -100,7 +100,7 @@ impl Session {
         match name {
             "nodes" => {
                 let count = args.number()?;
-                let (setup, disk) = start(args, &(1..=count).collect::<Vec<_>>())?;
+                let (setup, disk) = start(Config::new(NodeId(1)), args, &(1..=count).collect::<Vec<_>>())?;
                 for id in 1..=count {
                     let config = Config { id: NodeId(id), ..setup.config.clone() };
                     world.setups.insert(id, Setup { config, ..setup.clone() });
@@ -112,9 +112,8 @@ impl Session {
                 let like = world.setups.get(&id).or_else(|| world.setups.values().next()).cloned();
                 let voters: Vec<u64> =
                     like.iter().flat_map(|setup| setup.membership.voters()).map(|id| id.0).collect();
-                let base = like.map_or_else(|| Config::new(NodeId(id)), |setup| setup.config);
-                let (mut setup, disk) = start(args, &voters)?;
-                setup.config = configure(Config { id: NodeId(id), ..base }, args)?;
+                let config = like.map_or_else(|| Config::new(NodeId(id)), |setup| setup.config);
+                let (setup, disk) = start(Config { id: NodeId(id), ..config }, args, &voters)?;
                 world.setups.insert(id, setup);
                 world.start(id, disk)?;
             }
@@ -233,7 +232,7 @@ impl Session {
                 world.tick(id)?;
             }
             "time" | "run" => time(world, args::duration(&args.next().ok_or("how long?")?)?, name == "run")?,
-            "deliver" | "drop" | "duplicate" => on_wire(world, name, args)?,
+            "deliver" | "drop" | "duplicate" | "delay" => on_wire(world, name, args)?,
             "stabilize" => {
                 let among = args.next().map(|ids| args::list(&ids)).transpose()?;
                 stabilize(world, &among.unwrap_or_default())?;
@@ -262,12 +261,13 @@ impl Session {
             }
             "resume-apply" => {
                 let id = args.number()?;
-                world.stalled.remove(&id);
+                // What is handed over meanwhile comes after what was before.
                 while let Some(up_to) = world.node(id)?.handed.pop_front() {
                     world.under(id, &format!("has applied up to {up_to}"), |world| {
                         world.tell(id, Input::Applied { up_to })
                     })?;
                 }
+                world.stalled.remove(&id);
             }
             "crash" => world.crash(args.number()?)?,
             "restart" => {
@@ -371,7 +371,7 @@ fn configure(mut config: Config, args: &mut Args) -> Result<Config, String> {
 }
 
 /// How a node starts, and what is on its disk.
-fn start(args: &mut Args, voters: &[u64]) -> Result<(Setup, Disk), String> {
+fn start(config: Config, args: &mut Args, voters: &[u64]) -> Result<(Setup, Disk), String> {
     let ids = |list: Vec<u64>| list.into_iter().map(NodeId).collect::<Vec<_>>();
     let parts = MembershipParts {
         voters: ids(args.named_list("voters")?.unwrap_or_else(|| voters.to_vec())),
@@ -397,7 +397,7 @@ fn start(args: &mut Args, voters: &[u64]) -> Result<(Setup, Disk), String> {
     let term = args.named_number("term")?.map_or(disk.last().term, Term);
     disk.hard_state = HardState { term, vote: args.named_number("vote")?.map(NodeId) };
     let applied = args.named_number("applied")?.unwrap_or(0);
-    let config = configure(Config::new(NodeId(1)), args)?;
+    let config = configure(config, args)?;
     Ok((Setup { config, membership, applied }, disk))
 }
 
@@ -421,7 +421,7 @@ fn filter(args: &mut Args) -> Result<Filter, String> {
     Ok(Filter { kinds, from: ids("from")?, to: ids("to")? })
 }
 
-/// Messages that lie on the wire now are delivered, lost or doubled.
+/// Messages that lie on the wire now are delivered, lost, doubled or held back.
 fn on_wire(world: &mut World, what: &str, args: &mut Args) -> Result<(), String> {
     let max: usize = args.named_number("max")?.unwrap_or(usize::MAX);
     let filter = filter(args)?;
@@ -446,6 +446,10 @@ fn on_wire(world: &mut World, what: &str, args: &mut Args) -> Result<(), String>
         match what {
             "deliver" => world.deliver(envelope)?,
             "drop" => world.print(format!("lost: {text}")),
+            "delay" => {
+                world.print(format!("later: {text}"));
+                world.held.push_back(envelope);
+            }
             _ => {
                 world.print(format!("twice: {text}"));
                 let message = envelope.message.clone();
