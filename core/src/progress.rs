@@ -139,7 +139,13 @@ impl Peer {
         if !current || prev <= self.match_index {
             return false;
         }
-        let common = log.last_common(hint.index, hint.term).index;
+        // Nothing that this log still has can be common then: only a snapshot helps, and no append need be wasted to find out.
+        let base = log.base();
+        let common = if hint.index < base.index || hint.term < base.term {
+            hint.index.min(base.index.prev())
+        } else {
+            log.last_common(hint.index, hint.term).index
+        };
         self.next_index = common.next().min(prev).max(self.match_index.next());
         self.become_probe();
         true
