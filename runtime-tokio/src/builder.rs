@@ -1,6 +1,7 @@
 //! Puts a node together.
 
 use std::{
+    collections::BTreeSet,
     fmt, io,
     marker::PhantomData,
     sync::{Arc, atomic::AtomicBool, mpsc::channel},
@@ -13,6 +14,7 @@ use tracing::{info, warn};
 
 use crate::{
     apply, clock,
+    control::Controls,
     driver::{Driver, Lanes, LastWord, Reads},
     inbox::Limits,
     node::Node,
@@ -100,13 +102,29 @@ impl<S: StateMachine, St> Builder<S, St> {
         self
     }
 
+    /// Serves [`Consistency::Lease`](crate::Consistency::Lease) from a lease. On in the whole cluster, with the same
+    /// election timeout, or nowhere; default off. The clock that the lease is measured with counts the time that a machine
+    /// is suspended (CLOCK_BOOTTIME on Linux); of a virtual machine that is stopped and resumed with its clocks, no clock
+    /// within it can tell.
+    pub const fn lease_reads(mut self, on: bool) -> Self {
+        self.config.lease_reads = on;
+        self
+    }
+
+    /// Who campaigns first when a leader is lost: `Config::priority`. Default 255, the highest.
+    pub const fn priority(mut self, priority: u8) -> Self {
+        self.config.priority = priority;
+        self
+    }
+
     /// How long a call may take, with all its attempts, before it ends in an error. Default 5 s.
     pub const fn request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = timeout;
         self
     }
 
-    /// How long [`Node::shutdown`] waits for requests under way before it lets them end as unknown. Default 1 s.
+    /// How long [`Node::shutdown`] may take to let requests under way end, and then to hand leadership over; what has not
+    /// ended by then ends as unknown. Default 1 s.
     pub const fn shutdown_timeout(mut self, timeout: Duration) -> Self {
         self.shutdown_timeout = timeout;
         self
@@ -209,6 +227,8 @@ impl<S: StateMachine, St: Store> Builder<S, St> {
             drain_timeout: self.shutdown_timeout,
             proposals: Waiters::new(),
             reads: Reads::new(),
+            controls: Controls::new(),
+            lost: BTreeSet::new(),
             now: clock::now(),
             handed: Index(0),
             applied: Index(0),

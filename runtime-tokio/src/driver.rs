@@ -1,7 +1,7 @@
 //! The one task that owns a `Raft`: it takes up all that waits, steps, does what the core asks for, and sleeps.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::poll_fn,
     sync::{
         Arc,
@@ -14,8 +14,8 @@ use std::{
 };
 
 use quorate_core::{
-    Action, Apply, Batch, ENTRY_HEADER, Event, Index, Input, Instant, NodeId, Outcome, Proposal, Raft,
-    Rejected, StateMachine, Token, Tokens,
+    Action, Apply, Batch, Body, ENTRY_HEADER, Event, Index, Input, Instant, Message, NodeId, Outcome,
+    Proposal, Raft, ReadKind, Rejected, StateMachine, Token, Tokens,
 };
 use tracing::{debug, error, info, warn};
 
@@ -23,6 +23,7 @@ use crate::{
     alarm::Alarm,
     apply::{Job, Reading},
     clock,
+    control::{Controls, Handover},
     error::{Refusal, StopReason, Stopped},
     inbox::{Answer, Inbox, Proposed, Work},
     shared::Shared,
@@ -32,7 +33,8 @@ use crate::{
     waiters::Waiters,
 };
 
-/// Tokens of reads are from here on, those of proposals below: no node lives to see 2⁶³ of them.
+/// Tokens of reads and of requests about the cluster are from here on, those of proposals below: no node lives to see
+/// 2⁶³ of them.
 const FIRST_READ: u64 = 1 << 63;
 
 /// So many messages are stepped before what they led to is done: far fewer than the core's queue of actions holds.
@@ -57,6 +59,9 @@ pub(crate) struct Driver<S: StateMachine> {
     pub(crate) drain_timeout: Duration,
     pub(crate) proposals: Waiters<Answer<S::Reply>>,
     pub(crate) reads: Reads<S>,
+    pub(crate) controls: Controls,
+    /// Peers that the transport has lost touch with, and that have not been heard since.
+    pub(crate) lost: BTreeSet<NodeId>,
     /// When the last work was taken up.
     pub(crate) now: Instant,
     /// The last index handed to apply, and the last applied.
@@ -83,8 +88,9 @@ pub(crate) struct Reads<S> {
 /// The node is to stop.
 pub(crate) struct Stopping {
     why: StopReason,
-    /// Requests under way may still end until then.
+    /// Requests under way may still end until then, and leadership be handed over.
     until: Instant,
+    pub(crate) handover: Handover,
 }
 
 impl<S: StateMachine> Driver<S> {
@@ -94,6 +100,7 @@ impl<S: StateMachine> Driver<S> {
         let mut work = Work::new();
         self.act();
         let why = loop {
+            self.hand_over();
             self.publish_leadership();
             if let Some(why) = self.is_over() {
                 break why;
@@ -153,11 +160,12 @@ impl<S: StateMachine> Driver<S> {
             self.applied = up_to;
             self.step(Input::Applied { up_to });
         }
+        for peer in std::mem::take(&mut work.lost) {
+            self.lost_touch(peer);
+        }
         count(&self.shared.counters.messages, work.messages.len());
         for (n, (from, message)) in work.messages.drain(..).enumerate() {
-            if let Err(rejected) = self.raft.step(self.now, Input::Receive { from, message }) {
-                self.refused(from, &rejected);
-            }
+            self.receive(from, message);
             if n % MESSAGES_AT_ONCE == MESSAGES_AT_ONCE - 1 {
                 self.act();
             }
@@ -165,7 +173,14 @@ impl<S: StateMachine> Driver<S> {
         // Whoever has given up by now wants nothing any more.
         work.proposals.retain(|proposed| !proposed.answer.is_closed());
         self.propose(work.proposals.drain(..));
-        self.read(&mut work.reads);
+        self.read(ReadKind::Linearizable, &mut work.reads);
+        self.read(ReadKind::Lease, &mut work.lease_reads);
+        for (index, mut reads) in std::mem::take(&mut work.reads_at) {
+            self.read(ReadKind::AtLeast(index), &mut reads);
+        }
+        for control in work.controls.drain(..) {
+            self.control(control);
+        }
         for read in work.stale_reads.drain(..) {
             self.hand_to_apply(Job::Read(read));
         }
@@ -175,6 +190,22 @@ impl<S: StateMachine> Driver<S> {
         self.act();
         for question in work.questions.drain(..) {
             let _gone = question.send(self.raft.status());
+        }
+    }
+
+    fn receive(&mut self, from: NodeId, message: Message) {
+        // Lookup only: nearly always there is nobody in it.
+        if !self.lost.is_empty() {
+            self.lost.remove(&from);
+        }
+        if matches!(message.body, Body::InstallSnapshot { .. }) {
+            // The core may hear of a snapshot when its bytes are staged, and this runtime stages none.
+            count(&self.shared.counters.messages_refused, 1);
+            let (node, group) = (self.shared.id, self.shared.group);
+            return debug!(%node, %group, %from, "snapshot refused: this release takes none");
+        }
+        if let Err(rejected) = self.raft.step(self.now, Input::Receive { from, message }) {
+            self.refused(from, &rejected);
         }
     }
 
@@ -190,7 +221,7 @@ impl<S: StateMachine> Driver<S> {
 
     /// An input of the driver's own, which the core has no reason to refuse but these: it has stopped, nobody waits for
     /// those entries any more, or the store has answered with others than the log's.
-    fn step(&mut self, input: Input) {
+    pub(crate) fn step(&mut self, input: Input) {
         let Err(rejected) = self.raft.step(self.now, input) else { return };
         if rejected == Rejected::BadLoad {
             self.stop(StopReason::Storage(rejected.to_string().into()));
@@ -223,17 +254,16 @@ impl<S: StateMachine> Driver<S> {
         }
     }
 
-    /// One read index serves all the reads that came together.
-    fn read(&mut self, reads: &mut Vec<Box<dyn Reading<S>>>) {
+    /// One read index serves all the reads of a kind that came together.
+    fn read(&mut self, kind: ReadKind, reads: &mut Vec<Box<dyn Reading<S>>>) {
         if reads.is_empty() {
             return;
         }
-        let token = Token(self.reads.next);
-        match self.raft.step(self.now, Input::read(token)) {
+        let token = self.reads.take_token();
+        match self.raft.step(self.now, Input::Read { token, kind }) {
             Ok(()) => {
                 count(&self.shared.counters.reads, reads.len());
                 count(&self.shared.counters.read_batches, 1);
-                self.reads.next += 1;
                 self.reads.waiting.insert(token, std::mem::take(reads));
             }
             Err(rejected) => reads.drain(..).for_each(|read| read.refuse(rejected.into())),
@@ -241,7 +271,7 @@ impl<S: StateMachine> Driver<S> {
     }
 
     /// Does what the core asks for. All of it is only handed on: nothing here waits.
-    fn act(&mut self) {
+    pub(crate) fn act(&mut self) {
         while let Some(action) = self.raft.poll() {
             match action {
                 Action::Send { to, message } => {
@@ -253,11 +283,17 @@ impl<S: StateMachine> Driver<S> {
                 Action::Write(write) => drop(self.lanes.writes.send(write)),
                 Action::Load(load) => drop(self.lanes.loads.send((self.shared.group, load))),
                 Action::Apply(apply) => self.apply(apply),
-                // This runtime takes no snapshots yet, so no log ever begins later.
-                Action::Restore(_) => {}
+                // No snapshot is ever let in, so none is adopted; if one were, its bytes would be nowhere.
+                Action::Restore(snapshot) => self.stop(StopReason::NoSnapshot { at: snapshot.last }),
+                // None is ever taken either: whoever asks for one has another's store.
                 Action::SendSnapshot(send) => self.step(Input::SnapshotSent { id: send.id, arrived: false }),
                 Action::Resolve { tokens, outcome } => self.resolve(tokens, outcome),
-                Action::Event(event) => self.tell(&event),
+                Action::Event(event) => {
+                    self.tell(&event);
+                    if matches!(event, Event::Transfer { to: None }) {
+                        self.transfer_ended();
+                    }
+                }
             }
         }
     }
@@ -279,13 +315,16 @@ impl<S: StateMachine> Driver<S> {
     fn resolve(&mut self, tokens: Tokens, outcome: Outcome) {
         if tokens.first.0 >= FIRST_READ {
             for token in tokens.iter() {
-                let reads = self.reads.waiting.remove(&token).unwrap_or_default();
+                let Some(reads) = self.reads.waiting.remove(&token) else {
+                    self.conclude(token, outcome);
+                    continue;
+                };
                 for read in reads {
                     match outcome {
                         Outcome::Read { .. } => self.hand_to_apply(Job::Read(read)),
                         Outcome::Refused { leader } => read.refuse(Refusal::NotLeader(leader)),
                         Outcome::Unknown | Outcome::Changed { .. } | Outcome::Transferred { .. } => {
-                            read.refuse(Refusal::NotLeader(None))
+                            read.refuse(Refusal::NotLeader(None));
                         }
                     }
                 }
@@ -326,6 +365,7 @@ impl<S: StateMachine> Driver<S> {
             Event::Installed { last } => info!(%node, %group, %last, "a snapshot was installed"),
             Event::Peer { id, mode } => debug!(%node, %group, peer = %id, ?mode, "replication"),
             Event::Transfer { to: Some(to) } => info!(%node, %group, %to, "handing leadership over"),
+            // How it ended is told with its outcome.
             Event::Transfer { to: None } => {}
             // The reason is told when the node stops.
             Event::Stopped => {}
@@ -345,11 +385,12 @@ impl<S: StateMachine> Driver<S> {
     fn stop(&mut self, why: StopReason) {
         let drain = if why == StopReason::Shutdown { self.drain_timeout } else { Duration::ZERO };
         let until = self.now.plus(u64::try_from(drain.as_micros()).unwrap_or(u64::MAX));
-        let failed = matches!(why, StopReason::Storage(_));
+        let failed = matches!(why, StopReason::Storage(_) | StopReason::NoSnapshot { .. });
+        let handover = Handover::before(&why);
         match &mut self.stopping {
             // Dropping the handle hurries a shutdown, and does not rename it.
             Some(stopping) if why == StopReason::Dropped => stopping.until = until,
-            stopping => *stopping = Some(Stopping { why, until }),
+            stopping => *stopping = Some(Stopping { why, until, handover }),
         }
         if failed {
             self.step(Input::StorageFailed);
@@ -358,7 +399,7 @@ impl<S: StateMachine> Driver<S> {
 
     fn is_over(&self) -> Option<StopReason> {
         let stopping = self.stopping.as_ref()?;
-        let idle = self.proposals.is_empty() && self.reads.waiting.is_empty() && self.handed <= self.applied;
+        let idle = self.is_drained() && self.handed <= self.applied && stopping.handover == Handover::Over;
         (idle || stopping.until <= self.now).then(|| stopping.why.clone())
     }
 
@@ -368,6 +409,7 @@ impl<S: StateMachine> Driver<S> {
         for answer in self.proposals.take_all() {
             let _gone = answer.send(Err(Refusal::Unknown(stopped.to_string())));
         }
+        self.abandon_controls(&stopped.to_string());
         for read in std::mem::take(&mut self.reads.waiting).into_values().flatten() {
             read.refuse(Refusal::Stopped(stopped.clone()));
         }
@@ -378,6 +420,15 @@ impl<S: StateMachine> Driver<S> {
 impl<S> Reads<S> {
     pub(crate) const fn new() -> Self {
         Self { next: FIRST_READ, waiting: BTreeMap::new() }
+    }
+
+    pub(crate) const fn take_token(&mut self) -> Token {
+        self.next += 1;
+        Token(self.next)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
     }
 }
 
@@ -423,7 +474,10 @@ impl<S: StateMachine> LastWord<S> {
         match why {
             _ if !first => {}
             StopReason::Shutdown | StopReason::Dropped => info!(%node, %group, %why, "stopped"),
-            StopReason::Storage(_) | StopReason::Panicked { .. } | StopReason::Died => {
+            StopReason::Storage(_)
+            | StopReason::NoSnapshot { .. }
+            | StopReason::Panicked { .. }
+            | StopReason::Died => {
                 error!(%node, %group, %why, "stopped");
             }
         }

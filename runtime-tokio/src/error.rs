@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use quorate_core::{LogId, NodeId, Rejected};
+use quorate_core::{ChangeError, LogId, NodeId, Rejected};
 
 /// Why a proposal has no reply.
 ///
@@ -89,6 +89,91 @@ pub enum ReadError {
     Stopped(#[from] Stopped),
 }
 
+/// Why a request about the cluster itself ([`Node::transfer_leadership`](crate::Node::transfer_leadership) and others) was
+/// not carried out.
+///
+/// Only [`ControlError::Unknown`] leaves room for it to happen, or to have happened.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ControlError {
+    /// Only the leader can do that.
+    #[error("this node does not lead{}", .leader.map_or_else(String::new, |leader| format!(": ask node {leader}")))]
+    NotLeader {
+        /// Who leads, as far as is known.
+        leader: Option<NodeId>,
+    },
+    /// Not while leadership is handed over: ask again in a moment, the node that leads then.
+    #[error("leadership is being handed over to node {to}: ask again when that is done")]
+    Transferring {
+        /// To whom.
+        to: NodeId,
+    },
+    /// The membership can't be changed like this, or not now.
+    #[error("the membership: {0}")]
+    Membership(#[from] ChangeError),
+    /// There is no other voter of that id, or none at all.
+    #[error("there is no such other voter to hand leadership over to")]
+    NoSuchVoter,
+    /// Only a voter campaigns.
+    #[error("this node has no vote, so it can't campaign")]
+    NotVoter,
+    /// Lease reads are on, and a leader may rest on having been heard here.
+    #[error("a leader was heard lately, and may hold a lease: try again when it is silent")]
+    Leased,
+    /// Leadership could not be handed over in time: the other has not caught up. This node leads on.
+    #[error("the other node has not caught up in time: this one leads on")]
+    GivenUp,
+    /// A bound would be passed; try again when some of it has been worked off.
+    #[error("{what}")]
+    Overloaded {
+        /// Which bound.
+        what: String,
+    },
+    /// Refused for another reason, given here.
+    #[error("refused: {why}")]
+    Refused {
+        /// The reason.
+        why: String,
+    },
+    /// It may have happened, may yet happen, or never will.
+    #[error("it is unknown what became of it: {why}")]
+    Unknown {
+        /// What happened.
+        why: String,
+    },
+    /// This node has stopped.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+impl From<Rejected> for ControlError {
+    fn from(rejected: Rejected) -> Self {
+        match rejected {
+            Rejected::NotLeader { leader } => Self::NotLeader { leader },
+            Rejected::NoLeader { .. } => Self::NotLeader { leader: None },
+            Rejected::Transferring { to } => Self::Transferring { to },
+            Rejected::Change(error) => Self::Membership(error),
+            Rejected::NoSuchVoter => Self::NoSuchVoter,
+            Rejected::NotVoter => Self::NotVoter,
+            Rejected::Leased => Self::Leased,
+            Rejected::Overloaded { .. } => Self::Overloaded { what: rejected.to_string() },
+            Rejected::Empty
+            | Rejected::TooBig { .. }
+            | Rejected::Malformed(_)
+            | Rejected::Unexpected { .. }
+            | Rejected::StaleReceipt
+            | Rejected::StaleLoad
+            | Rejected::BadLoad
+            | Rejected::BadApplied { .. }
+            | Rejected::WrongTerm { .. }
+            | Rejected::BadSnapshot { .. }
+            | Rejected::StaleSend
+            | Rejected::NotMember { .. }
+            | Rejected::Exhausted
+            | Rejected::Stopped => Self::Refused { why: rejected.to_string() },
+        }
+    }
+}
+
 /// The node has stopped, for ever: only a new one, started from its store, goes on.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the node has stopped: {why}")]
@@ -109,6 +194,12 @@ pub enum StopReason {
     /// Its store failed. There is no retry: what a failed write has left behind is known only to a new start.
     #[error("its store failed: {0}")]
     Storage(Arc<str>),
+    /// It should bring its state machine to a snapshot that it doesn't have: this release keeps none.
+    #[error("its state should come from a snapshot at {at}, and this release keeps none")]
+    NoSnapshot {
+        /// What the snapshot includes.
+        at: LogId,
+    },
     /// Its state machine panicked, and may be in any state now.
     #[error("its state machine panicked at entry {at}: {message}")]
     Panicked {
@@ -127,6 +218,8 @@ pub enum StopReason {
 pub(crate) enum Refusal {
     /// Somebody else leads, or nobody. Nothing happened.
     NotLeader(Option<NodeId>),
+    /// Leadership is being handed over to this node. Nothing happened: it will be the one to ask in a moment.
+    Transferring(NodeId),
     /// A bound. Nothing happened.
     Overloaded(String),
     /// It would never fit. Nothing happened.
@@ -144,6 +237,7 @@ impl From<Rejected> for Refusal {
         match rejected {
             Rejected::NotLeader { leader } => Self::NotLeader(leader),
             Rejected::NoLeader { .. } => Self::NotLeader(None),
+            Rejected::Transferring { to } => Self::Transferring(to),
             Rejected::Overloaded { .. } => Self::Overloaded(rejected.to_string()),
             Rejected::TooBig { bytes, bound } => Self::TooBig { bytes, bound },
             Rejected::Empty
@@ -154,7 +248,6 @@ impl From<Rejected> for Refusal {
             | Rejected::BadLoad
             | Rejected::BadApplied { .. }
             | Rejected::WrongTerm { .. }
-            | Rejected::Transferring { .. }
             | Rejected::NoSuchVoter
             | Rejected::NotVoter
             | Rejected::Leased

@@ -62,7 +62,7 @@ pub(crate) fn encode_answer(answer: Result<Bytes, Refusal>) -> Bytes {
         }
         Err(Refusal::NotLeader(leader)) => put_not_leader(&mut bytes, leader),
         // Somebody else will lead soon.
-        Err(Refusal::Stopped(_)) => put_not_leader(&mut bytes, None),
+        Err(Refusal::Stopped(_) | Refusal::Transferring(_)) => put_not_leader(&mut bytes, None),
         Err(Refusal::Overloaded(what)) => put_text(&mut bytes, 2, &what),
         Err(Refusal::TooBig { bytes: size, bound }) => {
             bytes.put_u8(3);
@@ -145,7 +145,9 @@ mod tests {
             assert_eq!(decode_answer(encode_answer(answer.clone())), Ok(answer));
         }
         let stopped = Refusal::Stopped(Stopped { why: StopReason::Shutdown });
-        assert_eq!(decode_answer(encode_answer(Err(stopped))), Ok(Err(Refusal::NotLeader(None))));
+        for soon in [stopped, Refusal::Transferring(NodeId(3))] {
+            assert_eq!(decode_answer(encode_answer(Err(soon))), Ok(Err(Refusal::NotLeader(None))));
+        }
     }
 
     #[test]

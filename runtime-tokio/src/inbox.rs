@@ -1,6 +1,7 @@
 //! What waits for the driver: a lane for each kind of thing, taken up all at once.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     mem,
     sync::{Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
@@ -12,6 +13,8 @@ use tokio::sync::oneshot;
 
 use crate::{
     apply::Reading,
+    consistency::Consistency,
+    control::Control,
     error::{Refusal, StopReason, Stopped},
 };
 
@@ -56,8 +59,14 @@ pub(crate) struct Work<S: StateMachine> {
     pub(crate) messages: Vec<(NodeId, Message)>,
     pub(crate) proposals: Vec<Proposed<S::Reply>>,
     pub(crate) reads: Vec<Box<dyn Reading<S>>>,
+    pub(crate) lease_reads: Vec<Box<dyn Reading<S>>>,
+    /// By the index that they must see.
+    pub(crate) reads_at: BTreeMap<Index, Vec<Box<dyn Reading<S>>>>,
     pub(crate) stale_reads: Vec<Box<dyn Reading<S>>>,
     pub(crate) questions: Vec<oneshot::Sender<Status>>,
+    pub(crate) controls: Vec<Control>,
+    /// Peers that the transport has lost touch with.
+    pub(crate) lost: BTreeSet<NodeId>,
     /// Somebody wants the node to stop.
     pub(crate) stop: Option<StopReason>,
     proposal_bytes: usize,
@@ -118,13 +127,19 @@ impl<S: StateMachine> Inbox<S> {
         Ok(())
     }
 
-    /// Puts a read in, linearizable or not; or refuses it.
-    pub(crate) fn read(&self, read: Box<dyn Reading<S>>, stale: bool) {
+    /// Puts a read in, or refuses it.
+    pub(crate) fn read(&self, read: Box<dyn Reading<S>>, consistency: Consistency) {
         let mut state = match self.open() {
             Ok(state) => state,
             Err(refusal) => return read.refuse(refusal),
         };
-        let lane = if stale { &mut state.work.stale_reads } else { &mut state.work.reads };
+        let work = &mut state.work;
+        let lane = match consistency {
+            Consistency::Linearizable => &mut work.reads,
+            Consistency::Lease => &mut work.lease_reads,
+            Consistency::AtLeast(index) => work.reads_at.entry(index).or_default(),
+            Consistency::Stale => &mut work.stale_reads,
+        };
         lane.push(read);
         wake(state);
     }
@@ -138,6 +153,26 @@ impl<S: StateMachine> Inbox<S> {
         state.work.questions.push(question);
         wake(state);
         Ok(())
+    }
+
+    /// Puts in a request about the cluster itself, or gives the reason why not.
+    pub(crate) fn control(&self, control: Control) -> Result<(), Refusal> {
+        let mut state = self.open()?;
+        if state.work.controls.len() >= self.limits.pending {
+            return Err(Refusal::Overloaded("overloaded: too many requests about the cluster".into()));
+        }
+        state.work.controls.push(control);
+        wake(state);
+        Ok(())
+    }
+
+    /// The transport has lost touch with a peer.
+    pub(crate) fn lost(&self, peer: NodeId) {
+        let mut state = self.lock();
+        if !state.over {
+            state.work.lost.insert(peer);
+            wake(state);
+        }
     }
 
     /// A message has come. Says whether there was room for it: if not it is lost, as messages may be.
@@ -179,7 +214,13 @@ impl<S: StateMachine> Inbox<S> {
         if !state.over {
             state.closed.get_or_insert_with(|| Stopped { why: why.clone() });
             // A failure overtakes a shutdown that is under way: it ends it at once.
-            if !matches!(state.work.stop, Some(StopReason::Storage(_) | StopReason::Panicked { .. })) {
+            let failure = |why: &StopReason| {
+                matches!(
+                    why,
+                    StopReason::Storage(_) | StopReason::NoSnapshot { .. } | StopReason::Panicked { .. }
+                )
+            };
+            if !state.work.stop.as_ref().is_some_and(failure) {
                 state.work.stop = Some(why);
             }
             wake(state);
@@ -196,8 +237,12 @@ impl<S: StateMachine> Inbox<S> {
         for proposed in work.proposals {
             let _gone = proposed.answer.send(Err(Refusal::Stopped(stopped.clone())));
         }
-        for read in work.reads.into_iter().chain(work.stale_reads) {
+        let reads_at = work.reads_at.into_values().flatten();
+        for read in work.reads.into_iter().chain(work.lease_reads).chain(reads_at).chain(work.stale_reads) {
             read.refuse(Refusal::Stopped(stopped.clone()));
+        }
+        for control in work.controls {
+            let _gone = control.answer.send(Err(stopped.clone().into()));
         }
     }
 
@@ -249,8 +294,12 @@ impl<S: StateMachine> Work<S> {
             messages: Vec::new(),
             proposals: Vec::new(),
             reads: Vec::new(),
+            lease_reads: Vec::new(),
+            reads_at: BTreeMap::new(),
             stale_reads: Vec::new(),
             questions: Vec::new(),
+            controls: Vec::new(),
+            lost: BTreeSet::new(),
             stop: None,
             proposal_bytes: 0,
             message_bytes: 0,
@@ -263,8 +312,12 @@ impl<S: StateMachine> Work<S> {
             && self.messages.is_empty()
             && self.proposals.is_empty()
             && self.reads.is_empty()
+            && self.lease_reads.is_empty()
+            && self.reads_at.is_empty()
             && self.stale_reads.is_empty()
             && self.questions.is_empty()
+            && self.controls.is_empty()
+            && self.lost.is_empty()
             && self.stop.is_none()
     }
 }

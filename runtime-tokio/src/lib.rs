@@ -45,6 +45,9 @@
 //! done something, and the task sleeps until then, or until the core's next deadline. A slow state machine or disk
 //! delays its own callers, and never a heartbeat.
 //!
+//! Time is measured by a clock that goes on while the machine is suspended (CLOCK_BOOTTIME on Linux, where
+//! `std::time::Instant` stands still then), for a leader's lease rests on it.
+//!
 //! # What is bounded, and by what
 //!
 //! | queue | bound | beyond it |
@@ -57,18 +60,21 @@
 //! | messages not yet taken up | 16,384, and `Config::max_unpersisted_bytes` | dropped |
 //! | bytes of entries for the store thread | `Config::max_unpersisted_bytes` | proposals are refused, appends dropped |
 //! | entries for the apply thread | `Config::max_applying_bytes`, in the core | no more come |
+//! | requests about the cluster | [`Builder::max_pending`]; under way: one transfer and one change, in the core | [`ControlError::Overloaded`], or why not now |
 //! | questions for the read thread | one for each peer and one for apply, in the core | no more come |
 //!
 //! # What it does not do
 //!
 //! A [`Node`] is one replica of one group. Several groups in one process are several nodes, which may share a
-//! transport through a [`Router`], but not yet a store thread or their heartbeats. There are no snapshots, membership
-//! changes or leadership transfers yet, for the core has none: the log grows, and a node that restarts applies it anew.
+//! transport through a [`Router`], but not yet a store thread or their heartbeats. There are no snapshots yet: the log grows,
+//! and a node that restarts, or joins, applies it from its beginning.
 
 mod alarm;
 mod apply;
 mod builder;
 mod clock;
+mod consistency;
+mod control;
 mod driver;
 mod error;
 mod forward;
@@ -84,7 +90,8 @@ mod transport;
 mod waiters;
 
 pub use builder::{Builder, StartError};
-pub use error::{ProposeError, ReadError, StopReason, Stopped};
+pub use consistency::Consistency;
+pub use error::{ControlError, ProposeError, ReadError, StopReason, Stopped};
 pub use memory::{MemoryNetwork, MemoryStore, MemoryStoreError, MemoryStoreReader};
 pub use node::Node;
 pub use router::Router;

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
-use quorate_core::{GroupId, NodeId, StateMachine};
+use quorate_core::{GroupId, Index, MembershipChange, NodeId, Outcome, StateMachine};
 use tokio::{
     sync::{oneshot, watch},
     task,
@@ -11,7 +11,9 @@ use tokio::{
 
 use crate::{
     builder::Builder,
-    error::{ProposeError, ReadError, Refusal, StopReason, Stopped},
+    consistency::Consistency,
+    control::Wish,
+    error::{ControlError, ProposeError, ReadError, Refusal, StopReason, Stopped},
     shared::Shared,
     status::{Leadership, NodeStatus},
 };
@@ -53,7 +55,7 @@ impl<S: StateMachine> Node<S> {
         F: FnOnce(&S) -> R + Send + 'static,
         R: Send + 'static,
     {
-        self.shared().read(read, false).await
+        self.read_with(Consistency::Linearizable, read).await
     }
 
     /// Runs `read` on the state machine as it is on this node, which may lag behind by any amount.
@@ -65,7 +67,54 @@ impl<S: StateMachine> Node<S> {
         F: FnOnce(&S) -> R + Send + 'static,
         R: Send + 'static,
     {
-        self.shared().read(read, true).await
+        self.read_with(Consistency::Stale, read).await
+    }
+
+    /// Runs `read` on the state machine once that is as fresh as `consistency` says; else as [`Node::read`].
+    ///
+    /// # Errors
+    /// As [`ReadError`] says. One that waits for an index may end as [`ReadError::NoLeader`] as well, if too little came
+    /// from the leader in time.
+    pub async fn read_with<F, R>(&self, consistency: Consistency, read: F) -> Result<R, ReadError>
+    where
+        F: FnOnce(&S) -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        self.shared().read(read, consistency).await
+    }
+
+    /// Changes who is a member, in one step, and returns where in the log the final membership is (or the joint one, if it
+    /// is to be left on request) once it is committed. Only on the leader.
+    ///
+    /// # Errors
+    /// As [`ControlError`] says. Giving the call up, or its timeout ([`Builder::request_timeout`]), doesn't take the change
+    /// back.
+    pub async fn change_membership(&self, change: MembershipChange) -> Result<Index, ControlError> {
+        match self.shared().control(Wish::Change(change)).await? {
+            Some(Outcome::Changed { index }) => Ok(index),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Hands leadership over to `to`, or to the voter that has most of the log; returns who leads then. Only on the leader,
+    /// which refuses proposals meanwhile; they are tried again. After an election timeout it is given up.
+    ///
+    /// # Errors
+    /// As [`ControlError`] says.
+    pub async fn transfer_leadership(&self, to: Option<NodeId>) -> Result<NodeId, ControlError> {
+        match self.shared().control(Wish::Transfer(to)).await? {
+            Some(Outcome::Transferred { to }) => Ok(to),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Campaigns now, instead of when the leader has been silent. It forces nothing: as long as the others hear a leader
+    /// they refuse. Returns once the campaign has begun; [`Node::leadership`] says what comes of it.
+    ///
+    /// # Errors
+    /// As [`ControlError`] says.
+    pub async fn campaign(&self) -> Result<(), ControlError> {
+        self.shared().control(Wish::Campaign).await.map(drop)
     }
 
     /// What the node knows and does.
@@ -106,8 +155,8 @@ impl<S: StateMachine> Node<S> {
         self.shared().group
     }
 
-    /// Stops the node: takes no more requests, lets those under way end ([`Builder::shutdown_timeout`]), writes what is
-    /// queued. When it returns all of the node's threads have ended, store and state machine are dropped, and the
+    /// Stops the node: takes no more requests, lets those under way end, hands leadership over if it leads and another voter
+    /// is in touch (both within [`Builder::shutdown_timeout`]), writes what is queued. When it returns all of the node's threads have ended, store and state machine are dropped, and the
     /// transport is shut down; a call of the state machine or the store that doesn't return holds it up.
     pub async fn shutdown(&self) {
         let shared = self.shared();
@@ -152,6 +201,11 @@ impl<S: StateMachine> fmt::Debug for Node<S> {
             .field("stopped", &*shared.stopped.borrow())
             .finish_non_exhaustive()
     }
+}
+
+/// The core gives each request the outcome that belongs to it.
+fn unexpected(outcome: Option<Outcome>) -> ControlError {
+    ControlError::Unknown { why: format!("the core answered it as something else: {outcome:?}") }
 }
 
 /// What all clones of a handle share; its end is the node's.

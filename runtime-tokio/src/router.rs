@@ -83,6 +83,13 @@ impl Inbound for Dispatch {
         }
     }
 
+    fn unreachable(&self, peer: NodeId) {
+        let groups: Vec<_> = self.0.read().values().cloned().collect();
+        for inbound in groups {
+            inbound.unreachable(peer);
+        }
+    }
+
     fn forwarded(
         &self,
         group: GroupId,

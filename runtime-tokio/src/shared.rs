@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use quorate_core::{GroupId, Message, NodeId, RoleKind, StateMachine, Term};
+use quorate_core::{ChangeError, GroupId, Message, NodeId, RoleKind, StateMachine, Term};
 use tokio::{
     sync::{oneshot, watch},
     time::{self, Instant, timeout_at},
@@ -15,7 +15,9 @@ use tracing::{debug, warn};
 
 use crate::{
     apply::{Closure, Read, Ticket},
-    error::{ProposeError, ReadError, Refusal, StopReason, Stopped},
+    consistency::Consistency,
+    control::{Control, Verdict, Wish},
+    error::{ControlError, ProposeError, ReadError, Refusal, StopReason, Stopped},
     forward,
     inbox::{Inbox, Limits},
     status::{Counters, Leadership, count},
@@ -90,6 +92,10 @@ impl<S: StateMachine> Shared<S> {
                     hint = other.filter(|other| *other != asked);
                     format!("node {asked} does not lead")
                 }
+                // It will lead in a moment, but doesn't yet.
+                Err(Retry::Refused(Refusal::Transferring(to))) => {
+                    format!("leadership is being handed over to node {to}")
+                }
                 Err(Retry::NotDelivered(why)) => why,
                 Err(Retry::Refused(refusal)) => return Err(self.propose_error(refusal)),
             };
@@ -160,8 +166,8 @@ impl<S: StateMachine> Shared<S> {
         }
     }
 
-    /// [`Node::read`](crate::Node::read) and [`Node::read_stale`](crate::Node::read_stale).
-    pub(crate) async fn read<F, R>(&self, mut read: F, stale: bool) -> Result<R, ReadError>
+    /// [`Node::read_with`](crate::Node::read_with).
+    pub(crate) async fn read<F, R>(&self, mut read: F, consistency: Consistency) -> Result<R, ReadError>
     where
         F: FnOnce(&S) -> R + Send + 'static,
         R: Send + 'static,
@@ -177,7 +183,7 @@ impl<S: StateMachine> Shared<S> {
                 return Err(ReadError::Overloaded { what });
             };
             let (answer, outcome) = oneshot::channel();
-            self.inbox.read(Box::new(Closure { read, answer, ticket }), stale);
+            self.inbox.read(Box::new(Closure { read, answer, ticket }), consistency);
             let refusal = match timeout_at(attempts.deadline, outcome).await {
                 Ok(Ok(Read::Done(result))) => return Ok(result),
                 Ok(Ok(Read::Panicked(message))) => return Err(ReadError::Panicked { message }),
@@ -190,7 +196,7 @@ impl<S: StateMachine> Shared<S> {
             };
             match refusal {
                 // A read changes nothing: whatever became of it, it may be tried again.
-                Refusal::NotLeader(_) | Refusal::Unknown(_) => {}
+                Refusal::NotLeader(_) | Refusal::Transferring(_) | Refusal::Unknown(_) => {}
                 Refusal::Overloaded(what) => {
                     count(&self.counters.overloaded, 1);
                     return Err(ReadError::Overloaded { what });
@@ -205,10 +211,37 @@ impl<S: StateMachine> Shared<S> {
         }
     }
 
+    /// A request about the cluster itself, made of this node: it is not handed on.
+    pub(crate) async fn control(&self, wish: Wish) -> Verdict {
+        let mut attempts = Attempts::new(self.request_timeout);
+        loop {
+            let (answer, outcome) = oneshot::channel();
+            let control = Control { wish: wish.clone(), answer };
+            self.inbox.control(control).map_err(|refusal| match refusal {
+                Refusal::Stopped(stopped) => ControlError::Stopped(stopped),
+                Refusal::Overloaded(what) => ControlError::Overloaded { what },
+                refusal => ControlError::Refused { why: format!("{refusal:?}") },
+            })?;
+            let unknown = |why| Err(ControlError::Unknown { why });
+            let verdict = match timeout_at(attempts.deadline, outcome).await {
+                Ok(Ok(verdict)) => verdict,
+                Ok(Err(_dropped)) => return unknown(self.why().to_string()),
+                Err(_elapsed) => {
+                    return unknown(format!("it had not ended after {:?}", self.request_timeout));
+                }
+            };
+            // A leader that has just been elected learns within a round trip what it needs to know first.
+            let early = matches!(verdict, Err(ControlError::Membership(ChangeError::Early { .. })));
+            if !early || !attempts.another(false, &self.leadership).await {
+                return verdict;
+            }
+        }
+    }
+
     fn propose_error(&self, refusal: Refusal) -> ProposeError {
         match refusal {
             // Tried again, so it doesn't come to this.
-            Refusal::NotLeader(_) => {
+            Refusal::NotLeader(_) | Refusal::Transferring(_) => {
                 ProposeError::NoLeader { waited: self.request_timeout, last: "not the leader".into() }
             }
             Refusal::Overloaded(what) => {
@@ -240,6 +273,10 @@ impl<S: StateMachine> Inbound for Entrance<S> {
         } else if !shared.inbox.receive(from, message) {
             count(&shared.counters.messages_dropped, 1);
         }
+    }
+
+    fn unreachable(&self, peer: NodeId) {
+        self.0.inbox.lost(peer);
     }
 
     fn forwarded(

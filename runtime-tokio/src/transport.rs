@@ -29,6 +29,10 @@ pub trait Inbound: Send + Sync + 'static {
     /// A message has arrived. Never blocks; drops it if the node can't keep up.
     fn receive(&self, group: GroupId, from: NodeId, message: Message);
 
+    /// Touch with `peer` is lost, and with it whatever was under way to it: its connection was closed, or is dead. Never
+    /// blocks. Does nothing by default; a transport that can't know it need not say it.
+    fn unreachable(&self, _peer: NodeId) {}
+
     /// A request has been forwarded here.
     fn forwarded(
         &self,

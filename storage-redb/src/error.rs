@@ -141,6 +141,16 @@ pub enum Misfit {
         /// Where the log begins.
         base: LogId,
     },
+    /// It lets the log begin where it has begun already, or with an entry that it does not hold.
+    #[error(
+        "it lets the log begin after {found}; it begins after {base}, and must hold the entry unless a snapshot is installed"
+    )]
+    Base {
+        /// Where the log begins.
+        base: LogId,
+        /// Where it should begin.
+        found: LogId,
+    },
     /// It would make the term go back, or change a vote that was given.
     #[error("its term or vote takes back what was promised in term {term}", term = .current.term)]
     HardState {

@@ -14,6 +14,16 @@
 //! - **After an error from `commit` nothing is written any more**: every later call says [`Error::Stopped`].
 //! - **Recovery holds no payloads**: it reads the log value by value, checks each, and keeps terms and memberships.
 //!
+//! # Snapshots
+//!
+//! The log begins later when it is compacted or a snapshot is installed ([`Rebase`](quorate_core::Rebase)); the entries
+//! before that are deleted in the transaction of that write, and their pages are used again. The bytes of
+//! snapshots are not in here, so all that this store knows is that there is one at the log's base or after it:
+//! [`Store::recover`](quorate_core::Store::recover) names the base as the newest snapshot, and as what is applied.
+//! Whoever keeps the bytes knows better, for it had published the snapshot before the core heard of it: before it starts
+//! the core, it sets `Recovered::snapshot` and `Recovered::applied` to the newest one that it has, at the base or after
+//! it. If it has none, this replica has lost what it had acknowledged.
+//!
 //! # What it assumes
 //!
 //! That `fdatasync` returns when the data is on the medium, or fails; that a sector of 512 bytes is written whole or not

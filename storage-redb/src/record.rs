@@ -135,7 +135,7 @@ impl State {
     }
 }
 
-/// Where the log begins.
+/// Where the log begins. It is also the newest snapshot that the store knows of: see the [crate's page](crate).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Base {
     /// The last entry that a snapshot has replaced.
@@ -208,6 +208,11 @@ impl RunHeader {
     /// The name of the run's last entry.
     pub(crate) fn last_id(&self) -> LogId {
         LogId::new(self.term, self.first.plus(u64::from(self.count)).prev())
+    }
+
+    /// Is this entry in the run?
+    pub(crate) fn holds(&self, id: LogId) -> bool {
+        id.term == self.term && (self.first..=self.last_id().index).contains(&id.index)
     }
 }
 

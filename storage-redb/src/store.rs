@@ -191,6 +191,7 @@ impl Store for RedbStore {
                 Ok(())
             })
         })?;
+        // What a write tells of snapshots is where the log begins.
         let at_base = || Snapshot { last: base.id, membership: base.membership.clone() };
         Ok(Recovered {
             incarnation,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, btree_map::Entry};
 
 use bytes::Bytes;
-use quorate_core::{GroupId, HardState, Index, LogId, Run, Write};
+use quorate_core::{GroupId, HardState, Index, LogId, Rebase, Run, Snapshot, Write};
 use redb::{ReadableTable, Table};
 
 use crate::{
@@ -77,13 +77,31 @@ impl<'a> Staged<'a> {
         }
     }
 
-    /// One write: truncation, entries, hard state. That it fits onto what is there is checked, though the
+    /// One write: a new beginning of the log, truncation, entries, hard state. That it fits onto what is there is checked, though the
     /// core sees to it, for what is written here is what others will be told.
     pub(crate) fn write(&mut self, log: &mut LogTable<'_>, write: &Write) -> Result<(), Error> {
         let group = write.receipt().group();
         let changed = self.group(group)?;
         let misfit = |why| Error::BadWrite { group, seq: write.seq(), why };
         changed.take_turn(write).map_err(misfit)?;
+        if let Some(rebase) = &write.rebase {
+            changed.flush(log)?;
+            let Snapshot { last: id, membership } = match &**rebase {
+                Rebase::Compact(new) => {
+                    let base = changed.group.base;
+                    if !changed.compact(log, new.last)? {
+                        return Err(misfit(Misfit::Base { base, found: new.last }));
+                    }
+                    new
+                }
+                Rebase::Install(snapshot) => {
+                    changed.install(log, snapshot.last)?;
+                    snapshot
+                }
+            };
+            self.bases.insert(group, Base { id: *id, membership: membership.clone() });
+        }
+        let changed = self.group(group)?;
         if let Some(at) = write.truncate {
             changed.flush(log)?;
             changed.truncate(log, at)?;
@@ -136,6 +154,13 @@ impl<'a> Changed<'a> {
         if write.seq() != expected {
             return Err(Misfit::Order { expected });
         }
+        let base = match write.rebase.as_deref() {
+            None => base,
+            Some(Rebase::Compact(new) | Rebase::Install(new)) if new.last.index > base.index => new.last,
+            Some(Rebase::Compact(new) | Rebase::Install(new)) => {
+                return Err(Misfit::Base { base, found: new.last });
+            }
+        };
         if let Some(at) = write.truncate.filter(|at| *at <= base.index) {
             return Err(Misfit::BelowBase { at, base });
         }
@@ -190,10 +215,8 @@ impl<'a> Changed<'a> {
             return Ok(());
         }
         self.state_changed = true;
-        let before = newest_before(log, self.file, self.id, at)?;
-        let (from, end) = (log_key(self.id, at), log_key(self.id, Index(u64::MAX)));
-        log.retain_in::<&LogKey, _>(&from..=&end, |_, _| false)
-            .map_err(|error| from_redb(self.file, "truncating the log", error))?;
+        let before = newest_before(log, self.file, self.id, at, "truncating the log")?;
+        self.remove(log, at, Index(u64::MAX), "truncating the log")?;
         self.group.last = match before {
             None => self.group.base,
             Some((header, None)) => header.last_id(),
@@ -204,6 +227,45 @@ impl<'a> Changed<'a> {
             }
         };
         Ok(())
+    }
+
+    /// Removes the entries up to `base`, if that is one of them. The value that holds it in its middle is written
+    /// again with what is after it.
+    fn compact(&mut self, log: &mut LogTable<'_>, base: LogId) -> Result<bool, Error> {
+        const DOING: &str = "compacting the log";
+        let holds = newest_before(log, self.file, self.id, base.index.next(), DOING)?;
+        let Some((_, tail)) = holds.filter(|(header, _)| header.holds(base)) else {
+            return Ok(false);
+        };
+        self.remove(log, Index(0), base.index, DOING)?;
+        if let Some(tail) = tail.and_then(|run| run.starting_at(base.index.next())) {
+            self.put(log, self.header(&tail), &[tail.block().clone()], tail.bytes())?;
+        }
+        self.group.base = base;
+        self.state_changed = true;
+        Ok(true)
+    }
+
+    /// Removes all entries: the log begins and ends at `base`.
+    fn install(&mut self, log: &mut LogTable<'_>, base: LogId) -> Result<(), Error> {
+        self.remove(log, Index(0), Index(u64::MAX), "installing a snapshot")?;
+        self.group.base = base;
+        self.group.last = base;
+        self.state_changed = true;
+        Ok(())
+    }
+
+    /// Removes the values that begin from `first` to `last`.
+    fn remove(
+        &self,
+        log: &mut LogTable<'_>,
+        first: Index,
+        last: Index,
+        doing: &'static str,
+    ) -> Result<(), Error> {
+        let (first, last) = (log_key(self.id, first), log_key(self.id, last));
+        log.retain_in::<&LogKey, _>(&first..=&last, |_, _| false)
+            .map_err(|error| from_redb(self.file, doing, error))
     }
 
     fn header(&self, run: &Run) -> RunHeader {
@@ -248,8 +310,9 @@ fn newest_before(
     file: &str,
     group: GroupId,
     at: Index,
+    doing: &'static str,
 ) -> Result<Option<(RunHeader, Option<Run>)>, Error> {
-    let failed = |error: redb::StorageError| from_redb(file, "truncating the log", error);
+    let failed = |error: redb::StorageError| from_redb(file, doing, error);
     let (start, end) = (log_key(group, Index(0)), log_key(group, at));
     let Some(found) = log.range::<&LogKey>(&start..&end).map_err(failed)?.next_back() else {
         return Ok(None);

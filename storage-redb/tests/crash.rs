@@ -147,7 +147,8 @@ fn crash_again(image: &[u8], reopened: &Medium, options: Options, models: &[Mode
             found.incarnation > group.incarnation
                 && found.hard_state == group.hard_state
                 && found.last == group.last().index
-                && common::read_log(&store, id, found.last).as_ref() == Ok(&group.log)
+                && found.base == group.base
+                && common::read_log(&store, id, found.base.index, found.last).as_ref() == Ok(&group.log)
         });
         assert!(fits, "group {id} after a second crash at I/O {stop} of recovery: {found:?}");
     }

@@ -31,10 +31,25 @@ struct Killed {
 }
 
 fn killed(options: Options, seed: u64) -> Killed {
-    killed_after(options, seed, |_| {})
+    killed_after(options, seed, &appended(), |_| {})
 }
 
-fn killed_after(options: Options, seed: u64, last: impl FnOnce(&mut RedbStore)) -> Killed {
+/// A newest commit that appends.
+fn appended() -> [Change; 2] {
+    [Change::Vote { newer: 1, vote: Some(2) }, Change::Append { newer: 0, sizes: vec![256] }]
+}
+
+/// One that lets the log begin later, and with what is left of a run of entries.
+fn compacted() -> [Change; 2] {
+    [Change::Vote { newer: 1, vote: Some(2) }, Change::Compact { keep: 8, sizes: vec![256] }]
+}
+
+/// One that puts a snapshot in the log's place.
+fn installed() -> [Change; 2] {
+    [Change::Vote { newer: 1, vote: Some(2) }, Change::Install { ahead: 70, newer: 0, voters: 4 }]
+}
+
+fn killed_after(options: Options, seed: u64, newest: &[Change], last: impl FnOnce(&mut RedbStore)) -> Killed {
     let medium = Medium::default();
     let groups = [(GROUP, voters(&[1, 2, 3]))];
     let mut rng = Rng(seed);
@@ -42,15 +57,14 @@ fn killed_after(options: Options, seed: u64, last: impl FnOnce(&mut RedbStore)) 
     let mut model = Model::new(&groups);
     model.check(&mut store).unwrap();
     for _ in 0..12 {
-        let sizes = vec![200 + rng.below(200) as usize; 1 + rng.below(3) as usize];
+        let sizes = vec![200 + rng.below(200) as usize; 3 + rng.below(3) as usize];
         let write = model.write(GROUP, &Change::Append { newer: rng.below(2), sizes });
         store.commit(&[write]).unwrap();
     }
     let older = model.clone();
     let before = medium.trace().len();
-    let vote = model.write(GROUP, &Change::Vote { newer: 1, vote: Some(2) });
-    let entry = model.write(GROUP, &Change::Append { newer: 0, sizes: vec![256] });
-    store.commit(&[vote, entry]).unwrap();
+    let writes: Vec<_> = newest.iter().map(|change| model.write(GROUP, change)).collect();
+    store.commit(&writes).unwrap();
     last(&mut store);
     medium.freeze();
     drop(store);
@@ -136,8 +150,14 @@ fn bits(killed: &Killed, rng: &mut Rng) -> Vec<(usize, u8)> {
 
 #[test]
 fn after_a_kill_no_flipped_bit_makes_it_silently_older() {
-    for two_phase in [false, true] {
-        let killed = killed(Options::default().two_phase(two_phase), 5);
+    let newest = [
+        ("appended", false, appended()),
+        ("appended", true, appended()),
+        ("compacted", false, compacted()),
+        ("installed", false, installed()),
+    ];
+    for (name, two_phase, newest) in newest {
+        let killed = killed_after(Options::default().two_phase(two_phase), 5, &newest, |_| {});
         assert_eq!(look(&killed, killed.live.clone()), Found::Harmless);
         let mut rng = Rng(9);
         let (mut noticed, mut harmless) = (0, 0);
@@ -145,10 +165,10 @@ fn after_a_kill_no_flipped_bit_makes_it_silently_older() {
             match look(&killed, flipped(&killed.live, byte, bit)) {
                 Found::Noticed => noticed += 1,
                 Found::Harmless => harmless += 1,
-                Found::SilentlyOlder => panic!("bit {bit} of byte {byte}: silently older"),
+                Found::SilentlyOlder => panic!("{name}: bit {bit} of byte {byte}: silently older"),
             }
         }
-        println!("two phases: {two_phase}: {noticed} noticed, {harmless} harmless");
+        println!("{name}, two phases: {two_phase}: {noticed} noticed, {harmless} harmless");
         assert!(noticed > 100 && harmless > 10);
     }
 }
@@ -181,7 +201,7 @@ fn after_a_power_failure_damage_to_the_newest_commit_is_noticed_with_two_phases(
 /// A store that was idle for a moment, so that its driver has settled it, notices all of it with one phase too.
 #[test]
 fn once_settled_a_power_failure_hides_nothing() {
-    let killed = killed_after(Options::default(), 6, |store| {
+    let killed = killed_after(Options::default(), 6, &appended(), |store| {
         store.settle().unwrap();
         store.settle().unwrap();
     });
@@ -226,10 +246,11 @@ fn after_a_clean_close_no_flipped_bit_gives_other_entries() {
     let mut model = Model::new(&groups);
     model.check(&mut store).unwrap();
     for n in 0..30 {
-        let change = if n % 10 == 9 {
-            Change::Membership { voters: 3 }
-        } else {
-            Change::Append { newer: 0, sizes: vec![300; 3] }
+        let change = match n {
+            9 | 29 => Change::Membership { voters: 3 },
+            // What is left begins in the middle of a run.
+            19 => Change::Compact { keep: 41, sizes: Vec::new() },
+            _ => Change::Append { newer: 0, sizes: vec![300; 3] },
         };
         store.commit(&[model.write(GROUP, &change)]).unwrap();
     }

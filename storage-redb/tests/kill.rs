@@ -43,7 +43,8 @@ fn child() {
         group.incarnation = recovered.incarnation;
         group.next = 1;
         group.hard_state = recovered.hard_state;
-        group.log = read_log(&store, *id, recovered.last).unwrap();
+        group.log = read_log(&store, *id, recovered.base.index, recovered.last).unwrap();
+        (group.base, group.base_membership) = (recovered.base, recovered.base_membership);
     }
     let mut rng = Rng(seed);
     println!("\nready");

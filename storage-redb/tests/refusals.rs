@@ -6,7 +6,8 @@ use std::{fs, os::unix::fs::FileExt, thread};
 
 use common::{Change, IDENTITY, Model, faults::Medium, voters, write};
 use quorate_core::{
-    GroupId, HardState, Incarnation, Index, Load, LoadId, Loaded, LogId, LogReader, NodeId, Run, Store, Term,
+    GroupId, HardState, Incarnation, Index, Load, LoadId, Loaded, LogId, LogReader, NodeId, Rebase, Run,
+    Snapshot, Store, Term,
 };
 use quorate_storage_redb::{Error, Identity, Misfit, Options, RedbStore};
 
@@ -161,12 +162,27 @@ fn with_log() -> (RedbStore, Incarnation) {
     (store, incarnation)
 }
 
+type Make = Box<dyn Fn(Incarnation) -> (quorate_core::Write, Misfit)>;
+
+fn at(last: LogId) -> Snapshot {
+    Snapshot { last, membership: voters(&[1, 2, 3]) }
+}
+
+/// A new beginning that doesn't fit.
+fn rebased(kind: fn(Snapshot) -> Rebase, term: u64, index: u64) -> Make {
+    let found = LogId::new(Term(term), Index(index));
+    Box::new(move |inc| {
+        let mut rebased = write(GROUP, inc, 2);
+        rebased.rebase = Some(Box::new(kind(at(found))));
+        (rebased, Misfit::Base { base: LogId::ZERO, found })
+    })
+}
+
 #[test]
 fn writes_that_do_not_fit_are_refused_and_stop_the_store() {
     let run = |term, first| Run::noop(Term(term), Index(first));
     let last = LogId::new(Term(2), Index(3));
     let promised = HardState { term: Term(2), vote: Some(NodeId(1)) };
-    type Make = Box<dyn Fn(Incarnation) -> (quorate_core::Write, Misfit)>;
     let cases: Vec<Make> = vec![
         Box::new(|inc| (write(GROUP, inc, 3), Misfit::Order { expected: quorate_core::WriteSeq(2) })),
         Box::new(|inc| (write(GROUP, inc, 1), Misfit::Order { expected: quorate_core::WriteSeq(2) })),
@@ -195,6 +211,18 @@ fn writes_that_do_not_fit_are_refused_and_stop_the_store() {
             let mut below = write(GROUP, inc, 2);
             below.truncate = Some(Index(0));
             (below, Misfit::BelowBase { at: Index(0), base: LogId::ZERO })
+        }),
+        // One term only, or one index only, is another entry; and it can't begin where it has begun.
+        rebased(Rebase::Compact, 1, 2),
+        rebased(Rebase::Compact, 2, 4),
+        rebased(Rebase::Compact, 0, 0),
+        rebased(Rebase::Install, 2, 0),
+        Box::new(|inc| {
+            let mut below = write(GROUP, inc, 2);
+            let base = LogId::new(Term(2), Index(2));
+            below.rebase = Some(Box::new(Rebase::Compact(at(base))));
+            below.truncate = Some(Index(2));
+            (below, Misfit::BelowBase { at: Index(2), base })
         }),
         Box::new(move |inc| {
             let mut back = write(GROUP, inc, 2);
@@ -290,4 +318,39 @@ fn a_reader_sees_what_was_committed_while_the_writer_goes_on() {
         }
         assert!(reads.join().unwrap() > 1);
     });
+}
+
+/// A load that was asked for before the log began later, and read after it.
+#[test]
+fn a_reader_is_told_what_is_compacted() {
+    let (_dir, mut store) = bootstrapped();
+    let incarnation = store.recover(GROUP).unwrap().incarnation;
+    let reader = store.reader();
+    let load = |first: u64, last: u64| {
+        let load = Load { id: LoadId(9), first: Index(first), last: Index(last), max_bytes: 1 << 20 };
+        match reader.load(GROUP, &load).unwrap() {
+            Loaded::Entries(runs) => Some(runs.iter().map(|run| (run.first().0, run.last().0)).collect()),
+            Loaded::Compacted => None,
+        }
+    };
+    let mut first = write(GROUP, incarnation, 1);
+    first.entries.push(Run::commands(Term(1), Index(1), &vec![[7; 95]; 10]).unwrap());
+    let mut second = write(GROUP, incarnation, 2);
+    second.rebase = Some(Box::new(Rebase::Compact(at(LogId::new(Term(1), Index(4))))));
+    second.entries.push(Run::commands(Term(2), Index(11), &[b"a", b"b"]).unwrap());
+    store.commit(&[first, second]).unwrap();
+    assert_eq!(load(4, 12), None);
+    assert_eq!(load(5, 12), Some(vec![(5, 10), (11, 12)]));
+    assert_eq!(load(12, 12), Some(vec![(12, 12)]));
+
+    // A snapshot takes the place of a log that was longer.
+    let mut third = write(GROUP, incarnation, 3);
+    third.rebase = Some(Box::new(Rebase::Install(at(LogId::new(Term(3), Index(8))))));
+    store.commit(&[third]).unwrap();
+    assert_eq!(load(8, 12), None);
+    assert_eq!(load(9, 12), Some(vec![]));
+    let recovered = store.recover(GROUP).unwrap();
+    assert_eq!((recovered.base, recovered.last), (LogId::new(Term(3), Index(8)), Index(8)));
+    assert_eq!((recovered.snapshot, recovered.applied), (Some(at(recovered.base)), Index(8)));
+    assert_eq!(recovered.terms, []);
 }

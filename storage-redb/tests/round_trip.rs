@@ -33,6 +33,10 @@ fn change() -> impl Strategy<Value = Change> {
         1 => (1..6_u64).prop_map(|voters| Change::Membership { voters }),
         2 => (0..12_u64, sizes()).prop_map(|(back, sizes)| Change::Replace { back, sizes }),
         1 => (0..6_u64).prop_map(|back| Change::Truncate { back }),
+        2 => (0..9_u64, prop::collection::vec(size(), 0..3))
+            .prop_map(|(keep, sizes)| Change::Compact { keep, sizes }),
+        1 => (1..20_u64, 0..2_u64, 1..6_u64)
+            .prop_map(|(ahead, newer, voters)| Change::Install { ahead, newer, voters }),
         2 => (1..3_u64, prop::option::of(1..4_u64)).prop_map(|(newer, vote)| Change::Vote { newer, vote }),
     ]
 }

@@ -76,11 +76,16 @@ async fn run(shared: Arc<Shared>, peer: Arc<Peer>, link: Arc<Link>, inbound: Arc
         });
     }
     tasks.spawn(accept_messages(peer.clone(), link.clone(), inbound.clone()));
-    tasks.spawn(forward::accept(shared, peer.clone(), link.clone(), inbound));
+    tasks.spawn(forward::accept(shared, peer.clone(), link.clone(), inbound.clone()));
     let why = link.connection.closed().await;
     tasks.shutdown().await;
-    peer.uninstall(&link);
+    let was_in_use = peer.uninstall(&link);
     explain(&peer, &link, &why);
+    // A connection that another has replaced is lost as well, but touch is not; and the few messages under way on it
+    // are missed by the peer, which says so.
+    if was_in_use {
+        inbound.unreachable(peer.id);
+    }
 }
 
 async fn write(peer: &Peer, link: &Link, class: Class) -> Result<(), WriteError> {

@@ -140,15 +140,15 @@ impl Peer {
         installed
     }
 
-    /// `link` has ended.
-    pub(crate) fn uninstall(&self, link: &Arc<Link>) {
+    /// `link` has ended; says whether it was the one in use, so that none is left.
+    pub(crate) fn uninstall(&self, link: &Arc<Link>) -> bool {
         self.link.send_if_modified(|current| {
             let is_current = current.as_ref().is_some_and(|current| Arc::ptr_eq(current, link));
             if is_current {
                 *current = None;
             }
             is_current
-        });
+        })
     }
 
     /// The peer has answered in a way that makes sense.

@@ -25,6 +25,14 @@ struct Inner {
     cut: BTreeSet<(NodeId, NodeId)>,
 }
 
+impl Inner {
+    /// Those who notice that `id` is gone: a cut link tells nothing.
+    fn in_touch_with(&self, id: NodeId) -> impl Iterator<Item = &Arc<dyn Inbound>> {
+        let cut = move |other: NodeId| self.cut.contains(&(id, other));
+        self.nodes.iter().filter(move |(other, _)| **other != id && !cut(**other)).map(|(_, node)| node)
+    }
+}
+
 impl MemoryNetwork {
     /// A network without nodes.
     #[must_use]
@@ -131,6 +139,11 @@ impl Transport for Endpoint {
             let mut inner = self.network.lock();
             if inner.nodes.get(&self.id).is_some_and(|current| Arc::ptr_eq(current, &mine)) {
                 inner.nodes.remove(&self.id);
+                let others: Vec<_> = inner.in_touch_with(self.id).cloned().collect();
+                drop(inner);
+                for other in others {
+                    other.unreachable(self.id);
+                }
             }
         }
         Box::pin(async {})

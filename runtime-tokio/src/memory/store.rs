@@ -8,12 +8,14 @@ use std::{
 };
 
 use quorate_core::{
-    Few, GroupId, HardState, Incarnation, Index, Load, Loaded, LogId, LogReader, Membership, Recovered, Run,
-    Store, TermStart, Write,
+    Few, GroupId, HardState, Incarnation, Index, Load, Loaded, LogId, LogReader, Membership, Rebase,
+    Recovered, Run, Snapshot, Store, TermStart, Write,
 };
 
 /// A [`Store`] that remembers for as long as one of its clones lives: a node started from another clone finds what the
 /// one before it has written, as after a restart.
+///
+/// It does not hold the bytes of snapshots: what it knows of the newest one is where the log begins.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
     inner: Arc<Mutex<Inner>>,
@@ -33,8 +35,9 @@ struct Inner {
 struct Group {
     incarnation: Incarnation,
     hard_state: HardState,
-    membership: Membership,
-    /// From index 1, without a gap.
+    /// Where the log begins, and the membership there.
+    base: Snapshot,
+    /// Right above the base, without a gap.
     log: Vec<Run>,
 }
 
@@ -60,6 +63,16 @@ pub enum MemoryStoreError {
         /// Where the log ends.
         last: Index,
     },
+    /// A log that should begin where it has begun already, or with an entry that it does not hold.
+    #[error("a log that begins after {base} and ends with index {last} can't begin after {found}")]
+    Base {
+        /// Where it begins.
+        base: LogId,
+        /// Where it ends.
+        last: Index,
+        /// Where it should begin.
+        found: LogId,
+    },
     /// [`MemoryStore::fail`] was called.
     #[error("{0}")]
     Failed(String),
@@ -78,7 +91,7 @@ impl MemoryStore {
         self.lock().groups.entry(group).or_insert_with(|| Group {
             incarnation: Incarnation(0),
             hard_state: HardState::default(),
-            membership,
+            base: Snapshot { last: LogId::ZERO, membership },
             log: Vec::new(),
         });
         self
@@ -102,7 +115,7 @@ impl MemoryStore {
         self.lock().writes
     }
 
-    /// The log of `group`, from index 1 on.
+    /// The log of `group`, as far as it is not compacted.
     #[must_use]
     pub fn log(&self, group: GroupId) -> Vec<Run> {
         self.lock().groups.get(&group).map_or_else(Vec::new, |group| group.log.clone())
@@ -146,13 +159,13 @@ impl Store for MemoryStore {
         Ok(Recovered {
             incarnation: group.incarnation,
             hard_state: group.hard_state,
-            base: LogId::ZERO,
-            base_membership: group.membership.clone(),
-            snapshot: None,
+            base: group.base.last,
+            base_membership: group.base.membership.clone(),
+            snapshot: (group.base.last != LogId::ZERO).then(|| group.base.clone()),
             terms,
             last: group.last(),
             memberships: group.log.iter().flat_map(Run::memberships).collect(),
-            applied: Index(0),
+            applied: group.base.last.index,
         })
     }
 
@@ -196,7 +209,7 @@ impl LogReader for MemoryStoreReader {
         let inner = self.0.lock();
         inner.check()?;
         let group = inner.groups.get(&id).ok_or(MemoryStoreError::NoGroup(id))?;
-        Ok(Loaded::Entries(group.load(load)))
+        Ok(group.load(load))
     }
 }
 
@@ -208,7 +221,7 @@ impl Inner {
 
 impl Group {
     fn last(&self) -> Index {
-        self.log.last().map_or(Index(0), Run::last)
+        self.log.last().map_or(self.base.last.index, Run::last)
     }
 
     fn write(&mut self, write: &Write) -> Result<(), MemoryStoreError> {
@@ -218,6 +231,14 @@ impl Group {
         }
         if let Some(hard_state) = write.hard_state {
             self.hard_state = hard_state;
+        }
+        match write.rebase.as_deref() {
+            Some(Rebase::Compact(base)) => self.compact(base)?,
+            Some(Rebase::Install(snapshot)) => {
+                self.log.clear();
+                self.base = snapshot.clone();
+            }
+            None => {}
         }
         if let Some(from) = write.truncate {
             self.truncate(from);
@@ -232,6 +253,19 @@ impl Group {
         Ok(())
     }
 
+    /// Removes the entries up to `base`, which must be one of them.
+    fn compact(&mut self, base: &Snapshot) -> Result<(), MemoryStoreError> {
+        let LogId { term, index } = base.last;
+        let holds = |run: &Run| run.term() == term && (run.first()..=run.last()).contains(&index);
+        if !self.log.iter().any(holds) {
+            let (last, found) = (self.last(), base.last);
+            return Err(MemoryStoreError::Base { base: self.base.last, last, found });
+        }
+        self.log = self.log.iter().filter_map(|run| run.starting_at(index.next())).collect();
+        self.base = base.clone();
+        Ok(())
+    }
+
     fn truncate(&mut self, from: Index) {
         while let Some(run) = self.log.pop_if(|run| run.last() >= from) {
             if let Some(head) = run.ending_before(from) {
@@ -241,7 +275,10 @@ impl Group {
         }
     }
 
-    fn load(&self, load: &Load) -> Few<Run> {
+    fn load(&self, load: &Load) -> Loaded {
+        if load.first <= self.base.last.index {
+            return Loaded::Compacted;
+        }
         let mut entries = Few::new();
         let mut left = load.max_bytes;
         let from = self.log.partition_point(|run| run.last() < load.first);
@@ -259,7 +296,7 @@ impl Group {
                 break;
             }
         }
-        entries
+        Loaded::Entries(entries)
     }
 }
 
@@ -275,14 +312,22 @@ mod tests {
         Group {
             incarnation: Incarnation(1),
             hard_state: HardState::default(),
-            membership: Membership::of_voters([NodeId(1)]),
+            base: at(0, 0),
             log: runs.iter().map(run).collect(),
         }
     }
 
+    fn at(term: u64, index: u64) -> Snapshot {
+        let last = LogId::new(Term(term), Index(index));
+        Snapshot { last, membership: Membership::of_voters([NodeId(1)]) }
+    }
+
     fn load(group: &Group, first: u64, last: u64, max_bytes: usize) -> Vec<(u64, u64)> {
         let load = Load { id: LoadId(1), first: Index(first), last: Index(last), max_bytes };
-        group.load(&load).iter().map(|run| (run.first().0, run.last().0)).collect()
+        match group.load(&load) {
+            Loaded::Entries(runs) => runs.iter().map(|run| (run.first().0, run.last().0)).collect(),
+            Loaded::Compacted => Vec::new(),
+        }
     }
 
     #[test]
@@ -304,6 +349,26 @@ mod tests {
             group.last().0
         };
         assert_eq!([13, 12, 9, 8, 5, 1].map(ends), [12, 11, 8, 7, 4, 0]);
+    }
+
+    #[test]
+    fn compacts_in_the_middle_of_a_run_and_only_what_it_holds() {
+        let compacted = |term, index| {
+            let mut group = group(&[(1, 1, 4), (1, 5, 4), (2, 9, 4)]);
+            group.compact(&at(term, index)).map(|()| load(&group, index + 1, 99, 1000))
+        };
+        assert_eq!(compacted(1, 6), Ok(vec![(7, 8), (9, 12)]));
+        assert_eq!(compacted(1, 8), Ok(vec![(9, 12)]));
+        assert_eq!(compacted(2, 12), Ok(vec![]));
+        for (term, index) in [(2, 8), (2, 13), (0, 0)] {
+            let (base, found) = (LogId::ZERO, at(term, index).last);
+            assert_eq!(compacted(term, index), Err(MemoryStoreError::Base { base, last: Index(12), found }));
+        }
+        let mut group = group(&[(1, 1, 4)]);
+        group.compact(&at(1, 4)).unwrap();
+        assert_eq!(group.last(), Index(4), "nothing is left, and it goes on from there");
+        let gone = Load { id: LoadId(1), first: Index(4), last: Index(9), max_bytes: 9 };
+        assert_eq!(group.load(&gone), Loaded::Compacted);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Nodes end to end, over stores and networks in memory.
 
 mod cluster;
+mod control;
 mod failure;
 mod load;
 mod pause;

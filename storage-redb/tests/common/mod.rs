@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use quorate_core::{
     EntryKind, GroupId, HardState, Incarnation, Index, Load, LoadId, Loaded, LogId, LogReader, Membership,
-    NodeId, Recovered, Run, Store, Term, TermStart, Write,
+    NodeId, Rebase, Recovered, Run, Snapshot, Store, Term, TermStart, Write,
 };
 use quorate_storage_redb::{Identity, RedbStore};
 
@@ -20,6 +20,7 @@ pub const IDENTITY: Identity =
 pub fn write(group: GroupId, incarnation: Incarnation, seq: u64) -> Write {
     serde_json::from_value(serde_json::json!({
         "hard_state": null,
+        "rebase": null,
         "truncate": null,
         "entries": [],
         "receipt": { "group": group, "incarnation": incarnation, "first": seq, "last": seq },
@@ -64,7 +65,9 @@ pub struct ModelGroup {
     pub incarnation: Incarnation,
     pub next: u64,
     pub hard_state: HardState,
+    pub base: LogId,
     pub base_membership: Membership,
+    /// What is above `base`.
     pub log: Vec<(Term, EntryKind, Bytes)>,
 }
 
@@ -74,28 +77,43 @@ impl ModelGroup {
             incarnation: Incarnation(0),
             next: 0,
             hard_state: HardState::default(),
+            base: LogId::ZERO,
             base_membership: membership.clone(),
             log: Vec::new(),
         }
     }
 
     pub fn last(&self) -> LogId {
-        self.log.last().map_or(LogId::ZERO, |entry| LogId::new(entry.0, Index(self.log.len() as u64)))
+        self.id(self.log.len() as u64)
+    }
+
+    /// The entry so far above the base.
+    fn id(&self, above: u64) -> LogId {
+        let entry = above.checked_sub(1).map(|at| &self.log[at as usize]);
+        LogId::new(entry.map_or(self.base.term, |entry| entry.0), self.base.index.plus(above))
     }
 
     fn terms(&self) -> Vec<TermStart> {
         let mut terms: Vec<TermStart> = Vec::new();
-        for (at, entry) in self.log.iter().enumerate() {
-            if terms.last().is_none_or(|start| start.term != entry.0) {
-                terms.push(TermStart { first: Index(at as u64 + 1), term: entry.0 });
+        for above in 1..=self.log.len() as u64 {
+            let LogId { term, index } = self.id(above);
+            if terms.last().is_none_or(|start| start.term != term) {
+                terms.push(TermStart { first: index, term });
             }
         }
         terms
     }
 
     fn memberships(&self) -> Vec<(Index, Membership)> {
-        let entries = self.log.iter().enumerate().filter(|(_, entry)| entry.1 == EntryKind::Membership);
-        entries.map(|(at, entry)| (Index(at as u64 + 1), Membership::decode(&entry.2).unwrap())).collect()
+        let entries = (1..).zip(&self.log).filter(|(_, entry)| entry.1 == EntryKind::Membership);
+        entries.map(|(above, entry)| (self.id(above).index, Membership::decode(&entry.2).unwrap())).collect()
+    }
+
+    /// The membership in force so far above the base.
+    fn membership_at(&self, above: u64) -> Membership {
+        let at = self.id(above).index;
+        let newest = self.memberships().into_iter().rev().find(|(index, _)| *index <= at);
+        newest.map_or_else(|| self.base_membership.clone(), |(_, membership)| membership)
     }
 }
 
@@ -110,6 +128,10 @@ pub enum Change {
     Replace { back: u64, sizes: Vec<usize> },
     /// Truncates so many entries from the end.
     Truncate { back: u64 },
+    /// Compacts all but so many entries; with what is left it appends, if that is not none.
+    Compact { keep: u64, sizes: Vec<usize> },
+    /// Installs a snapshot that ends so far above the base, with so many voters, and in a new term or not.
+    Install { ahead: u64, newer: u64, voters: u64 },
     /// A new term, with a vote or not.
     Vote { newer: u64, vote: Option<u64> },
 }
@@ -123,7 +145,12 @@ impl Change {
             _ => rng.below(90_000) as usize,
         };
         let sizes = |rng: &mut Rng| (0..=rng.below(4)).map(|_| size(rng)).collect();
-        match rng.below(10) {
+        match rng.below(13) {
+            10 | 11 => Self::Compact {
+                keep: rng.below(6),
+                sizes: if rng.chance(20) { sizes(rng) } else { Vec::new() },
+            },
+            12 => Self::Install { ahead: 1 + rng.below(12), newer: rng.below(2), voters: 1 + rng.below(5) },
             0..=4 => Self::Append { newer: rng.below(2), sizes: sizes(rng) },
             5 => Self::Membership { voters: 1 + rng.below(5) },
             6 => Self::Replace { back: rng.below(8), sizes: sizes(rng) },
@@ -166,13 +193,13 @@ impl Model {
             Change::Membership { voters: n } => {
                 let membership = voters(&(1..=*n).collect::<Vec<_>>());
                 let term = group.term();
-                made.entries.push(Run::membership(term, Index(count + 1), &membership));
+                made.entries.push(Run::membership(term, group.last().index.next(), &membership));
                 group.log.push((term, EntryKind::Membership, membership.encode()));
             }
             Change::Replace { back, sizes } => {
                 let keep = count.saturating_sub(*back);
                 group.log.truncate(keep as usize);
-                made.truncate = Some(Index(keep + 1));
+                made.truncate = Some(group.last().index.next());
                 let run = group.append(1, sizes, &tag);
                 made.entries.push(run);
                 let hard_state = HardState { term: group.last().term, vote: None };
@@ -182,7 +209,31 @@ impl Model {
             Change::Truncate { back } => {
                 let keep = count.saturating_sub(*back);
                 group.log.truncate(keep as usize);
-                made.truncate = Some(Index(keep + 1));
+                made.truncate = Some(group.last().index.next());
+            }
+            Change::Compact { keep, sizes } => {
+                let gone = count.saturating_sub(*keep);
+                if gone > 0 {
+                    let base = Snapshot { last: group.id(gone), membership: group.membership_at(gone) };
+                    group.base = base.last;
+                    group.base_membership = base.membership.clone();
+                    group.log.drain(..gone as usize);
+                    made.rebase = Some(Box::new(Rebase::Compact(base)));
+                }
+                if !sizes.is_empty() {
+                    made.entries.push(group.append(0, sizes, &tag));
+                }
+            }
+            Change::Install { ahead, newer, voters: n } => {
+                let term = Term(group.term().0 + newer);
+                let last = LogId::new(term, group.base.index.plus(*ahead));
+                let membership = voters(&(1..=*n).collect::<Vec<_>>());
+                group.base = last;
+                group.base_membership = membership.clone();
+                group.log.clear();
+                group.hard_state = HardState { term, vote: group.vote_in(term) };
+                made.hard_state = Some(group.hard_state);
+                made.rebase = Some(Box::new(Rebase::Install(Snapshot { last, membership })));
             }
             Change::Vote { newer, vote } => {
                 let term = Term(group.term().0 + newer.max(&1));
@@ -206,19 +257,19 @@ impl Model {
             let expected = Recovered {
                 incarnation: group.incarnation,
                 hard_state: group.hard_state,
-                base: LogId::ZERO,
+                base: group.base,
                 base_membership: group.base_membership.clone(),
-                snapshot: None,
+                snapshot: (group.base != LogId::ZERO).then(|| group.snapshot()),
                 terms: group.terms(),
                 last: group.last().index,
                 memberships: group.memberships(),
-                applied: Index(0),
+                applied: group.base.index,
             };
             let found = store.recover(id).map_err(|error| error.to_string())?;
             if found != expected {
                 return Err(format!("group {id}: found {found:?}, expected {expected:?}"));
             }
-            let log = read_log(store, id, found.last)?;
+            let log = read_log(store, id, found.base.index, found.last)?;
             if log != group.log {
                 return Err(format!("group {id}: other entries than expected"));
             }
@@ -228,6 +279,15 @@ impl Model {
 }
 
 impl ModelGroup {
+    /// What the store knows of the newest snapshot.
+    fn snapshot(&self) -> Snapshot {
+        Snapshot { last: self.base, membership: self.base_membership.clone() }
+    }
+
+    fn vote_in(&self, term: Term) -> Option<NodeId> {
+        self.hard_state.vote.filter(|_| self.hard_state.term == term)
+    }
+
     fn term(&self) -> Term {
         self.hard_state.term.max(self.last().term).max(Term(1))
     }
@@ -247,15 +307,23 @@ impl ModelGroup {
     }
 }
 
-/// The whole log, read through a reader with loads of a few sizes.
+/// The whole log above `base`, read through a reader with loads of a few sizes; and nothing is there up to `base`.
 pub fn read_log(
     store: &RedbStore,
     group: GroupId,
+    base: Index,
     last: Index,
 ) -> Result<Vec<(Term, EntryKind, Bytes)>, String> {
     let reader = store.reader();
+    for first in [base, base.prev()] {
+        let load = Load { id: LoadId(1), first, last, max_bytes: 1 };
+        let found = reader.load(group, &load).map_err(|error| error.to_string())?;
+        if found != Loaded::Compacted {
+            return Err(format!("{first} is there, but the log begins after {base}"));
+        }
+    }
     let mut log = Vec::new();
-    let mut next = Index(1);
+    let mut next = base.next();
     let mut max_bytes = 1;
     while next <= last {
         let load = Load { id: LoadId(1), first: next, last, max_bytes };

@@ -113,6 +113,7 @@ pub(crate) struct Inbox {
     count: watch::Sender<usize>,
     pub(crate) open: AtomicBool,
     pub(crate) requests: watch::Sender<usize>,
+    lost: Mutex<Vec<NodeId>>,
 }
 
 impl Inbox {
@@ -123,7 +124,13 @@ impl Inbox {
             count: watch::Sender::new(0),
             open: AtomicBool::new(false),
             requests: watch::Sender::new(0),
+            lost: Mutex::default(),
         }
+    }
+
+    /// The peers that were lost, in order.
+    pub(crate) fn lost(&self) -> Vec<NodeId> {
+        self.lost.lock().unwrap().clone()
     }
 
     pub(crate) fn all(&self) -> Vec<(GroupId, NodeId, Message)> {
@@ -157,6 +164,10 @@ impl Inbound for Inbox {
         }
         self.received.lock().unwrap().push((group, from, message));
         self.count.send_modify(|count| *count += 1);
+    }
+
+    fn unreachable(&self, peer: NodeId) {
+        self.lost.lock().unwrap().push(peer);
     }
 
     fn forwarded(

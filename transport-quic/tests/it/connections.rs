@@ -101,12 +101,15 @@ async fn two_that_dial_at_once_end_with_one_connection() {
 async fn a_peer_that_stops_says_so_and_its_port_is_free_again() {
     let cluster = Cluster::of(2);
     let (a, b) = (cluster.start(1), cluster.start(2));
-    a.exchanges_with(&b).await;
+    met(&[&a, &b]).await;
+    // Of two connections that were dialled at once, the one that goes may have been the first in use.
+    let lost = a.inbox.lost().len();
     let address = b.address();
     within("it stops", b.transport.shutdown()).await;
     let from = format!("from={address}");
     eventually("the farewell is logged", || !logged(&["the peer stops", &from]).is_empty()).await;
     eventually("it is disconnected", || !a.peer(b.id).connected).await;
+    eventually("the node is told", || a.inbox.lost().len() > lost).await;
     eventually("the port is free", || UdpSocket::bind(address).is_ok()).await;
     let requests = a.transport.forward(crate::common::GROUP, b.id, "x".into()).await;
     assert!(requests.is_err());
@@ -124,5 +127,8 @@ async fn a_silent_peer_is_given_up() {
     let b = Killable::start(&cluster, 2);
     a.exchanges_with(&b.node).await;
     b.kill();
+    let lost = a.inbox.lost().len();
     eventually("the silent peer is given up", || !a.peer(NodeId(2)).connected).await;
+    eventually("the node is told", || a.inbox.lost().len() > lost).await;
+    assert_eq!(a.inbox.lost().last(), Some(&NodeId(2)));
 }
