@@ -1,30 +1,26 @@
 //! quorate: three [`Raft`]s and the smallest driver that gives them their due.
 
-use std::{collections::VecDeque, fmt, mem};
+use std::{collections::VecDeque, marker::PhantomData, mem};
 
 use anyhow::{Result, ensure};
 use bytes::Bytes;
 use quorate_core::{
-    Action, Apply, Batch, Config, EntryKind, Incarnation, Input, Instant, Membership, Message, NodeId,
+    Action, Apply, Batch, Config, EntryKind, Few, Incarnation, Input, Instant, Membership, Message, NodeId,
     Proposal, Raft, Recovered, RoleKind, Run, Token, Write, wire,
 };
 
 use super::{Applied, Case, Cluster, NODES};
 
-/// Runs of entries that a store keeps.
-const KEPT_RUNS: usize = 16;
+/// Writes that a store keeps.
+const KEPT_WRITES: usize = 16;
 
 /// How a message gets from node to node.
 pub trait Hop {
-    /// A message under way.
-    type Packet: fmt::Debug;
-    /// Its author lets go of it.
-    fn pack(message: Message) -> Self::Packet;
-    /// It arrives.
+    /// A message as it arrives.
     ///
     /// # Errors
     /// If it can't be read any more.
-    fn unpack(packet: Self::Packet) -> Result<Message>;
+    fn hop(message: Message) -> Result<Message>;
 }
 
 /// As it is.
@@ -32,14 +28,8 @@ pub trait Hop {
 pub struct Direct;
 
 impl Hop for Direct {
-    type Packet = Message;
-
-    fn pack(message: Message) -> Message {
-        message
-    }
-
-    fn unpack(packet: Message) -> Result<Message> {
-        Ok(packet)
+    fn hop(message: Message) -> Result<Message> {
+        Ok(message)
     }
 }
 
@@ -48,38 +38,27 @@ impl Hop for Direct {
 pub struct Encoded;
 
 impl Hop for Encoded {
-    type Packet = Bytes;
-
-    fn pack(message: Message) -> Bytes {
-        wire::encode(&message).to_bytes()
-    }
-
-    fn unpack(packet: Bytes) -> Result<Message> {
-        Ok(wire::decode(&packet)?)
+    fn hop(message: Message) -> Result<Message> {
+        let bytes = wire::encode(&message).to_bytes();
+        drop(message);
+        Ok(wire::decode(&bytes)?)
     }
 }
 
 /// Three nodes; the first leads.
 #[derive(Debug)]
-pub struct Nodes<H: Hop> {
+pub struct Nodes<H> {
     nodes: [Node; NODES],
-    wire: VecDeque<Delivery<H::Packet>>,
     now: Instant,
     next_token: u64,
-}
-
-#[derive(Debug)]
-struct Delivery<P> {
-    from: NodeId,
-    to: NodeId,
-    packet: P,
+    hop: PhantomData<H>,
 }
 
 #[derive(Debug)]
 struct Node {
     raft: Raft,
-    /// The newest runs, as they would be on a disk.
-    store: VecDeque<Run>,
+    /// The newest writes, as they would be on a disk.
+    store: VecDeque<Few<Run>>,
     applied: Applied,
 }
 
@@ -101,37 +80,38 @@ impl<H: Hop> Nodes<H> {
             Ok(Node { raft, store: VecDeque::new(), applied: Applied::default() })
         };
         let nodes = [start(ids[0])?, start(ids[1])?, start(ids[2])?];
-        let mut nodes = Self { nodes, wire: VecDeque::new(), now: Instant(0), next_token: 1 };
+        let mut nodes = Self { nodes, now: Instant(0), next_token: 1, hop: PhantomData };
         nodes.now = nodes.nodes[0].raft.deadline().map_or(nodes.now, |(at, _)| at);
-        nodes.step(0, Input::Tick)?;
-        nodes.deliver()?;
+        nodes.nodes[0].raft.step(nodes.now, Input::Tick)?;
+        nodes.run()?;
         ensure!(nodes.nodes[0].raft.role() == RoleKind::Leader, "the first node was not elected");
         Ok(nodes)
     }
 
-    /// Hands a node an input, and does what it wants done.
-    fn step(&mut self, at: usize, input: Input) -> Result<()> {
-        let Self { nodes, wire, now, .. } = self;
-        let node = &mut nodes[at];
-        node.raft.step(*now, input)?;
-        while let Some(action) = node.raft.poll() {
-            match action {
-                Action::Send { to, message } => {
-                    wire.push_back(Delivery { from: node.raft.id(), to, packet: H::pack(message) });
+    /// Does what they want done, until none of them wants anything. A message is in time to be heard by the next step of
+    /// whom it is for: the network is a function call.
+    fn run(&mut self) -> Result<()> {
+        let now = self.now;
+        let mut busy = true;
+        while busy {
+            busy = false;
+            for at in 0..NODES {
+                while let Some(action) = self.nodes[at].raft.poll() {
+                    busy = true;
+                    match action {
+                        Action::Send { to, message } => {
+                            let from = NodeId(at as u64 + 1);
+                            let input = Input::Receive { from, message: H::hop(message)? };
+                            self.nodes[to.0 as usize - 1].raft.step(now, input)?;
+                        }
+                        Action::Write(write) => self.nodes[at].write(now, write)?,
+                        Action::Apply(apply) => self.nodes[at].apply(now, &apply)?,
+                        // The log is never read back and nothing is asked for but proposals. News of roles may be
+                        // ignored.
+                        _ => {}
+                    }
                 }
-                Action::Write(write) => node.write(*now, write)?,
-                Action::Apply(apply) => node.apply(*now, &apply)?,
-                // The log is never read back and nothing is asked for but proposals. News of roles may be ignored.
-                _ => {}
             }
-        }
-        Ok(())
-    }
-
-    fn deliver(&mut self) -> Result<()> {
-        while let Some(Delivery { from, to, packet }) = self.wire.pop_front() {
-            let message = H::unpack(packet)?;
-            self.step(to.0 as usize - 1, Input::Receive { from, message })?;
         }
         Ok(())
     }
@@ -139,19 +119,19 @@ impl<H: Hop> Nodes<H> {
 
 impl Node {
     fn write(&mut self, now: Instant, mut write: Write) -> Result<()> {
-        for run in mem::take(&mut write.entries) {
-            if self.store.len() >= KEPT_RUNS {
-                self.store.pop_front();
-            }
-            self.store.push_back(run);
+        if self.store.len() >= KEPT_WRITES {
+            self.store.pop_front();
         }
+        self.store.push_back(mem::take(&mut write.entries));
         Ok(self.raft.step(now, Input::Persisted(write.into_receipt()))?)
     }
 
     fn apply(&mut self, now: Instant, apply: &Apply) -> Result<()> {
-        for entry in apply.entries.iter().flat_map(Run::entries) {
-            if entry.kind == EntryKind::Command {
-                self.applied.apply(&entry.payload);
+        for run in &apply.entries {
+            for entry in run.entries() {
+                if entry.kind == EntryKind::Command {
+                    self.applied.apply(&entry.payload);
+                }
             }
         }
         Ok(self.raft.step(now, Input::Applied { up_to: apply.last() })?)
@@ -163,8 +143,9 @@ impl<H: Hop> Cluster for Nodes<H> {
         self.now = self.now.plus(1);
         let first_token = Token(self.next_token);
         self.next_token += commands.len() as u64;
-        self.step(0, Input::Propose(Proposal::new(first_token, Batch::from(commands))))?;
-        self.deliver()
+        let proposal = Proposal::new(first_token, Batch::from(commands));
+        self.nodes[0].raft.step(self.now, Input::Propose(proposal))?;
+        self.run()
     }
 
     fn applied(&self) -> [Applied; NODES] {
