@@ -118,6 +118,8 @@ impl<H: Hop> Nodes<H> {
 }
 
 impl Node {
+    // Where the action is, so that it isn't moved once more.
+    #[inline(always)]
     fn write(&mut self, now: Instant, mut write: Write) -> Result<()> {
         if self.store.len() >= KEPT_WRITES {
             self.store.pop_front();
@@ -126,6 +128,7 @@ impl Node {
         Ok(self.raft.step(now, Input::Persisted(write.into_receipt()))?)
     }
 
+    #[inline(always)]
     fn apply(&mut self, now: Instant, apply: &Apply) -> Result<()> {
         for run in &apply.entries {
             for entry in run.entries() {
