@@ -95,6 +95,7 @@ fn an_acknowledgement_waits_for_its_own_entries_not_for_their_predecessors() {
     let mut cluster = Cluster::new(3);
     cluster.slow_disks = vec![1];
     cluster.receive(2, 1, 2, append(LogId::ZERO, 0, Few::one(run(2, 1, 8)))).unwrap();
+    cluster.receive(3, 1, 3, heartbeat(0, 1)).unwrap();
     cluster.receive(3, 1, 3, append(id(2, 4), 0, Few::one(run(3, 5, 4)))).unwrap();
     let acks = |cluster: &Cluster| {
         let bodies = cluster.wire.iter().filter_map(|(_, to, message)| match message.body {
@@ -104,7 +105,8 @@ fn an_acknowledgement_waits_for_its_own_entries_not_for_their_predecessors() {
         bodies.collect::<Vec<_>>()
     };
     cluster.persist_one(1);
-    // The first write has made 1 to 4 durable, which both leaders' logs have; 5 to 8 were of term 2.
+    cluster.persist_one(1);
+    // Those writes have made 1 to 4 durable, which both leaders' logs have, and term 3; 5 to 8 were of term 2.
     assert!(acks(&cluster).iter().all(|(to, up_to)| *to == 3 && *up_to <= 4), "{:?}", acks(&cluster));
     cluster.persist_one(1);
     assert_eq!(acks(&cluster).last(), Some(&(3, 8)));
