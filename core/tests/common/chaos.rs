@@ -151,7 +151,7 @@ fn configure(choices: &mut Choices<'_>) -> Config {
         config.max_reads = 3;
     }
     if shape & 16 != 0 {
-        config.max_actions = 12;
+        config.max_actions = 4;
     }
     config
 }
