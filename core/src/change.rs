@@ -102,7 +102,7 @@ pub enum ChangeError {
     #[error("no voter would be left")]
     NoVoters,
     /// One change at a time.
-    #[error("the membership at index {index} is not committed yet; wait for it")]
+    #[error("the membership at index {index} is not committed, or about to be left; wait for it")]
     Pending {
         /// Where it is in the log.
         index: Index,

@@ -45,7 +45,7 @@ impl EntryKind {
     }
 }
 
-/// One entry, looked at where it lies.
+/// One entry, to keep: it shares its run's block.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Entry {
     /// Its name.
@@ -54,6 +54,17 @@ pub struct Entry {
     pub kind: EntryKind,
     /// The command, or the encoded membership; points into the run's block.
     pub payload: Bytes,
+}
+
+/// One entry, looked at where it lies, without a reference to its block being counted.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct EntryRef<'a> {
+    /// Its name.
+    pub id: LogId,
+    /// What it is for.
+    pub kind: EntryKind,
+    /// The command, or the encoded membership.
+    pub payload: &'a [u8],
 }
 
 /// Commands to propose together, encoded already. It becomes one run in the log.
@@ -103,7 +114,7 @@ impl TryFrom<Bytes> for Batch {
             return Ok(Self { count: 0, block });
         }
         let run = Run::parse(Term(1), Index(1), block)?;
-        if let Some(other) = run.entries().find(|entry| entry.kind != EntryKind::Command) {
+        if let Some(other) = run.iter().find(|entry| entry.kind != EntryKind::Command) {
             return Err(BlockError::NoCommand { kind: other.kind });
         }
         Ok(Self { count: u32::try_from(run.count()).unwrap_or(u32::MAX), block: run.block().clone() })
@@ -350,9 +361,17 @@ impl Run {
         &self.0.block
     }
 
-    /// Each entry, in order.
-    pub fn entries(&self) -> Entries<'_> {
-        Entries { run: self, at: 0, index: self.first() }
+    /// Each entry, in order, to look at.
+    #[must_use]
+    pub fn iter(&self) -> EntryRefs<'_> {
+        EntryRefs { rest: self.block(), term: self.term(), index: self.first() }
+    }
+
+    /// Each entry, in order, to keep.
+    pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
+        let entry =
+            |EntryRef { id, kind, payload }| Entry { id, kind, payload: self.block().slice_ref(payload) };
+        self.iter().map(entry)
     }
 
     /// The part of it at `from` and after; `None` if nothing is.
@@ -393,11 +412,11 @@ impl Run {
 
     /// The memberships in it, with their indexes.
     pub fn memberships(&self) -> impl Iterator<Item = (Index, Membership)> + '_ {
-        let entries = self.has_membership().then(|| self.entries());
+        let entries = self.has_membership().then(|| self.iter());
         entries.into_iter().flatten().filter(|entry| entry.kind == EntryKind::Membership).filter_map(
             |entry| {
                 // Every way to make a run has looked at its memberships, so none is lost here.
-                Some((entry.id.index, Membership::decode(&entry.payload).ok()?))
+                Some((entry.id.index, Membership::decode(entry.payload).ok()?))
             },
         )
     }
@@ -422,32 +441,39 @@ impl Run {
         let count = u32::try_from(end.since(first)).unwrap_or(u32::MAX);
         let part = |has_membership, block| Self::new(self.term(), first, count, has_membership, block);
         let has_membership = self.has_membership()
-            && part(true, block.clone()).entries().any(|entry| entry.kind == EntryKind::Membership);
+            && part(true, block.clone()).iter().any(|entry| entry.kind == EntryKind::Membership);
         (count > 0).then(|| part(has_membership, block))
+    }
+}
+
+impl<'a> IntoIterator for &'a Run {
+    type Item = EntryRef<'a>;
+    type IntoIter = EntryRefs<'a>;
+
+    fn into_iter(self) -> EntryRefs<'a> {
+        self.iter()
     }
 }
 
 /// The entries of a [`Run`].
 #[derive(Clone, Debug)]
-pub struct Entries<'a> {
-    run: &'a Run,
-    at: usize,
+pub struct EntryRefs<'a> {
+    rest: &'a [u8],
+    term: Term,
     index: Index,
 }
 
-impl Iterator for Entries<'_> {
-    type Item = Entry;
+impl<'a> Iterator for EntryRefs<'a> {
+    type Item = EntryRef<'a>;
 
-    fn next(&mut self) -> Option<Entry> {
-        let (code, len) = header(self.run.block(), self.at)?;
-        let start = self.at.saturating_add(ENTRY_HEADER);
-        let end = start.saturating_add(len);
-        let payload = (end <= self.run.bytes()).then(|| self.run.block().slice(start..end))?;
-        let entry =
-            Entry { id: LogId::new(self.run.term(), self.index), kind: EntryKind::from_code(code)?, payload };
-        self.at = end;
+    #[inline]
+    fn next(&mut self) -> Option<EntryRef<'a>> {
+        let ([code, len @ ..], rest) = self.rest.split_first_chunk::<ENTRY_HEADER>()?;
+        let (payload, rest) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
+        let id = LogId::new(self.term, self.index);
+        self.rest = rest;
         self.index = self.index.next();
-        Some(entry)
+        Some(EntryRef { id, kind: EntryKind::from_code(*code)?, payload })
     }
 }
 

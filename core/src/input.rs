@@ -144,8 +144,8 @@ pub enum ReadKind {
     /// 6.4).
     #[default]
     Linearizable,
-    /// The same, as long as no clock drifts by more than [`Config::max_clock_drift`](crate::Config): the leader's lease
-    /// saves the round (dissertation 6.4.1). Without a lease, here or at the leader, it is
+    /// The same, as long as no clock drifts by more than [`Config::max_clock_drift`](crate::Config): asked of the leader,
+    /// its lease saves the round (dissertation 6.4.1). Without one, and on any other node, it is
     /// [`ReadKind::Linearizable`].
     Lease,
     /// It reflects everything up to this index, and asks nobody: for a caller that knows what it has seen or written.

@@ -25,7 +25,7 @@ impl Raft {
             Voice::Leader => matches!(message.body, Body::TimeoutNow) && self.leader() != Some(from),
             Voice::PreCandidate | Voice::Candidate => false,
         };
-        if among_members && !self.memberships.current().contains(from) {
+        if among_members && !self.memberships.current().contains(from) && !self.still_leads(from, term) {
             return Err(Rejected::NotMember { from });
         }
         if term != self.hard_state.term && !self.meet_other_term(from, term, voice, &message.body)? {
@@ -66,6 +66,14 @@ impl Raft {
             }
             Body::TimeoutNow => self.on_timeout_now(from),
             Body::InstallSnapshot { snapshot } => self.on_install_snapshot(from, snapshot),
+        }
+    }
+
+    /// Who has left is led until that is committed, so that it hears of it; but it can't depose its leader any more.
+    fn still_leads(&self, from: NodeId, term: Term) -> bool {
+        match &self.role {
+            Role::Leader(leader) => term == self.hard_state.term && leader.peer(from).is_some(),
+            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => false,
         }
     }
 

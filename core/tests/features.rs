@@ -115,6 +115,25 @@ fn a_cluster_grows_from_one_to_five_and_shrinks_again() {
 }
 
 #[test]
+fn who_is_removed_hears_of_it_even_if_the_news_is_lost_once() {
+    let mut cluster = three();
+    cluster.change(1, 70, change(&[ChangeOp::Remove(NodeId(3))])).unwrap();
+    // Node 2 is slow to make it durable, and node 3 doesn't hear of it at first.
+    cluster.slow_disks.push(2);
+    cluster.deliver_unless(|_, to, m| to.0 == 3 && matches!(m.body, quorate_core::Body::Append { .. }));
+    cluster.run(500_000);
+    assert!(!cluster.raft(3).membership().is_voter(NodeId(3)), "it was sent again");
+    cluster.slow_disks.clear();
+    cluster.persist_all(2);
+    cluster.run(500_000);
+    assert!(matches!(outcome(&mut cluster, 1, 70), Some(Outcome::Changed { .. })));
+    // Even at a later term it can't depose the leader now.
+    let term = cluster.raft(1).term();
+    let late = cluster.receive(3, 1, term.0 + 9, quorate_core::Body::HeartbeatReply { round: 1 });
+    assert_eq!((late, cluster.raft(1).term()), (Err(Rejected::NotMember { from: NodeId(3) }), term));
+}
+
+#[test]
 fn a_leader_with_uncommitted_entries_can_be_removed() {
     let mut cluster = three();
     cluster.change(1, 70, change(&[ChangeOp::Remove(NodeId(1))])).unwrap();

@@ -131,9 +131,9 @@ impl Node {
     #[inline(always)]
     fn apply(&mut self, now: Instant, apply: &Apply) -> Result<()> {
         for run in &apply.entries {
-            for entry in run.entries() {
+            for entry in run {
                 if entry.kind == EntryKind::Command {
-                    self.applied.apply(&entry.payload);
+                    self.applied.apply(entry.payload);
                 }
             }
         }
