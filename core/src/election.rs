@@ -37,7 +37,7 @@ impl Raft {
         if matches!(self.role, Role::Leader(_)) {
             return Ok(());
         }
-        if !self.memberships.current().is_voter(self.config.id) {
+        if !self.may_lead() {
             return Err(Rejected::NotVoter);
         }
         if self.config.lease_reads && self.hears_leader() {
@@ -66,8 +66,7 @@ impl Raft {
 
     /// The election timer has fired.
     pub(crate) fn on_election_timeout(&mut self) {
-        let me = self.config.id;
-        if !self.memberships.current().is_voter(me) || self.hard_state.term.next().is_none() {
+        if !self.may_lead() || self.hard_state.term.next().is_none() {
             // Nobody to campaign for; but whoever led is gone, and whoever waits for it should know.
             return self.become_follower(self.hard_state.term, None);
         }
@@ -80,6 +79,16 @@ impl Raft {
         } else {
             self.become_candidate(false);
         }
+    }
+
+    /// Is it a voter, or one until something is committed that takes the vote from it? "A server that is not part of its own
+    /// latest configuration should still start new elections, as it might still be needed until the Cnew entry is
+    /// committed" (dissertation 4.2.2): nobody else may have that entry. Its own vote doesn't count then. Only the latest
+    /// membership in a log may be uncommitted.
+    pub(crate) fn may_lead(&self) -> bool {
+        let me = self.config.id;
+        let (index, membership) = self.memberships.current_entry();
+        membership.is_voter(me) || index > self.commit && self.memberships.at(index.prev()).is_voter(me)
     }
 
     fn postpone_election(&mut self) {
@@ -237,7 +246,8 @@ impl Raft {
     fn become_leader(&mut self) {
         let (term, now) = (self.hard_state.term, self.now);
         let end = self.log.last().index;
-        if end.next() >= crate::Index::LIMIT {
+        // The votes may have brought the news that it is no member any more.
+        if end.next() >= crate::Index::LIMIT || !self.may_lead() {
             return self.become_follower(term, None);
         }
         self.leave_role();
@@ -277,7 +287,11 @@ impl Raft {
             self.enter_term(term, None);
         }
         let timeout = self.random_timeout().saturating_add(self.timing.patience);
-        let deadline = self.now.plus(timeout);
+        // Another term alone puts nothing off, only a leader or a vote that is granted (paper §5.2): else somebody who asks
+        // again and again, and can't be elected, keeps who could be from asking.
+        let now = self.now;
+        let begun = self.election_deadline().filter(|begun| leader.is_none() && *begun > now);
+        let deadline = self.now.plus(timeout).min(begun.unwrap_or(Instant(u64::MAX)));
         self.role = Role::Follower(Follower { leader, timeout, deadline, reads: ForwardedReads::default() });
         self.announce_role();
         self.announce_leader(leader);

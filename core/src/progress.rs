@@ -28,8 +28,8 @@ pub(crate) struct Peer {
     pub(crate) told_commit: Index,
     /// When it was last heard of.
     pub(crate) heard: Instant,
-    /// Old entries being read for it.
-    pub(crate) load: Option<LoadId>,
+    /// Old entries being read for it, from this index on.
+    pub(crate) load: Option<(LoadId, Index)>,
     /// In `Snapshot`: the snapshot under way to it.
     sending: Option<(SendId, Index)>,
     /// For a learner that is to be promoted: where the present round of catching up ends, and when it began.

@@ -112,7 +112,13 @@ impl Raft {
     fn resign(&mut self) {
         if let Role::Leader(leader) = &self.role {
             let voters = leader.peers.iter().filter(|peer| self.memberships.current().is_voter(peer.id));
-            if let Some(to) = voters.max_by_key(|peer| peer.match_index()).map(|peer| peer.id) {
+            let furthest = voters.max_by_key(|peer| peer.match_index()).map(|peer| peer.id);
+            // Whoever it was handing over to anyway. Whether that one leads next is known later.
+            let to = self.transfer.as_mut().map(|transfer| {
+                transfer.told = true;
+                transfer.to
+            });
+            if let Some(to) = to.or(furthest) {
                 self.send(to, Body::TimeoutNow);
             }
         }

@@ -157,7 +157,7 @@ impl Raft {
                 Read::NotCached => {
                     self.next_load = self.next_load.saturating_add(1);
                     let id = LoadId(self.next_load);
-                    peer.load = Some(id);
+                    peer.load = Some((id, next));
                     self.outbox.emit(Action::Load(Load { id, first: next, last, max_bytes }));
                     return false;
                 }
@@ -302,6 +302,7 @@ impl Raft {
             return Err(Rejected::Unexpected { from });
         }
         let (now_round, now, heartbeat) = (leader.round, self.now, self.timing.heartbeat);
+        let base = self.log.base().index;
         let Some(peer) = leader.peer_mut(from) else {
             return Ok(());
         };
@@ -312,6 +313,11 @@ impl Raft {
                 Mode::Probe => peer.probe_again(),
                 // Its end is said by the driver.
                 Mode::Snapshot => {}
+                // What it would follow is compacted away: there is nothing to ask, it gets the snapshot.
+                Mode::Replicate if peer.next_index() <= base => {
+                    peer.on_unreachable();
+                    self.outbox.event(Event::Peer { id: from, mode: Mode::Probe });
+                }
                 // An empty append behind everything that is under way: its answer says what arrived.
                 Mode::Replicate => {
                     let next = peer.next_index();
@@ -560,17 +566,20 @@ impl Raft {
             return Err(Rejected::StaleLoad);
         };
         let round = leader.round;
-        let Some(peer) = leader.peers.iter_mut().find(|peer| peer.load == Some(id)) else {
+        let asked = |peer: &Peer| peer.load.filter(|(load, _)| *load == id).map(|(_, first)| first);
+        let Some((peer, asked)) = leader.peers.iter_mut().find_map(|peer| asked(peer).map(|at| (peer, at)))
+        else {
             return Err(Rejected::StaleLoad);
         };
-        let first = entries.first().map_or(Index(0), Run::first);
-        let (to, next) = (peer.id, peer.next_index());
-        if next <= self.log.base().index {
-            // Compaction has come first: it needs a snapshot now.
+        let (to, next, base) = (peer.id, peer.next_index(), self.log.base().index);
+        // Compaction may have come first: what it took was found or not, and either way the log knows no more of it.
+        let entries: Few<Run> = entries.iter().filter_map(|run| run_after(run, base.next())).collect();
+        if next <= base || entries.is_empty() && asked <= base {
             peer.load = None;
             self.replicate_to_id(to);
             return Ok(());
         }
+        let first = entries.first().map_or(Index(0), Run::first);
         if first > next || !self.log.holds(first, entries.as_slice()) {
             return Err(Rejected::BadLoad);
         }

@@ -91,7 +91,7 @@ impl Raft {
     /// If `from` doesn't lead.
     pub(crate) fn on_timeout_now(&mut self, from: NodeId) -> Result<(), Rejected> {
         self.follow(from)?;
-        let voter = self.memberships.current().is_voter(self.config.id);
+        let voter = self.may_lead();
         // Another term on a disk that hasn't done the last would only wait; the leader says it again.
         if voter && self.outbox.is_hard_state_durable() {
             self.become_candidate(true);

@@ -1,9 +1,9 @@
 //! Clients: they ask whom they take for the leader, or anyone, for writes and reads.
 
-use quorate_core::{Batch, Input, Proposal, RoleKind, Token};
+use quorate_core::{Batch, Index, Input, Proposal, ReadKind, RoleKind, Token};
 
 use crate::{
-    ghost::Kind,
+    ghost::{Floor, Kind},
     stats::{Count, Counts},
     violation::Verdict,
     world::{Event, World},
@@ -44,7 +44,7 @@ impl World {
         let commands: Vec<Vec<u8>> = (first..first + count)
             .map(|token| {
                 let mut command = token.to_le_bytes().to_vec();
-                command.resize(8 + self.client_rng.below(32) as usize, b'.');
+                command.resize(8 + self.client_rng.below(self.plan.longest_command) as usize, b'.');
                 command
             })
             .collect();
@@ -53,10 +53,28 @@ impl World {
     }
 
     fn ask_read(&mut self, slot: usize) -> Verdict {
-        let token = Token(self.ghost.next_token());
         let floor = self.ghost.floor();
-        self.ghost.ask(slot, self.nodes[slot].life, Kind::Read { floor }, 1);
-        self.feed(slot, Input::read(token))
+        let (kind, floor, why) = match self.client_rng.below(10) {
+            // What somebody has seen: on any node, of any age.
+            0 => {
+                let index = self.client_rng.below(self.ghost.committed() + 1);
+                (ReadKind::AtLeast(Index(index)), index, Floor::Asked)
+            }
+            1..=6 if self.plan.config.lease_reads => (ReadKind::Lease, floor, Floor::Leased),
+            _ => (ReadKind::Linearizable, floor, Floor::Acknowledged),
+        };
+        self.read(slot, kind, floor, why)
+    }
+
+    /// A lease read, at once.
+    pub(crate) fn ask_leased(&mut self, slot: usize) -> Verdict {
+        self.read(slot, ReadKind::Lease, self.ghost.floor(), Floor::Leased)
+    }
+
+    fn read(&mut self, slot: usize, kind: ReadKind, floor: u64, why: Floor) -> Verdict {
+        let token = Token(self.ghost.next_token());
+        self.ghost.ask(slot, self.nodes[slot].life, Kind::Read { floor, why }, 1);
+        self.feed(slot, Input::Read { token, kind })
     }
 }
 

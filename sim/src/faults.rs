@@ -1,6 +1,6 @@
 //! Faults: when they strike, and whom.
 
-use quorate_core::RoleKind;
+use quorate_core::{Input, RoleKind};
 
 use crate::{
     plan::Profile,
@@ -20,6 +20,12 @@ pub(crate) enum Fault {
     Cut,
     /// The links are mended.
     Mend,
+    /// A clock is set back or forth.
+    Jump,
+    /// A driver ticks though nothing is due.
+    EarlyTick,
+    /// All that goes to and from the leader is held up, as long as it takes to elect another; its timers may be, too.
+    Hold,
     /// The leader is taken out, so that every run sees some leaders go.
     TakeLeader,
     /// A process whose disk has failed ends.
@@ -34,9 +40,20 @@ impl World {
             (plan.pause_every, Fault::Pause),
             (plan.cut_every, Fault::Cut),
         ];
+        let rare = [
+            (plan.jump_every, Fault::Jump),
+            (plan.early_tick_every, Fault::EarlyTick),
+            (plan.hold_every, Fault::Hold),
+        ];
         for (mean, fault) in every {
             if mean > 0 {
                 let delay = self.fault_rng.exponential(mean);
+                self.push(delay, Event::Fault(fault));
+            }
+        }
+        for (mean, fault) in rare {
+            if mean > 0 {
+                let delay = self.rare_rng.exponential(mean);
                 self.push(delay, Event::Fault(fault));
             }
         }
@@ -54,6 +71,10 @@ impl World {
                 self.plan_restart(slot);
             }
             return Ok(());
+        }
+        if let Fault::EarlyTick = fault {
+            // No fault, in truth: these go on to the end.
+            return self.tick_early();
         }
         if !self.faulty {
             return Ok(());
@@ -94,8 +115,19 @@ impl World {
                 self.network.heal();
                 Ok(())
             }
+            Fault::Jump => {
+                let delay = self.rare_rng.exponential(self.plan.jump_every);
+                self.push(delay, Event::Fault(Fault::Jump));
+                self.jump()
+            }
+            Fault::Hold => {
+                let delay = self.rare_rng.exponential(self.plan.hold_every);
+                self.push(delay, Event::Fault(Fault::Hold));
+                self.hold_up_leader();
+                Ok(())
+            }
             Fault::TakeLeader => self.take_leader(),
-            Fault::AfterDiskFailure { .. } => Ok(()),
+            Fault::AfterDiskFailure { .. } | Fault::EarlyTick => Ok(()),
         }
     }
 
@@ -112,6 +144,66 @@ impl World {
         };
         let term = |slot: &usize| self.nodes[*slot].process.as_ref().map(|process| process.raft.term());
         (0..self.nodes.len()).filter(leads).max_by_key(term)
+    }
+
+    /// Never further than two election timeouts from where it began: a clock that was set back stands still for a node
+    /// until it has caught up.
+    fn jump(&mut self) -> Verdict {
+        let slot = self.rare_rng.index(self.nodes.len());
+        let most = 2 * self.plan.election();
+        self.counts.bump(Count::Jumps);
+        if self.plan.config.lease_reads {
+            // Leases allow no clock to go forward faster than others, so it is only ever set back: before what the process
+            // has seen of it, and the process looks at it at once, for it can't know else that it was.
+            let node = &mut self.nodes[slot];
+            if node.paused {
+                return Ok(());
+            }
+            let seen = node.clock.at(self.now).since(node.seen);
+            node.clock.jump -= (seen + 1 + self.rare_rng.below(most)) as i64;
+            self.trace.line(self.now, || format!("the clock of n{} is set back", slot + 1));
+            self.plan_wake(slot);
+            return self.step(slot, Input::Tick);
+        }
+        let jump = self.rare_rng.below(2 * most + 1) as i64 - most as i64;
+        self.trace.line(self.now, || format!("the clock of n{} is now {jump} µs off", slot + 1));
+        self.nodes[slot].clock.jump = jump;
+        self.plan_wake(slot);
+        Ok(())
+    }
+
+    fn tick_early(&mut self) -> Verdict {
+        let delay = 1 + self.rare_rng.exponential(self.plan.early_tick_every);
+        self.push(delay, Event::Fault(Fault::EarlyTick));
+        let slot = self.rare_rng.index(self.nodes.len());
+        let node = &self.nodes[slot];
+        // Whoever has an inbox empties it before it ticks.
+        if node.paused || node.process.is_none() {
+            return Ok(());
+        }
+        self.counts.bump(Count::EarlyTicks);
+        self.step(slot, Input::Tick)
+    }
+
+    fn hold_up_leader(&mut self) {
+        if let Some(leader) = self.leader() {
+            self.hold_up(leader);
+        }
+    }
+
+    /// All that goes to and from it waits: so it learns late of what others have done without it.
+    pub(crate) fn hold_up(&mut self, leader: usize) {
+        let election = self.plan.election();
+        let until = self.now + self.rare_rng.between(election, 5 * election);
+        self.counts.bump(Count::Holds);
+        self.trace.line(self.now, || format!("n{} is held up until {until} µs", leader + 1));
+        for other in (0..self.nodes.len()).filter(|other| *other != leader) {
+            self.network.clog(leader, other, until);
+            self.network.clog(other, leader, until);
+        }
+        if self.rare_rng.chance(0.5) {
+            self.nodes[leader].ticks_from = until;
+        }
     }
 
     fn take_leader(&mut self) -> Verdict {

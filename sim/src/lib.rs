@@ -11,17 +11,22 @@
 //!
 //! One seed is one run, on every machine. See the folder's README for what is checked and what is not there yet.
 
+mod bounds;
 mod clients;
 mod digest;
+mod disk;
+mod driver;
 mod faults;
 mod ghost;
 mod network;
 mod node;
+mod operator;
 mod plan;
 mod queue;
 mod rest;
 mod rng;
 mod runner;
+mod snapshots;
 mod stats;
 mod trace;
 mod violation;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quorate_core::{Config, NodeId};
+use quorate_core::{Config, Membership, MembershipParts, NodeId};
 
 use crate::{
     Options,
@@ -19,8 +19,21 @@ pub enum Profile {
     Network,
     /// Processes crash and disks are slow or fail.
     Disk,
+    /// Nodes come and go, leadership is handed over, and all that faults do to that.
+    Membership,
+    /// Leases, and clocks that drift as much as they may.
+    Clock,
+    /// Leases, and clocks that drift more than they may: stale reads are to be expected, and must be noticed.
+    Drift,
     /// All of it, pauses and unequal clocks too.
     Everything,
+}
+
+impl Profile {
+    /// May anything happen?
+    const fn is_mixed(self) -> bool {
+        matches!(self, Self::Membership | Self::Clock | Self::Drift | Self::Everything)
+    }
 }
 
 /// What a seed has drawn. Times in µs; chances from 0 to 1.
@@ -77,6 +90,35 @@ pub(crate) struct Plan {
     pub(crate) read_share: f64,
     pub(crate) largest_batch: u64,
 
+    /// How many nodes there may ever be.
+    pub(crate) slots: usize,
+    /// Mean time between what an operator does; 0 for never.
+    pub(crate) operate_every: u64,
+    /// How often, compared with each other: membership changes, transfers, and meddling.
+    pub(crate) operations: [u64; 3],
+    /// Who was removed goes on for ever.
+    pub(crate) linger: f64,
+    /// Each node's priority in elections.
+    pub(crate) priorities: bool,
+    /// Mean time between snapshots, of one node or another; 0 for none.
+    pub(crate) snapshot_every: u64,
+    /// Mean time that it takes to write, send or restore one.
+    pub(crate) snapshot_mean: u64,
+    /// One doesn't come through.
+    pub(crate) snapshot_fails: f64,
+    /// Who votes: mostly everyone.
+    pub(crate) membership: Membership,
+    /// Commands are shorter than this.
+    pub(crate) longest_command: u64,
+    /// A state machine takes seconds over something.
+    pub(crate) apply_stall: f64,
+    /// Mean time between jumps of a clock, back or forth; 0 for none.
+    pub(crate) jump_every: u64,
+    /// Mean time between ticks that come before they are due; 0 for none.
+    pub(crate) early_tick_every: u64,
+    /// Mean time between moments at which all that goes to and from a leader is held up; 0 for none.
+    pub(crate) hold_every: u64,
+
     /// At the end only a quorum comes back, and the others stay half cut off for ever.
     pub(crate) quorum_only: bool,
 }
@@ -86,9 +128,8 @@ impl Plan {
         let rng = &mut Rng::new(options.seed, Purpose::Plan);
         let nodes = options.nodes.unwrap_or_else(|| rng.pick(&[3, 3, 3, 5, 5, 5, 4, 1, 7, 2]));
         let profile = options.profile;
-        let network = matches!(profile, Profile::Network | Profile::Everything);
-        let disk = matches!(profile, Profile::Disk | Profile::Everything);
-        let all = profile == Profile::Everything;
+        let all = profile.is_mixed();
+        let (network, disk) = (all || profile == Profile::Network, all || profile == Profile::Disk);
         let heartbeat = rng.between(20, 100) * 1000;
         // One draw a line, whatever the profile is: so that profiles differ in nothing else.
         let mut on = |enabled: bool, p: f64| rng.chance(p) && enabled;
@@ -125,9 +166,23 @@ impl Plan {
         let or_zero = |on: bool, value: u64| if on { value } else { 0 };
         let chance = |on: bool, value: f64| if on { value } else { 0.0 };
         let config = configure(rng, heartbeat);
-        Self {
+        let plan = Self {
             profile,
             nodes,
+            membership: Membership::of_voters((1..=nodes as u64).map(NodeId)),
+            slots: nodes,
+            operate_every: 0,
+            operations: [0; 3],
+            linger: 0.0,
+            priorities: false,
+            snapshot_every: 0,
+            snapshot_mean: 0,
+            snapshot_fails: 0.0,
+            longest_command: 32,
+            apply_stall: 0.0,
+            jump_every: 0,
+            early_tick_every: 0,
+            hold_every: 0,
             duration: options.duration.unwrap_or(60_000_000),
             delay_min: rng.magnitude(50, 2000),
             delay_mean: rng.magnitude(100, heartbeat / 2),
@@ -159,12 +214,96 @@ impl Plan {
             // A leader that can speak but not hear must know to step down.
             quorum_only: quorum_only && nodes >= 3 && config.check_quorum,
             config,
+        };
+        plan.with_rarities(&mut Rng::new(options.seed, Purpose::Rare))
+    }
+
+    fn with_rarities(mut self, rng: &mut Rng) -> Self {
+        let all = self.profile.is_mixed();
+        let (network, disk) = (all || self.profile == Profile::Network, all || self.profile == Profile::Disk);
+        let faults = network || disk;
+        let on = |rng: &mut Rng, enabled: bool, p: f64| rng.chance(p) && enabled;
+        let (jumps, early, holds) = (on(rng, all, 0.3), on(rng, all, 0.3), on(rng, network, 0.4));
+        let (long, stalls, unequal) =
+            (on(rng, true, 0.3), on(rng, disk, 0.3), on(rng, self.nodes >= 3, 0.25));
+        if jumps {
+            self.jump_every = rng.magnitude(500_000, 10_000_000);
+        }
+        if early {
+            self.early_tick_every = rng.magnitude(5_000, 500_000);
+        }
+        if holds {
+            self.hold_every = rng.magnitude(2_000_000, 10_000_000);
+        }
+        if long {
+            // A batch that is bigger than the bound would always be refused.
+            let most = self.config.max_uncommitted_bytes as u64 / self.largest_batch;
+            self.longest_command = rng.magnitude(32, 4096).min(most.saturating_sub(16)).max(32);
+        }
+        if stalls {
+            self.apply_stall = 0.002;
+        }
+        let snapshots = on(rng, true, 0.7);
+        if snapshots {
+            self.snapshot_every = rng.magnitude(20_000, 4_000_000);
+            self.snapshot_mean = rng.magnitude(100, 500_000);
+            self.snapshot_fails = if faults { rng.pick(&[0.0, 0.1, 0.5]) } else { 0.0 };
+        }
+        self.draw_operator(rng);
+        self.draw_leases(rng);
+        if unequal {
+            self.membership = unequal_members(rng, self.nodes).unwrap_or(self.membership);
+        }
+        self
+    }
+
+    fn draw_operator(&mut self, rng: &mut Rng) {
+        let all = self.profile.is_mixed();
+        let focus = self.profile == Profile::Membership;
+        let mut on = |p: f64| rng.chance(p) && all;
+        let (changes, transfers, meddling) = (on(0.4) || focus, on(0.3), on(0.2));
+        self.priorities = on(0.3);
+        let mut weigh = |on: bool| if on { rng.between(1, 4) } else { 0 };
+        self.operations = [weigh(changes) * 2, weigh(transfers), weigh(meddling)];
+        if changes {
+            self.slots = self.nodes + rng.between(2, 12) as usize;
+            self.linger = rng.pick(&[0.0, 0.3, 1.0]);
+        }
+        if changes || transfers || meddling {
+            self.operate_every = rng.magnitude(self.election() / 4, 5_000_000);
+        }
+    }
+
+    /// All serve lease reads, or none; clocks drift apart by less than they may, but not by much less.
+    fn draw_leases(&mut self, rng: &mut Rng) {
+        let (on, part) = (rng.chance(0.3), rng.pick(&[2, 5, 20, 100]));
+        let focus = matches!(self.profile, Profile::Clock | Profile::Drift);
+        if !(focus || on && self.profile.is_mixed()) {
+            return;
+        }
+        let most = self.election() / part;
+        self.config.lease_reads = true;
+        self.config.max_clock_drift = Duration::from_micros(most);
+        // Two clocks, one slow and one fast, differ by twice this in each second; and a lease and the promise that it rests
+        // on are measured by one each.
+        self.drift = 490_000 / part;
+        if self.profile == Profile::Drift {
+            self.config.max_clock_drift = Duration::ZERO;
+            self.drift = 450_000;
+        }
+        self.read_share = rng.pick(&[0.5, 0.7]);
+        if focus {
+            self.pause_every = rng.magnitude(500_000, 5_000_000);
+            self.hold_every = rng.magnitude(500_000, 5_000_000);
+            self.operations[1] += 1;
+            self.operate_every = if self.operate_every == 0 { 1_000_000 } else { self.operate_every };
         }
     }
 
     /// The configuration of one node.
     pub(crate) fn config_of(&self, slot: usize) -> Config {
-        Config { id: NodeId(slot as u64 + 1), ..self.config.clone() }
+        let priority = if self.priorities { [255, 0, 100, 200, 255][slot % 5] } else { 255 };
+        Config { id: NodeId(slot as u64 + 1), priority, ..self.config.clone() }
     }
 
     /// The shortest election timeout, in µs.
@@ -190,4 +329,18 @@ fn configure(rng: &mut Rng, heartbeat: u64) -> Config {
     config.max_unpersisted_bytes = rng.magnitude(1 << 10, 1 << 18) as usize;
     config.max_reads = rng.magnitude(4, 1024) as usize;
     config
+}
+
+/// Some learn only; or a change of the voters is under way, and both sets decide.
+fn unequal_members(rng: &mut Rng, nodes: usize) -> Option<Membership> {
+    let joint = rng.chance(0.5);
+    let mut some = |least: usize| {
+        let count = rng.between(least as u64, nodes as u64) as usize;
+        rng.sample(nodes, count).into_iter().map(|slot| NodeId(slot as u64 + 1)).collect::<Vec<_>>()
+    };
+    let voters = some(nodes / 2 + 1);
+    let outgoing = if joint { some(1) } else { Vec::new() };
+    let ids = (1..=nodes as u64).map(NodeId);
+    let learners = ids.filter(|id| !voters.contains(id) && !outgoing.contains(id)).collect();
+    Membership::try_from(MembershipParts { voters, outgoing, learners, ..MembershipParts::default() }).ok()
 }

@@ -1,10 +1,11 @@
 //! Liveness: once faults have stopped for a quorum, it elects, commits, and comes to rest; and stays there.
 
-use quorate_core::RoleKind;
+use quorate_core::{MembershipChange, NodeId, RoleKind};
 
 use crate::{
     clients::{LEAST_COMMITS, LEAST_LEADER_CHANGES, reached_enough},
     faults::Fault,
+    ghost::agree,
     plan::Profile,
     stats::Count,
     violation::{Broken, Verdict, hold},
@@ -40,6 +41,11 @@ enum Stage {
 }
 
 impl Rest {
+    /// A node has come since.
+    pub(crate) fn add(&mut self, slot: usize) {
+        self.back.push(slot);
+    }
+
     /// Do clients stay away?
     pub(crate) const fn is_quiet(&self) -> bool {
         matches!(self.stage, Stage::Converge | Stage::Steady { .. })
@@ -63,36 +69,61 @@ impl World {
         self.network.heal();
         let plan = &mut self.plan;
         (plan.loss, plan.duplicate, plan.replay, plan.corrupt) = (0.0, 0.0, 0.0, 0.0);
-        let (nodes, heartbeat) = (plan.nodes, plan.config.heartbeat_interval.as_micros() as u64);
+        let heartbeat = plan.config.heartbeat_interval.as_micros() as u64;
         // A network slower than timeouts promises nothing; and with small windows, slow parts only take long.
         plan.delay_mean = plan.delay_mean.min(heartbeat / 40);
         plan.delay_min = plan.delay_min.min(heartbeat / 40);
         plan.disk_mean = plan.disk_mean.min(200);
         plan.apply_mean = plan.apply_mean.min(50);
-        let quorum = nodes / 2 + 1;
-        let size = if plan.quorum_only { quorum } else { nodes };
-        self.rest.back = self.fault_rng.sample(nodes, size);
-        self.rest.back.sort_unstable();
+        plan.snapshot_mean = plan.snapshot_mean.min(heartbeat / 4);
+        self.rest.back = self.choose_back();
         self.trace.line(self.now, || format!("faults end for {:?}", self.rest.back));
-        for slot in 0..nodes {
-            if self.rest.back.contains(&slot) {
-                self.end_stall(slot);
-                if self.nodes[slot].paused {
-                    self.push(0, Event::Resume { slot, life: self.nodes[slot].life });
-                }
-                self.push(1, Event::Restart { slot });
-            } else {
-                for other in 0..nodes {
-                    self.network.set_cut(other, slot, true);
-                }
-                self.push(1, Event::Restart { slot });
-            }
+        for slot in 0..self.nodes.len() {
+            self.bring_back(slot);
         }
         self.rest.stage = Stage::Leader;
         self.rest.began = self.now;
         self.rest.deadline = self.now + PATIENCE * self.plan.election();
         self.push(heartbeat, Event::Rest);
         Ok(())
+    }
+
+    /// Everyone, or just enough to decide, whichever of the memberships that are in some log is in force.
+    fn choose_back(&mut self) -> Vec<usize> {
+        let nodes = self.nodes.len();
+        let mut back = self.fault_rng.sample(nodes, nodes);
+        back.retain(|slot| self.nodes[*slot].exists());
+        if self.plan.quorum_only {
+            let possible = self.ghost.possible_memberships();
+            let enough = (1..=back.len())
+                .find(|size| possible.iter().all(|set| agree(set, |slot| back[..*size].contains(&slot))));
+            back.truncate(enough.unwrap_or(nodes));
+        }
+        back.sort_unstable();
+        back
+    }
+
+    /// A node is well again; or, if it is not to be, cut off but not silent.
+    fn bring_back(&mut self, slot: usize) {
+        // A clock that was set back would stand still for a while.
+        if self.plan.jump_every > 0 && !self.plan.config.lease_reads {
+            self.nodes[slot].clock.jump = 2 * self.plan.election() as i64;
+        }
+        self.nodes[slot].ticks_from = 0;
+        if self.plan.jump_every + self.plan.hold_every > 0 {
+            self.plan_wake(slot);
+        }
+        // Whatever it was told long ago, it does now: not in the middle of the peace.
+        self.end_stall(slot);
+        if self.nodes[slot].paused {
+            self.push(0, Event::Resume { slot, life: self.nodes[slot].life });
+        }
+        if !self.rest.back.contains(&slot) {
+            for other in 0..self.nodes.len() {
+                self.network.set_cut(other, slot, true);
+            }
+        }
+        self.push(1, Event::Restart { slot });
     }
 
     pub(crate) fn check_rest(&mut self) -> Verdict {
@@ -107,15 +138,22 @@ impl World {
             Stage::Leader => {
                 // A draw so harsh that little was committed makes up for it now.
                 let enough = self.counts[Count::Commits] >= LEAST_COMMITS;
-                if self.settled_leader().is_some() && enough {
+                // And the operator goes on for a while, too.
+                let pause = if self.plan.operate_every > 0 { 10 * self.plan.election() } else { 0 };
+                if self.settled_leader().is_some() && enough && self.now >= self.rest.began + pause {
                     self.rest.stage = Stage::Converge;
                 }
             }
             Stage::Converge => {
-                if let Some(term) = self.converged() {
-                    self.ghost.all_resolved(|slot| {
-                        self.rest.back.contains(&slot).then_some(self.nodes[slot].life)
-                    })?;
+                self.end_joint_membership()?;
+                // Words of an old leader, held up until now, may yet tell somebody of a term that nobody should hear of:
+                // who was cut off without pre-vote answers them. There is peace only after the last of them.
+                if self.now < self.last_straggler {
+                    self.rest.deadline = self.now + PATIENCE * self.plan.election();
+                } else if let Some(term) = self.converged() {
+                    let members = self.members_back();
+                    self.ghost
+                        .all_resolved(|slot| members.contains(&slot).then_some(self.nodes[slot].life))?;
                     self.cut_off_a_follower();
                     let until = self.now + 8 * self.plan.election();
                     let highest = self.highest_term();
@@ -124,11 +162,12 @@ impl World {
             }
             Stage::Steady { term, highest, until } => {
                 let leads = self.settled_leader().map(|(_, term)| term);
-                // Without stickiness towards whoever can't hear, one half cut-off node would depose leader after
-                // leader: pre-vote and check-quorum together are what promises more.
-                let promised = self.plan.config.pre_vote && self.plan.config.check_quorum;
+                // One half cut-off node would depose leader after leader, if whoever hears a leader helped it: a leader
+                // itself is deaf to candidates only with check-quorum. Without pre-vote its own term goes on, alone.
+                let sticky = self.plan.config.check_quorum;
+                let promised = self.plan.config.pre_vote && sticky;
                 hold!(
-                    leads == Some(term) || !promised,
+                    leads == Some(term) || !sticky,
                     "liveness",
                     "the leader of term {term} led a quorum in peace, but {leads:?} leads now"
                 );
@@ -160,20 +199,31 @@ impl World {
     /// Now and then a follower stops hearing the leader, and the leader alone: it asks around, and must be told to wait.
     fn cut_off_a_follower(&mut self) {
         let Some((leader, _)) = self.settled_leader() else { return };
-        let followers: Vec<usize> = self.rest.back.iter().copied().filter(|slot| *slot != leader).collect();
-        let enough = self.rest.back.len() > self.nodes.len() / 2 + 1;
-        if !enough || self.fault_rng.chance(0.5) {
+        let mut followers = self.members_back();
+        followers.retain(|slot| *slot != leader);
+        if followers.is_empty() || self.fault_rng.chance(0.5) {
             return;
         }
         let slot = self.fault_rng.pick(&followers);
+        if !agree(self.ghost.membership(), |other| other != slot && self.rest.back.contains(&other)) {
+            return;
+        }
         self.trace.line(self.now, || format!("n{} hears the leader no more", slot + 1));
         self.network.set_cut(leader, slot, true);
         self.rest.back.retain(|other| *other != slot);
     }
 
+    /// The highest term of those who belong together. Whoever was removed may go on alone.
     fn highest_term(&self) -> u64 {
-        let processes = self.nodes.iter().filter_map(|node| node.process.as_ref());
+        let processes = self.members_back().into_iter().filter_map(|slot| self.nodes[slot].process.as_ref());
         processes.map(|process| process.raft.term().0).max().unwrap_or_default()
+    }
+
+    /// Who is back, and a member, by what is committed.
+    fn members_back(&self) -> Vec<usize> {
+        let membership = self.ghost.membership();
+        let member = |slot: &usize| membership.contains(NodeId(*slot as u64 + 1));
+        self.rest.back.iter().copied().filter(member).collect()
     }
 
     /// Does anybody have, or has anybody applied, more or less than at the last look?
@@ -195,7 +245,14 @@ impl World {
     /// Does everyone who is back have, and has applied, the same? The leader's term, if so.
     fn converged(&self) -> Option<u64> {
         let (leader, term) = self.settled_leader()?;
-        let last = self.nodes[leader].process.as_ref()?.raft.last();
+        let raft = &self.nodes[leader].process.as_ref()?.raft;
+        let (last, membership) = (raft.last(), raft.membership());
+        let members = self.members_back();
+        // A change that is under way goes on, and learners that are there become voters.
+        let joins = membership.joining().iter().any(|id| members.contains(&(id.0 as usize - 1)));
+        if membership != self.ghost.membership() || membership.is_joint() || joins {
+            return None;
+        }
         let same = |slot: &usize| {
             self.nodes[*slot].process.as_ref().is_some_and(|process| {
                 let status = process.raft.status();
@@ -206,7 +263,18 @@ impl World {
                     && status.term.0 == term
             })
         };
-        self.rest.back.iter().all(same).then_some(term)
+        members.iter().all(same).then_some(term)
+    }
+
+    /// A joint membership that is held is left, as somebody asks for it.
+    fn end_joint_membership(&mut self) -> Verdict {
+        if let Some((leader, _)) = self.settled_leader()
+            && let Some(process) = &self.nodes[leader].process
+            && process.raft.membership().is_held()
+        {
+            return self.ask_change(leader, MembershipChange::leave());
+        }
+        Ok(())
     }
 
     fn describe(&self) -> String {

@@ -17,6 +17,12 @@ pub(crate) enum Purpose {
     Clients,
     /// In which order a driver does things.
     Driver,
+    /// Rarer circumstances, and what comes of them: drawn apart, so that a seed without any stays the run that it was.
+    Rare,
+    /// Snapshots: when, how long, and what becomes of them.
+    Snapshots,
+    /// What an operator does.
+    Operator,
 }
 
 /// xoshiro256++ (Blackman, Vigna), seeded by splitmix64.

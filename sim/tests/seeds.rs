@@ -3,7 +3,16 @@
 use quorate_sim::{Count, Options, Profile, Summary, Trace, run, run_seeds, run_traced};
 
 /// Seeds that have found something, each with its line in `REGRESSIONS.md`.
-const REGRESSIONS: &[(u64, Profile)] = &[(432, Profile::Everything), (351, Profile::Everything)];
+const REGRESSIONS: &[(u64, Profile)] = &[
+    (432, Profile::Everything),
+    (351, Profile::Everything),
+    (17, Profile::Everything),
+    (791, Profile::Everything),
+    (8, Profile::Membership),
+    (16, Profile::Membership),
+    (41, Profile::Membership),
+    (72, Profile::Membership),
+];
 
 fn all(profile: Profile, seeds: std::ops::Range<u64>) -> Summary {
     let summary = run_seeds(seeds, &Options { profile, ..Options::new(0) }, 2, |_| {});
@@ -28,8 +37,18 @@ fn the_other_profiles_are_clean() {
     for profile in [Profile::Calm, Profile::Network, Profile::Disk] {
         all(profile, 1000..1006);
     }
+    for profile in [Profile::Membership, Profile::Clock] {
+        all(profile, 1000..1020);
+    }
     let calm = all(Profile::Calm, 0..4);
     assert_eq!(calm.counts[Count::Crashes] + calm.counts[Count::Lost] + calm.counts[Count::Cuts], 0);
+}
+
+/// Clocks that drift further than the configuration allows for do break leases: then that must be seen.
+#[test]
+fn drift_beyond_the_bound_is_noticed() {
+    let summary = run_seeds(0..200, &Options { profile: Profile::Drift, ..Options::new(0) }, 2, |_| {});
+    assert_eq!(summary.violation.map(|violation| violation.invariant), Some("R2"));
 }
 
 #[test]

@@ -39,14 +39,9 @@ impl Ghost {
             }
             Body::Append { prev, entries, .. } => {
                 // What a leader sends is its log.
-                let live = &self.nodes[slot].live;
-                let end = entries.last().map_or(prev.index, quorate_core::Run::last).0 as usize;
-                hold!(
-                    end <= live.len(),
-                    "S9",
-                    "node {n} sends up to {end}, but its log ends at {}",
-                    live.len()
-                );
+                let last = self.nodes[slot].live.last();
+                let end = entries.last().map_or(prev.index, quorate_core::Run::last).0;
+                hold!(end <= last, "S9", "node {n} sends up to {end}, but its log ends at {last}");
                 self.term_is_durable(slot, message)
             }
             Body::Conflict { .. }
@@ -55,8 +50,11 @@ impl Ghost {
             | Body::Commit { .. }
             | Body::ReadIndex { .. }
             | Body::ReadIndexReply { .. }
-            | Body::TimeoutNow
             | Body::InstallSnapshot { .. } => self.term_is_durable(slot, message),
+            Body::TimeoutNow => {
+                self.term_is_durable(slot, message)?;
+                self.on_timeout_now(slot, to, message.term)
+            }
         }
     }
 
@@ -76,8 +74,8 @@ impl Ghost {
     /// Is the node's log, as it believes it to be, durable up to `index`?
     pub(super) fn durable_up_to(&self, slot: usize, index: u64) -> bool {
         let images = &self.nodes[slot];
-        let Some(at) = (index as usize).checked_sub(1) else { return true };
-        images.durable.get(at).is_some() && images.durable.get(at) == images.live.get(at)
+        let durable = images.durable.chain(index, &self.committed);
+        durable.is_some() && durable == images.live.chain(index, &self.committed)
     }
 
     /// A node has voted: by a message, or on its disk.

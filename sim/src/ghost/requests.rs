@@ -1,8 +1,10 @@
-//! Requests: each resolved once and truthfully (T1); reads see what was acknowledged before they began (R1).
+//! Requests: each resolved once and truthfully (T1); reads see what was acknowledged before they began (R1, R2).
 
-use quorate_core::{Done, Entry, EntryKind, Few, Index, Outcome, Tokens};
+use std::collections::BTreeMap;
 
-use super::{Ghost, Stone};
+use quorate_core::{Done, Entry, EntryKind, Few, Index, Outcome, Term, Tokens};
+
+use super::{Ghost, Wanted, image::Stone};
 use crate::{
     stats::{Count, Counts},
     violation::{Verdict, hold},
@@ -18,7 +20,27 @@ pub(crate) enum Kind {
     /// A read, which must see at least this index.
     Read {
         floor: u64,
+        why: Floor,
     },
+    /// Another membership.
+    Change,
+    /// Handing leadership over, in the term in which it was taken up.
+    Transfer {
+        term: u64,
+        /// Somebody was told to campaign in it before that.
+        told: bool,
+    },
+}
+
+/// Why a read must see so much.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Floor {
+    /// It was acknowledged before the read began.
+    Acknowledged,
+    /// The same, but a lease says so.
+    Leased,
+    /// The caller said so.
+    Asked,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,6 +70,18 @@ pub(super) struct Requests {
     all: Vec<Request>,
     /// The highest index that any client knows to be committed.
     floor: u64,
+    /// How many requests other than reads each node has taken in its present life, and not resolved.
+    open: Vec<u64>,
+    /// What became of the membership was to be, by the change's token.
+    wanted: BTreeMap<u64, Wanted>,
+    /// In which term a node has last told another to campaign.
+    pub(super) told: BTreeMap<usize, u64>,
+}
+
+impl Requests {
+    pub(super) fn new(nodes: usize) -> Self {
+        Self { open: vec![0; nodes], ..Self::default() }
+    }
 }
 
 /// The token that a command carries in its first eight bytes.
@@ -74,11 +108,40 @@ impl Ghost {
     }
 
     /// The node takes it, or refuses it at once.
-    pub(crate) fn on_taken(&mut self, tokens: Tokens, taken: bool, counts: &mut Counts) {
-        counts.bump(if taken { Count::Proposals } else { Count::Refused });
+    pub(crate) fn on_taken(&mut self, tokens: Tokens, taken: bool, term: Term, counts: &mut Counts) {
+        let kind = self.requests.all.get(tokens.first.0 as usize).map(|request| request.kind);
+        counts.bump(match kind {
+            _ if !taken => Count::Refused,
+            Some(Kind::Change) => Count::Changes,
+            Some(Kind::Transfer { .. }) => Count::Transfers,
+            Some(Kind::Proposal | Kind::Read { .. }) | None => Count::Proposals,
+        });
         for token in tokens.iter() {
-            self.requests.all[token.0 as usize].state = if taken { State::Open } else { State::Refused };
+            let request = &mut self.requests.all[token.0 as usize];
+            if let Kind::Transfer { .. } = request.kind {
+                let told = self.requests.told.get(&request.slot) == Some(&term.0);
+                request.kind = Kind::Transfer { term: term.0, told };
+            }
+            request.state = if taken { State::Open } else { State::Refused };
+            if taken && !matches!(request.kind, Kind::Read { .. }) {
+                self.requests.open[request.slot] += 1;
+            }
         }
+    }
+
+    /// How many requests other than reads a node has taken and not resolved.
+    pub(crate) fn open_requests(&self, slot: usize) -> u64 {
+        self.requests.open[slot]
+    }
+
+    /// What is to come of a change.
+    pub(crate) fn want(&mut self, token: u64, wanted: Wanted) {
+        self.requests.wanted.insert(token, wanted);
+    }
+
+    /// Another life begins: nobody will hear of what the last one took.
+    pub(super) fn forget_open(&mut self, slot: usize) {
+        self.requests.open[slot] = 0;
     }
 
     /// Entry `index` is committed for good.
@@ -120,8 +183,8 @@ impl Ghost {
             for (offset, token) in tokens.iter().enumerate() {
                 let index = first.0 + offset as u64;
                 hold!(index <= last, "T1", "{token:?} is done at {index}, which was not applied");
-                let stone = self.committed[index as usize - 1];
-                hold!(stone.token == token.0, "T1", "{token:?} is done at {index}, where {} is", stone.token);
+                let carried = self.committed.get(index).map_or(NO_TOKEN, |stone| stone.token);
+                hold!(carried == token.0, "T1", "{token:?} is done at {index}, where {carried} is");
                 self.close(slot, life, token.0, State::Done)?;
                 counts.bump(Count::Acknowledged);
                 self.requests.floor = self.requests.floor.max(index);
@@ -143,28 +206,38 @@ impl Ghost {
         for token in tokens.iter() {
             let kind = self.requests.all.get(token.0 as usize).map(|request| request.kind);
             match (outcome, kind) {
-                (Outcome::Read { index: Index(index) }, Some(Kind::Read { floor })) => {
-                    hold!(
-                        index >= floor,
-                        "R1",
-                        "a read at node {} sees up to {index}, but {floor} was acknowledged before it began",
-                        slot + 1
-                    );
-                    hold!(
-                        index <= self.nodes[slot].applied,
-                        "R1",
-                        "a read at node {} is served at {index} before that was handed to apply",
-                        slot + 1
-                    );
+                (Outcome::Read { index: Index(index) }, Some(Kind::Read { floor, why })) => {
+                    self.check_read(slot, index, floor, why)?;
                     self.requests.floor = self.requests.floor.max(index);
                     self.close(slot, life, token.0, State::Done)?;
-                    counts.bump(Count::Reads);
+                    counts.bump(match why {
+                        Floor::Acknowledged => Count::Reads,
+                        Floor::Leased => Count::LeaseReads,
+                        Floor::Asked => Count::ReadsAtLeast,
+                    });
                     if at_follower {
                         counts.bump(Count::ReadsAtFollowers);
                     }
                 }
                 (Outcome::Refused { .. }, Some(Kind::Read { .. })) => {
                     self.close(slot, life, token.0, State::Refused)?;
+                }
+                (Outcome::Changed { index }, Some(Kind::Change)) => {
+                    if let Some(wanted) = self.requests.wanted.get(&token.0) {
+                        self.check_changed(token.0, index.0, wanted)?;
+                    }
+                    self.close(slot, life, token.0, State::Done)?;
+                    counts.bump(Count::Changed);
+                }
+                (Outcome::Transferred { to }, Some(Kind::Transfer { term, .. })) => {
+                    self.check_transferred(token.0, to, term)?;
+                    self.close(slot, life, token.0, State::Done)?;
+                    counts.bump(Count::Transferred);
+                }
+                (Outcome::Refused { .. }, Some(Kind::Transfer { term, told })) => {
+                    self.check_not_transferred(token.0, slot, term, told)?;
+                    self.close(slot, life, token.0, State::Refused)?;
+                    counts.bump(Count::TransfersAborted);
                 }
                 (Outcome::Unknown, Some(_)) => {
                     self.close(slot, life, token.0, State::Unknown)?;
@@ -173,6 +246,30 @@ impl Ghost {
                 (_, kind) => hold!(false, "T1", "{token:?}, {kind:?}, ends as {outcome:?}"),
             }
         }
+        Ok(())
+    }
+
+    fn check_read(&self, slot: usize, index: u64, floor: u64, why: Floor) -> Verdict {
+        let n = slot + 1;
+        match why {
+            Floor::Acknowledged => hold!(
+                index >= floor,
+                "R1",
+                "a read at node {n} sees up to {index}, but {floor} was acknowledged before it began"
+            ),
+            Floor::Leased => hold!(
+                index >= floor,
+                "R2",
+                "a lease read at node {n} sees up to {index}, but {floor} was acknowledged before it began"
+            ),
+            Floor::Asked => hold!(index >= floor, "R1", "node {n} was asked for {floor}, but shows {index}"),
+        }
+        let applied = self.nodes[slot].applied;
+        hold!(
+            index <= applied,
+            "R1",
+            "a read at node {n} is served at {index}, but only {applied} was handed out"
+        );
         Ok(())
     }
 
@@ -192,6 +289,9 @@ impl Ghost {
             request.life
         );
         request.state = state;
+        if !matches!(request.kind, Kind::Read { .. }) {
+            self.requests.open[slot] -= 1;
+        }
         Ok(())
     }
 
