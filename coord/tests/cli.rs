@@ -127,6 +127,25 @@ async fn a_dead_endpoint_is_passed_over_and_a_dead_cluster_is_reported() {
 }
 
 #[tokio::test]
+async fn a_leader_that_is_told_to_stop_hands_over_first() {
+    let mut cluster = Cluster::start(3).await;
+    for name in ["TERM", "INT"] {
+        let leader = cluster.wait_for_leader().await;
+        let node = usize::try_from(leader).unwrap() - 1;
+        let term = cluster.nodes[node].status().await.unwrap().raft_term;
+        cluster.nodes[node].stop(name);
+        assert_eq!(cluster.nodes[node].log_text().matches("leadership handed over").count(), 1);
+        let next = cluster.wait_for_leader().await;
+        assert_ne!(next, leader);
+        let next = &cluster.nodes[usize::try_from(next).unwrap() - 1];
+        assert!(next.status().await.unwrap().raft_term > term);
+        assert_eq!(ok(quorate_with("", &["put", "a", name, "--endpoints", &next.endpoint()])), "OK\n");
+        fs::remove_file(cluster.nodes[node].log()).unwrap();
+        cluster.nodes[node].start();
+    }
+}
+
+#[tokio::test]
 async fn wrong_usage_is_2_and_bench_reports_what_it_measured() {
     assert_eq!(quorate_with("", &["put", "a"]).status.code(), Some(2));
     assert_eq!(quorate_with("", &["get", "a", "--endpoints", "https://a:1"]).status.code(), Some(2));

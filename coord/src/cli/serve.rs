@@ -47,7 +47,8 @@ node whose store is lost must not be bootstrapped again: it would forget what it
 has acknowledged, and whom it voted for.
 
 Clients are served without TLS and without authentication: by default only on
-this machine. SIGTERM and SIGINT (Ctrl-C) stop the node in an orderly way.
+this machine. SIGTERM and SIGINT (Ctrl-C) stop the node in an orderly way: if it
+leads, it hands over first.
 RUST_LOG chooses what is logged (default: info).
 
 Examples:

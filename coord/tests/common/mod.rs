@@ -189,6 +189,14 @@ impl Node {
         assert_eq!(signal, Some(9), "node {} had ended by itself: {status}", self.id);
     }
 
+    /// SIGTERM, or SIGINT as by Ctrl-C, and the end of it.
+    pub(crate) fn stop(&mut self, name: &str) {
+        let mut child = self.child.take().unwrap();
+        signal(child.id(), name);
+        let status = child.wait().unwrap();
+        assert!(status.success(), "node {}: {status}", self.id);
+    }
+
     pub(crate) fn runs(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
     }
