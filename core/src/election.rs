@@ -37,7 +37,7 @@ impl Raft {
         if matches!(self.role, Role::Leader(_)) {
             return Ok(());
         }
-        if !self.memberships.current().is_voter(self.config.id) {
+        if !self.may_campaign() {
             return Err(Rejected::NotVoter);
         }
         if self.config.lease_reads && self.hears_leader() {
@@ -66,8 +66,7 @@ impl Raft {
 
     /// The election timer has fired.
     pub(crate) fn on_election_timeout(&mut self) {
-        let me = self.config.id;
-        if !self.memberships.current().is_voter(me) || self.hard_state.term.next().is_none() {
+        if !self.may_campaign() || self.hard_state.term.next().is_none() {
             // Nobody to campaign for; but whoever led is gone, and whoever waits for it should know.
             return self.become_follower(self.hard_state.term, None);
         }
@@ -80,6 +79,14 @@ impl Raft {
         } else {
             self.become_candidate(false);
         }
+    }
+
+    /// A voter may; and so may who is one no longer, until that is known to be committed: "it might still be needed"
+    /// (dissertation 4.2.2). With a leader that removes itself from a cluster of two, and crashes, nobody else has its log.
+    /// It doesn't count itself then, for votes are counted in the membership in force.
+    fn may_campaign(&self) -> bool {
+        let (me, (index, membership)) = (self.config.id, self.memberships.current_entry());
+        membership.is_voter(me) || index > self.commit && self.memberships.at(index.prev()).is_voter(me)
     }
 
     fn postpone_election(&mut self) {
