@@ -148,12 +148,7 @@ async fn the_last_one_stops_without_handing_over() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_join_and_leave() {
-    let mut cluster = Cluster::start(3).await;
-    let old = cluster.leader().await;
-    if old != ONE {
-        within(cluster.node(old).transfer_leadership(Some(ONE))).await.unwrap();
-        assert_eq!(cluster.leader().await, ONE);
-    }
+    let mut cluster = led_by_one().await;
     within(cluster.node(ONE).propose("before")).await.unwrap();
     let change = |node: &Node<Words>, op| {
         let node = node.clone();
@@ -166,14 +161,14 @@ async fn nodes_join_and_leave() {
 
     // A new node knows the cluster as it is, without itself.
     cluster.stores.insert(FOUR, MemoryStore::new(Membership::of_voters([ONE, TWO, THREE])));
-    cluster.start_node(FOUR, |builder| builder).await;
+    cluster.start_node(FOUR, patient).await;
     let joined = change(cluster.node(ONE), ChangeOp::Join(FOUR)).await.unwrap();
     let membership = until_membership(&cluster, FOUR, |membership| membership.is_voter(FOUR)).await;
     assert_eq!(membership.voters(), [ONE, TWO, THREE, FOUR]);
     assert!(joined > Index(0));
     assert_eq!(cluster.converged().await, ["before"]);
 
-    // Who leads may leave.
+    // Who leads may leave, and has another lead at once: nobody else campaigns for an hour.
     change(cluster.node(ONE), ChangeOp::Remove(ONE)).await.unwrap();
     let left = cluster.nodes.remove(&ONE).unwrap();
     let next = cluster.leader_of(&[TWO, THREE, FOUR]).await;
