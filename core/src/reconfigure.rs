@@ -110,17 +110,14 @@ impl Raft {
     /// "The leader steps down once it has committed the Cnew log entry" that it is not part of (paper §6), and has the
     /// furthest of the others begin an election, so that nobody waits for a timeout (dissertation 4.2.2).
     fn resign(&mut self) {
-        if let Role::Leader(leader) = &self.role {
-            let voters = leader.peers.iter().filter(|peer| self.memberships.current().is_voter(peer.id));
-            let furthest = voters.max_by_key(|peer| peer.match_index()).map(|peer| peer.id);
-            // Whoever it was handing over to anyway. Whether that one leads next is known later.
-            let to = self.transfer.as_mut().map(|transfer| {
-                transfer.told = true;
-                transfer.to
-            });
-            if let Some(to) = to.or(furthest) {
-                self.send(to, Body::TimeoutNow);
-            }
+        let furthest = self.furthest_voter();
+        // Whoever it was handing over to anyway. Whether that one leads next is known later.
+        let to = self.transfer.as_mut().map(|transfer| {
+            transfer.told = true;
+            transfer.to
+        });
+        if let Some(to) = to.or(furthest) {
+            self.send(to, Body::TimeoutNow);
         }
         self.become_follower(self.hard_state.term, None);
     }

@@ -6,6 +6,7 @@
 use crate::{
     Event, Instant, NodeId, Outcome, Rejected, Token, Tokens,
     message::Body,
+    progress::Peer,
     raft::{Raft, Role},
 };
 
@@ -28,10 +29,11 @@ impl Raft {
         let Role::Leader(leader) = &self.role else {
             return Err(Rejected::NotLeader { leader: leader_hint });
         };
-        let voters = leader.peers.iter().filter(|peer| self.memberships.current().is_voter(peer.id));
         let target = match to {
-            Some(id) => voters.map(|peer| peer.id).find(|voter| *voter == id),
-            None => voters.max_by_key(|peer| peer.match_index()).map(|peer| peer.id),
+            Some(id) => {
+                leader.peer(id).filter(|_| self.memberships.current().is_voter(id)).map(|peer| peer.id)
+            }
+            None => self.furthest_voter(),
         };
         let to = target.ok_or(Rejected::NoSuchVoter)?;
         let deadline = self.now.plus(self.timing.election);
@@ -39,6 +41,14 @@ impl Raft {
         self.outbox.event(Event::Transfer { to: Some(to) });
         self.tell_to_campaign();
         Ok(())
+    }
+
+    /// Of the voters that answer, else of all, the one that has most of the log.
+    pub(crate) fn furthest_voter(&self) -> Option<NodeId> {
+        let Role::Leader(leader) = &self.role else { return None };
+        let voters = leader.peers.iter().filter(|peer| self.memberships.current().is_voter(peer.id));
+        let answers = |peer: &Peer| self.now.since(peer.heard) < self.timing.election;
+        voters.max_by_key(|peer| (answers(peer), peer.match_index())).map(|peer| peer.id)
     }
 
     /// # Errors

@@ -215,6 +215,17 @@ fn a_transfer_to_a_dead_node_is_given_up_in_time() {
     );
 }
 
+#[test]
+fn leadership_goes_to_somebody_who_answers() {
+    for dead in [2, 3] {
+        let mut cluster = three();
+        cluster.run_unless(1_500_000, |from, to, _| from.0 == dead || to.0 == dead);
+        cluster.step(1, Input::TransferLeadership { token: Token(80), to: None }).unwrap();
+        cluster.deliver_unless(|from, to, _| from.0 == dead || to.0 == dead);
+        assert_eq!(cluster.leader(), Some(5 - dead));
+    }
+}
+
 // ---- reads and leases ----
 
 fn leased(id: u64) -> Cluster {
