@@ -321,3 +321,45 @@ fn a_removed_leader_leaves_somebody_in_charge() {
     let leaders: Vec<u64> = (2..=3).filter(|id| role(&cluster, *id) == RoleKind::Leader).collect();
     assert_eq!(leaders.len(), 1, "without a moment's delay");
 }
+
+/// diss. 4.2.2: "a server that is not part of its own latest configuration should still start new elections, as it might still be
+/// needed until the Cnew entry is committed (as in Figure 4.6)." Here the other one lacks the entry, and so can't be elected.
+///
+/// Mutation: 619-leaving-server-gives-up
+#[test]
+fn a_server_that_is_to_leave_is_needed_until_that_is_committed() {
+    let mut cluster = led(2);
+    cluster.change(1, 1, change(&[ChangeOp::Remove(NodeId(1))])).unwrap();
+    cluster.wire.clear();
+    cluster.restart(1);
+    cluster.run(30_000_000);
+    assert_eq!((cluster.raft(2).membership(), role(&cluster, 2)), (&voters(&[2]), RoleKind::Leader));
+    // And it is not a moment longer.
+    let (last, now) = (term(&cluster, 1), cluster.now);
+    assert_eq!(role(&cluster, 1), RoleKind::Follower);
+    cluster.now = now.plus(10_000_000);
+    cluster.fire(1);
+    assert_eq!((role(&cluster, 1), term(&cluster, 1)), (RoleKind::Follower, last));
+}
+
+/// diss. 4.2.2: "It does not count its own vote in elections unless it is part of its latest configuration."
+///
+/// Mutation: 620-leaving-server-counts-its-vote
+#[test]
+fn a_server_that_is_to_leave_does_not_count_its_own_vote() {
+    let mut cluster = impatient(4);
+    cluster.elect(1);
+    cluster.change(1, 1, change(&[ChangeOp::Remove(NodeId(1))])).unwrap();
+    cluster.wire.clear();
+    cluster.restart(1);
+    cluster.fire(1);
+    assert_eq!(
+        (role(&cluster, 1), on_wire(&cluster, is_vote)),
+        (RoleKind::Candidate, vec![(1, 2), (1, 3), (1, 4)])
+    );
+    let now = term(&cluster, 1);
+    cluster.receive(2, 1, now, voted(true)).unwrap();
+    assert_eq!(role(&cluster, 1), RoleKind::Candidate, "one of nodes 2 to 4");
+    cluster.receive(4, 1, now, voted(true)).unwrap();
+    assert_eq!(role(&cluster, 1), RoleKind::Leader);
+}
