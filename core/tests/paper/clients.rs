@@ -2,9 +2,9 @@
 
 use core::time::Duration;
 
-use quorate_core::{Config, NodeId, Outcome, Rejected, Token};
+use quorate_core::{Config, NodeId, Outcome, Rejected, RoleKind, Token};
 
-use crate::support::*;
+use crate::{common::*, support::*};
 
 /// §8: "If the client's first choice is not the leader, that server will reject the client's request and supply information
 /// about the most recent leader it has heard from."
@@ -15,6 +15,21 @@ fn a_follower_rejects_a_request_and_names_the_leader() {
     let mut cluster = led(3);
     let refused = cluster.propose(2, 1, b"x");
     assert_eq!(refused, Err(Rejected::NotLeader { leader: Some(NodeId(1)) }));
+}
+
+/// diss. 6.2: "They must discard this information when starting a new election or when the term changes": followers, who leads.
+///
+/// Mutation: 924-leader-remembered
+#[test]
+fn who_led_before_is_not_named() {
+    let mut cluster = led(3);
+    let later = term(&cluster, 2) + 1;
+    cluster.receive(3, 2, later, voted(false)).unwrap();
+    assert_eq!(cluster.propose(2, 1, b"x"), Err(Rejected::NotLeader { leader: None }));
+    let mut cluster = led(3);
+    cluster.fire(3);
+    assert_eq!(role(&cluster, 3), RoleKind::PreCandidate);
+    assert_eq!(cluster.propose(3, 1, b"x"), Err(Rejected::NotLeader { leader: None }));
 }
 
 /// §8: "if the leader crashes after committing the log entry but before responding to the client, the client will retry":

@@ -199,3 +199,29 @@ fn a_leader_of_the_old_alone_steps_down_at_the_end() {
     );
     assert!(!cluster.raft(2).membership().is_joint());
 }
+
+/// diss. 4.3: "Agreement … requires majorities from both the old and new configurations": the agreement that nobody else leads, too,
+/// on which a read rests (6.4).
+///
+/// Mutation: 704-committed-by-the-new-alone
+#[test]
+fn a_read_takes_both_majorities() {
+    let mut cluster = before();
+    let change = MembershipChange { transition: Transition::Explicit, ..swap() };
+    cluster.change(1, 1, change).unwrap();
+    cluster.run(1_000_000);
+    cluster.wire.clear();
+    let now = term(&cluster, 1);
+    cluster.step(1, quorate_core::Input::read(quorate_core::Token(9))).unwrap();
+    let round = |message: &quorate_core::Message| match message.body {
+        Body::Heartbeat { round, .. } => round,
+        _ => 0,
+    };
+    let round = cluster.wire.iter().map(|(_, _, message)| round(message)).max().unwrap();
+    for peer in [4, 5] {
+        cluster.receive(peer, 1, now, Body::HeartbeatReply { round }).unwrap();
+        assert_eq!(outcome(&mut cluster, 1, 9), None);
+    }
+    cluster.receive(2, 1, now, Body::HeartbeatReply { round }).unwrap();
+    assert!(matches!(outcome(&mut cluster, 1, 9), Some(Outcome::Read { .. })));
+}
