@@ -56,6 +56,19 @@ fn word_from_the_leader_postpones_a_candidacy() {
     }
 }
 
+/// The same, for the first word of a leader that was not known.
+///
+/// Mutation: 222-new-leader-does-not-postpone
+#[test]
+fn the_first_word_from_a_leader_postpones_a_candidacy() {
+    let mut cluster = Cluster::new(3);
+    cluster.receive(2, 1, 1, vote(LogId::ZERO)).unwrap();
+    let before = patience(&cluster);
+    cluster.now = cluster.now.plus(500_000);
+    cluster.receive(2, 1, 1, heartbeat(0, 1)).unwrap();
+    assert_eq!(patience(&cluster), before);
+}
+
 /// "… or granting vote to candidate."
 ///
 /// Mutation: 216-grant-does-not-postpone
