@@ -96,3 +96,16 @@ fn refusing_a_vote_postpones_nothing() {
     cluster.receive(3, 1, 1, append(LogId::ZERO, 0, Few::new())).unwrap();
     assert_eq!(patience(&cluster), before);
 }
+
+/// The same: nor does a later term alone. Else somebody who campaigns again and again, and can't be elected, would keep from it the one
+/// who could be.
+///
+/// Mutation: 223-later-term-postpones
+#[test]
+fn a_later_term_alone_postpones_nothing() {
+    let mut cluster = follower(3);
+    cluster.now = cluster.now.plus(1_000_000);
+    let before = patience(&cluster);
+    cluster.receive(3, 1, 3, vote(id(2, 1))).unwrap();
+    assert_eq!((term(&cluster, 1), patience(&cluster)), (3, before));
+}
