@@ -26,6 +26,8 @@ pub(crate) enum Fault {
     EarlyTick,
     /// All that goes to and from the leader is held up, as long as it takes to elect another; its timers may be, too.
     Hold,
+    /// Somebody who hears the leader is asked to campaign, with the help of those who don't.
+    Wish { slot: usize },
     /// The leader is taken out, so that every run sees some leaders go.
     TakeLeader,
     /// A process whose disk has failed ends.
@@ -123,8 +125,17 @@ impl World {
             Fault::Hold => {
                 let delay = self.rare_rng.exponential(self.plan.hold_every);
                 self.push(delay, Event::Fault(Fault::Hold));
-                self.hold_up_leader();
+                if self.plan.config.lease_reads && self.rare_rng.chance(0.5) {
+                    self.split_from_leader();
+                } else {
+                    self.hold_up_leader();
+                }
                 Ok(())
+            }
+            Fault::Wish { slot } => {
+                self.hold_up_leader();
+                let wish = if self.rare_rng.chance(0.5) { Input::Campaign } else { Input::ForgetLeader };
+                self.feed(slot, wish)
             }
             Fault::TakeLeader => self.take_leader(),
             Fault::AfterDiskFailure { .. } | Fault::EarlyTick => Ok(()),
@@ -189,6 +200,28 @@ impl World {
         if let Some(leader) = self.leader() {
             self.hold_up(leader);
         }
+    }
+
+    /// Some hear the leader no more, but are fewer than those who do; one of those is to help them.
+    fn split_from_leader(&mut self) {
+        let Some(leader) = self.leader() else { return };
+        let nodes = self.nodes.len();
+        let mut others = self.rare_rng.sample(nodes, nodes);
+        others.retain(|other| *other != leader);
+        if others.len() < 2 {
+            return;
+        }
+        let far = others.len() / 2;
+        self.counts.bump(Count::Splits);
+        self.trace.line(self.now, || format!("n{} loses {:?}", leader + 1, &others[..far]));
+        for other in &others[..far] {
+            self.network.set_cut(leader, *other, true);
+            self.network.set_cut(*other, leader, true);
+        }
+        let election = self.plan.election();
+        let slot = others[far];
+        self.push(2 * election, Event::Fault(Fault::Wish { slot }));
+        self.push(4 * election, Event::Fault(Fault::Mend));
     }
 
     /// All that goes to and from it waits: so it learns late of what others have done without it.

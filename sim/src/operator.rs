@@ -174,10 +174,7 @@ impl World {
         let Some(process) = &self.nodes[slot].process else { return Ok(()) };
         let voters = process.raft.membership().voters().to_vec();
         let to = (!self.operator_rng.chance(0.3)).then(|| self.operator_rng.pick(&voters));
-        let token = Token(self.ghost.next_token());
-        let kind = Kind::Transfer { term: 0, told: false };
-        self.ghost.ask(slot, self.nodes[slot].life, kind, 1);
-        self.feed(slot, Input::TransferLeadership { token, to })?;
+        self.ask_transfer(slot, to)?;
         if self.faulty && self.operator_rng.chance(0.3) {
             self.hold_up(slot);
         }
@@ -185,6 +182,12 @@ impl World {
             return self.feed(slot, Input::AbortTransfer);
         }
         Ok(())
+    }
+
+    pub(crate) fn ask_transfer(&mut self, slot: usize, to: Option<NodeId>) -> Verdict {
+        let token = Token(self.ghost.next_token());
+        self.ghost.ask(slot, self.nodes[slot].life, Kind::Transfer { term: 0, told: false }, 1);
+        self.feed(slot, Input::TransferLeadership { token, to })
     }
 
     fn meddle(&mut self, slot: usize) -> Verdict {

@@ -81,10 +81,25 @@ impl World {
         for slot in 0..self.nodes.len() {
             self.bring_back(slot);
         }
+        self.hand_over_to_nobody()?;
         self.rest.stage = Stage::Leader;
         self.rest.began = self.now;
         self.rest.deadline = self.now + PATIENCE * self.plan.election();
         self.push(heartbeat, Event::Rest);
+        Ok(())
+    }
+
+    /// Whoever leads is asked to hand over to somebody who won't be there: that must end.
+    fn hand_over_to_nobody(&mut self) -> Verdict {
+        let Some(leader) = self.leader().filter(|leader| self.rest.back.contains(leader)) else {
+            return Ok(());
+        };
+        let Some(process) = &self.nodes[leader].process else { return Ok(()) };
+        let away = |id: &&NodeId| !self.rest.back.contains(&(id.0 as usize - 1));
+        let to = process.raft.membership().voters().iter().find(away).copied();
+        if self.plan.operations[1] > 0 && to.is_some() {
+            return self.ask_transfer(leader, to);
+        }
         Ok(())
     }
 

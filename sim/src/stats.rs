@@ -48,6 +48,7 @@ counts! {
     Jumps => "clock jumps",
     EarlyTicks => "ticks that were not due",
     Holds => "leaders held up",
+    Splits => "leaders that lost a minority",
     Elections => "leaders elected",
     LeaderChanges => "leader changes",
     PreCandidacies => "pre-candidacies",

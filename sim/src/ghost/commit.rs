@@ -188,6 +188,15 @@ impl Ghost {
             "node {n} has {may} on a quorum, but commits only {}",
             raft.commit()
         );
+        // Who is out, and has seen to it that the others know, leads no more.
+        let (since, membership) = live.membership();
+        let settled = live.get(raft.commit().0).is_some_and(|stone| stone.term == raft.term().0);
+        let voter = membership.is_voter(raft.id());
+        hold!(
+            voter || !settled || since > raft.commit().0,
+            "M5",
+            "node {n} leads on, though {membership:?} is committed"
+        );
         Ok(())
     }
 
