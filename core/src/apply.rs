@@ -8,6 +8,7 @@ use crate::{
     fifo::Fifo,
     log::{Log, Read},
     outbox::Outbox,
+    raft::RequestIds,
 };
 
 /// What has been handed out, and who waits for it.
@@ -25,8 +26,10 @@ pub(crate) struct Applying {
     restore: Option<Box<Snapshot>>,
     /// Proposals made here that have not been handed out, by index.
     proposed: Fifo<Done>,
-    /// Confirmed reads that wait until what they must see is handed out.
+    /// Confirmed reads that wait until what they must see is handed out, by index.
     reads: VecDeque<(Index, Tokens)>,
+    /// Reads that wait for an index which may never come.
+    at_least: VecDeque<(Index, Tokens)>,
 }
 
 impl Applying {
@@ -39,6 +42,7 @@ impl Applying {
             restore: None,
             proposed: Fifo::new(),
             reads: VecDeque::new(),
+            at_least: VecDeque::new(),
         }
     }
 
@@ -54,10 +58,14 @@ impl Applying {
         self.reads.len()
     }
 
+    pub(crate) fn reads_at_least(&self) -> usize {
+        self.at_least.len()
+    }
+
     /// Tokens that wait for an outcome here.
     pub(crate) fn pending(&self) -> u64 {
         let proposals = self.proposed.iter().fold(0_u64, |sum, done| sum.saturating_add(done.tokens.count));
-        proposals.saturating_add(self.reads.len() as u64)
+        proposals.saturating_add(self.reads.len() as u64).saturating_add(self.at_least.len() as u64)
     }
 
     /// Proposals were appended at `first` and on.
@@ -86,7 +94,7 @@ impl Applying {
             outbox.resolve(done.tokens, Outcome::Unknown);
         }
         self.proposed.clear();
-        for (_, tokens) in self.reads.drain(..) {
+        for (_, tokens) in self.reads.drain(..).chain(self.at_least.drain(..)) {
             outbox.resolve(tokens, Outcome::Unknown);
         }
         self.load = None;
@@ -98,13 +106,27 @@ impl Applying {
         self.inflight.give_back();
         self.proposed.give_back();
         spare(&mut self.reads);
+        spare(&mut self.at_least);
     }
 
     /// A read may be served from `index` on.
     pub(crate) fn confirm(&mut self, token: Token, index: Index, outbox: &mut Outbox) {
-        let at = self.reads.partition_point(|(other, _)| *other <= index);
-        self.reads.insert(at, (index, Tokens::one(token)));
+        wait(&mut self.reads, index, token);
         self.release_reads(outbox);
+    }
+
+    /// A read waits for `index`, and is known to be right then.
+    pub(crate) fn read_at_least(&mut self, token: Token, index: Index, outbox: &mut Outbox) {
+        wait(&mut self.at_least, index, token);
+        self.release_reads(outbox);
+    }
+
+    /// Nobody waits for that read any more.
+    pub(crate) fn cancel_read(&mut self, token: Token, outbox: &mut Outbox) {
+        if let Some(at) = self.at_least.iter().position(|(_, tokens)| tokens.first == token) {
+            self.at_least.remove(at);
+            outbox.resolve(Tokens::one(token), Outcome::Refused { leader: None });
+        }
     }
 
     /// A snapshot takes the place of all that wasn't handed out. What was proposed here is in it, but not its answers.
@@ -138,7 +160,7 @@ impl Applying {
         commit: Index,
         log: &Log,
         outbox: &mut Outbox,
-        next_load: &mut u64,
+        request_ids: &mut RequestIds,
         config: &Config,
     ) {
         if self.restore.is_some() && self.restoring(log, outbox) {
@@ -154,8 +176,7 @@ impl Applying {
             match log.read(first, end, room) {
                 Read::Cached(entries) => self.hand_out(entries, outbox),
                 Read::NotCached => {
-                    *next_load = next_load.saturating_add(1);
-                    let id = LoadId(*next_load);
+                    let id = LoadId(request_ids.next());
                     self.load = Some(id);
                     outbox.emit(Action::Load(Load { id, first, last: end, max_bytes: room }));
                 }
@@ -213,19 +234,27 @@ impl Applying {
             }
         }
         outbox.apply(entries, done);
-        if !self.reads.is_empty() {
+        if !self.reads.is_empty() || !self.at_least.is_empty() {
             self.release_reads(outbox);
         }
     }
 
     fn release_reads(&mut self, outbox: &mut Outbox) {
-        while let Some((index, tokens)) = self.reads.front().copied()
-            && index <= self.handed
-        {
-            self.reads.pop_front();
-            outbox.resolve(tokens, Outcome::Read { index });
+        for waiting in [&mut self.reads, &mut self.at_least] {
+            while let Some((index, tokens)) = waiting.front().copied()
+                && index <= self.handed
+            {
+                waiting.pop_front();
+                outbox.resolve(tokens, Outcome::Read { index });
+            }
         }
     }
+}
+
+/// By index: what comes later may need less.
+fn wait(reads: &mut VecDeque<(Index, Tokens)>, index: Index, token: Token) {
+    let at = reads.partition_point(|(other, _)| *other <= index);
+    reads.insert(at, (index, Tokens::one(token)));
 }
 
 /// The part of some proposals up to `last`, and the part after it.

@@ -20,13 +20,14 @@ pub struct MembershipChange {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum ChangeOp {
-    /// A new node becomes a voter at once. Until it has caught up, one more of the others is needed for a majority:
+    /// A new node becomes a voter at once. Its id must never have been used: after a change of unknown outcome, take another. Until it has caught up, one more of the others is needed for a majority:
     /// [`ChangeOp::Join`] avoids that.
     AddVoter(NodeId),
     /// A new node becomes a learner: it receives the log and has no vote (dissertation 4.2.1).
     AddLearner(NodeId),
     /// A new node becomes a learner, and the leader promotes it once it has caught up (dissertation 4.2.1): when a round,
-    /// in which everything that the log held at its beginning reached the node, took less than an election timeout.
+    /// in which everything that the log held at its beginning reached the node, took less than an election timeout. It waits
+    /// while another change is under way, or held.
     Join(NodeId),
     /// A learner becomes a voter.
     Promote(NodeId),
@@ -75,9 +76,9 @@ pub enum ChangeError {
     /// One node twice.
     #[error("node {0} is changed twice in one request")]
     Twice(NodeId),
-    /// 0 is not a node id.
-    #[error("0 is not a node id; ids begin at 1")]
-    ZeroId,
+    /// Not a node id.
+    #[error("{0} is not a node id; they are from 1 to 2^64 - 2")]
+    NoId(NodeId),
     /// It is in already.
     #[error("node {0} is a member already")]
     AlreadyMember(NodeId),
@@ -175,8 +176,8 @@ impl Membership {
 
     fn apply(&self, op: ChangeOp, next: &mut MembershipParts) -> Result<(), ChangeError> {
         let id = op.node();
-        if id == NodeId(0) {
-            return Err(ChangeError::ZeroId);
+        if id.0 == 0 || id.0 == u64::MAX {
+            return Err(ChangeError::NoId(id));
         }
         let learner = self.learners().contains(&id);
         match op {
@@ -184,7 +185,7 @@ impl Membership {
                 if self.contains(id) {
                     return Err(ChangeError::AlreadyMember(id));
                 }
-                if id < self.next_id() || id.0 == u64::MAX {
+                if id < self.next_id() {
                     return Err(ChangeError::IdUsed { id, next: self.next_id() });
                 }
                 next.next_id = next.next_id.max(NodeId(id.0.saturating_add(1)));
@@ -288,7 +289,8 @@ mod tests {
         let some = of(&[1, 2], &[3]);
         for (op, error) in [
             (ChangeOp::AddVoter(NodeId(3)), ChangeError::AlreadyMember(NodeId(3))),
-            (ChangeOp::AddLearner(NodeId(0)), ChangeError::ZeroId),
+            (ChangeOp::AddLearner(NodeId(0)), ChangeError::NoId(NodeId(0))),
+            (ChangeOp::AddVoter(NodeId(u64::MAX)), ChangeError::NoId(NodeId(u64::MAX))),
             (ChangeOp::Promote(NodeId(1)), ChangeError::NotLearner(NodeId(1))),
             (ChangeOp::Demote(NodeId(3)), ChangeError::NotVoter(NodeId(3))),
             (ChangeOp::Remove(NodeId(9)), ChangeError::NotMember(NodeId(9))),

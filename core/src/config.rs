@@ -36,7 +36,7 @@ pub struct Config {
     /// Who campaigns first when a leader is lost: below 255, a node waits longer, at 0 by one more election timeout. Only
     /// for its first attempt, so that a favourite that is dead holds nobody up for long. Default 255.
     pub priority: u8,
-    /// Bytes of entries in one append. Default 256 KiB, at most 32 MiB.
+    /// Bytes of entries in one append. Default 256 KiB, at most 8 MiB.
     pub max_append_bytes: usize,
     /// Appends under way to one peer. Default 64.
     pub max_inflight_messages: usize,
@@ -52,7 +52,7 @@ pub struct Config {
     pub max_cached_bytes: usize,
     /// Bytes of entries handed to apply and not yet applied. Default 4 MiB.
     pub max_applying_bytes: usize,
-    /// Reads that wait for an answer, here or at the leader. Default 8,192.
+    /// Reads that wait for an answer, here or at the leader; and as many that wait for an index. Default 8,192.
     pub max_reads: usize,
     /// Actions that nobody has polled; beyond it requests are refused, messages dropped, and ticks as well, until some have
     /// been. Default 8,192.
@@ -108,7 +108,7 @@ impl Config {
         let rule = |ok: bool, field, value, rule| {
             if ok { Ok(()) } else { Err(ConfigError { field, value, rule }) }
         };
-        rule(self.id.0 > 0, "id", self.id.0, "at least 1")?;
+        rule(self.id.0 > 0 && self.id.0 < u64::MAX, "id", self.id.0, "from 1 to 2^64 - 2")?;
         rule(heartbeat >= 1000, "heartbeat_interval (µs)", heartbeat, "at least 1 ms")?;
         let twice = heartbeat.saturating_mul(2);
         rule(election >= twice, "election_timeout (µs)", election, "at least twice heartbeat_interval")?;
@@ -116,13 +116,17 @@ impl Config {
         let drift = micros(self.max_clock_drift);
         let fits = !self.lease_reads || drift <= election / 2;
         rule(fits, "max_clock_drift (µs)", drift, "at most half of election_timeout")?;
-        // Whatever is taken must fit into a frame, or it could never be replicated: an entry can't be split.
-        for (field, bytes) in [
-            ("max_append_bytes", self.max_append_bytes),
-            ("max_uncommitted_bytes", self.max_uncommitted_bytes),
-        ] {
-            rule((1..=MAX_FRAME / 2).contains(&bytes), field, bytes as u64, "from 1 B to 32 MiB")?;
-        }
+        // Whatever is taken must fit into a frame, or it could never be replicated: an entry can't be split. An append may
+        // hold a great many small runs, each with a header that is longer than the run.
+        let append = self.max_append_bytes;
+        rule((1..=MAX_FRAME / 8).contains(&append), "max_append_bytes", append as u64, "from 1 B to 8 MiB")?;
+        let batch = self.max_uncommitted_bytes;
+        rule(
+            (1..=MAX_FRAME / 2).contains(&batch),
+            "max_uncommitted_bytes",
+            batch as u64,
+            "from 1 B to 32 MiB",
+        )?;
         for (field, bytes) in [
             ("max_inflight_bytes", self.max_inflight_bytes),
             ("max_unpersisted_bytes", self.max_unpersisted_bytes),

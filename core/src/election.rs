@@ -144,6 +144,7 @@ impl Raft {
     pub(crate) fn on_vote(&mut self, from: NodeId, last: LogId, transfer: bool) {
         let HardState { term, vote } = self.hard_state;
         // Candidates and leaders have voted for themselves.
+        let transfer = transfer && self.memberships.current().is_voter(from);
         let free = vote.is_none() && (transfer || !self.hears_leader()) || vote == Some(from);
         let granted = free && self.is_up_to_date(last);
         if granted && vote.is_none() {
@@ -181,7 +182,7 @@ impl Raft {
     /// and nothing changed.
     pub(crate) fn on_pre_vote(&mut self, from: NodeId, term: Term, id: RequestId, last: LogId) {
         let new_term = term.next().is_some_and(|campaign| campaign > self.hard_state.term);
-        let granted = new_term && !self.hears_leader() && self.is_up_to_date(last);
+        let granted = new_term && !self.hears_leader_for_votes() && self.is_up_to_date(last);
         self.send(from, Body::PreVoteReply { id, granted });
     }
 

@@ -1,8 +1,8 @@
 //! What happens to a node: the one way in.
 
 use crate::{
-    Batch, ChangeError, Few, Index, Malformed, MembershipChange, Message, NodeId, Receipt, Run, Term, Token,
-    Tokens,
+    Batch, ChangeError, Few, Index, Malformed, MembershipChange, Message, NodeId, Receipt, RequestId, Run,
+    Term, Token, Tokens,
 };
 
 /// Something happened. Handed to [`Raft::step`](crate::Raft::step) with the time at which it was taken up.
@@ -32,6 +32,11 @@ pub enum Input {
         /// What it promises.
         kind: ReadKind,
     },
+    /// Gives up a [`ReadKind::AtLeast`] that still waits: it is refused. Nothing happens if none of that name does.
+    CancelRead {
+        /// The name under which it was asked for.
+        token: Token,
+    },
     /// Please change who is in the cluster. Resolved by [`Outcome::Changed`](crate::Outcome).
     ChangeMembership {
         /// The caller's name for it.
@@ -55,7 +60,7 @@ pub enum Input {
     /// [`Config::lease_reads`](crate::Config), for a leader may rest on being heard.
     ForgetLeader,
     /// A snapshot of the state machine at `snapshot` is durable: the log may begin later. It keeps `keep` entries before
-    /// that, for followers that lag a little.
+    /// that, for followers that lag a little: enough, if it can be, for what is committed while a snapshot is on its way to one.
     Compact {
         /// Which: applied already, and no older than the one before.
         snapshot: Index,
@@ -84,7 +89,8 @@ pub enum Input {
         /// What was found.
         result: Loaded,
     },
-    /// The state machine has applied what it was handed, up to here.
+    /// The state machine has applied what it was handed, up to here. It says nothing of another life: a group that is started
+    /// again in one process has its apply lane emptied first.
     Applied {
         /// The last index applied.
         up_to: Index,
@@ -152,15 +158,15 @@ pub enum ReadKind {
     AtLeast(Index),
 }
 
-/// Names a snapshot under way to a peer, within an incarnation.
+/// Names a snapshot under way to a peer.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
-pub struct SendId(pub u64);
+pub struct SendId(pub RequestId);
 
-/// Names a question to the log, within an incarnation.
+/// Names a question to the log.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
-pub struct LoadId(pub u64);
+pub struct LoadId(pub RequestId);
 
 /// What the store found.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -219,8 +225,8 @@ pub enum Rejected {
     /// Nobody waits to hear of that snapshot any more: harmless.
     #[error("nobody waits for the end of this snapshot")]
     StaleSend,
-    /// An answer from a node that has left: harmless.
-    #[error("node {from} is no member any more")]
+    /// An answer, or something that only members ask, from a node that has left or was never in: harmless.
+    #[error("node {from} is no member (any more)")]
     NotMember {
         /// Who.
         from: NodeId,
@@ -289,7 +295,7 @@ pub enum Rejected {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Resource {
-    /// Bytes proposed and not yet committed.
+    /// Bytes proposed and not yet committed, or not yet handed to apply.
     UncommittedBytes,
     /// Bytes appended and not yet durable.
     UnpersistedBytes,

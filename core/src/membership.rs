@@ -79,10 +79,10 @@ impl Membership {
     /// The format that [`Membership::encode`] writes.
     pub const VERSION: u32 = 1;
 
-    /// A cluster of these voters; zeros are left out. With none at all it is of node 1 alone, so that no
+    /// A cluster of these voters; 0 and `u64::MAX`, which are no ids, are left out. With none at all it is of node 1 alone, so that no
     /// membership without voters exists.
     pub fn of_voters(voters: impl IntoIterator<Item = NodeId>) -> Self {
-        let mut voters: Vec<NodeId> = voters.into_iter().filter(|id| id.0 > 0).collect();
+        let mut voters: Vec<NodeId> = voters.into_iter().filter(|id| id.0 > 0 && id.0 < u64::MAX).collect();
         if voters.is_empty() {
             voters.push(NodeId(1));
         }

@@ -59,7 +59,6 @@ pub struct Raft {
     pub(crate) incarnation: Incarnation,
     pub(crate) rng: Rng,
     pub(crate) request_ids: RequestIds,
-    pub(crate) next_load: u64,
     pub(crate) now: Instant,
     clock_regressions: u64,
     /// The caller's clock lies before `now`, which waits for it.
@@ -242,14 +241,14 @@ impl Raft {
         // Who is alone has nobody to wait for.
         let alone =
             memberships.current().members() == [config.id] && memberships.current().is_voter(config.id);
-        let deadline = if alone { now } else { now.plus(timeout) };
+        // Nobody but those to whom it promised, under leases, not to use its vote yet.
+        let deadline = if alone { now.max(no_vote_before) } else { now.plus(timeout) };
         let follower = Follower { leader: None, timeout, deadline, reads: ForwardedReads::default() };
         Ok(Self {
             timing,
             incarnation,
             rng,
             request_ids: RequestIds(RequestId { incarnation, number: 0 }),
-            next_load: 0,
             now,
             clock_regressions: 0,
             clock_held: false,
@@ -295,7 +294,13 @@ impl Raft {
             Input::Tick => self.uncongested().map(|()| self.tick()),
             Input::Receive { from, message } => self.receive(from, message),
             Input::Propose(proposal) => self.propose(proposal),
-            Input::Read { token, kind: ReadKind::AtLeast(index) } => self.read_at_least(token, index),
+            Input::Read { token, kind: ReadKind::AtLeast(index) } => {
+                self.uncongested().and_then(|()| self.read_at_least(token, index))
+            }
+            Input::CancelRead { token } => {
+                self.applying.cancel_read(token, &mut self.outbox);
+                Ok(())
+            }
             Input::Read { token, kind } => self.uncongested().and_then(|()| self.read(token, kind)),
             Input::ChangeMembership { token, change } => {
                 self.uncongested().and_then(|()| self.change_membership(token, &change))
@@ -329,14 +334,15 @@ impl Raft {
 
     // ---- outputs ----
 
-    /// The next thing to do. What was proposed since the last `None` is sent by now: so proposals that arrive together
-    /// travel together.
+    /// The next thing to do. What was proposed since the queue was last empty is sent when it is empty again: so proposals
+    /// that arrive together travel together.
     #[inline]
     pub fn poll(&mut self) -> Option<Action> {
+        let action = self.outbox.poll();
         if self.outbox.is_empty() {
             self.send_proposed();
         }
-        self.outbox.poll()
+        action
     }
 
     /// All there is to do, in order. What is left of it when the iterator is dropped stays queued.

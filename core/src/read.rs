@@ -133,12 +133,16 @@ impl Raft {
     /// A read that asks nobody: it waits until everything up to `index` has been handed to the state machine.
     ///
     /// # Errors
-    /// If too many wait already.
+    /// If too many like it wait already, or no log could ever have that index.
     pub(crate) fn read_at_least(&mut self, token: Token, index: Index) -> Result<(), Rejected> {
-        if self.pending_reads() >= self.config.max_reads {
+        if index >= Index::LIMIT {
+            return Err(Rejected::Exhausted);
+        }
+        // A bound of their own: they may wait for ever, and must not hold up the others.
+        if self.applying.reads_at_least() >= self.config.max_reads {
             return Err(Rejected::Overloaded { what: Resource::Reads, bound: self.config.max_reads as u64 });
         }
-        self.applying.confirm(token, index, &mut self.outbox);
+        self.applying.read_at_least(token, index, &mut self.outbox);
         Ok(())
     }
 

@@ -95,7 +95,9 @@ impl Raft {
             self.on_earlier_term(from, voice);
             return Ok(false);
         }
-        let transfer = matches!(body, Body::Vote { transfer: true, .. });
+        // Only a voter can have been asked to take over; one that has left meanwhile deposes nobody.
+        let transfer =
+            matches!(body, Body::Vote { transfer: true, .. }) && self.memberships.current().is_voter(from);
         if voice == Voice::Candidate && !transfer && self.hears_leader_for_votes() {
             return Ok(false);
         }
@@ -142,17 +144,18 @@ impl Raft {
     /// is stuck at a later term never comes back; all else is old news.
     fn on_earlier_term(&mut self, from: NodeId, voice: Voice) {
         match voice {
-            Voice::Leader if self.memberships.current().contains(from) => {
-                self.send(from, Body::HeartbeatReply { round: 0 });
-            }
+            // Whoever it is: the leader may be one that this node, which lags, has never heard of.
+            Voice::Leader => self.send(from, Body::HeartbeatReply { round: 0 }),
+            // A refusal, which speaks of the present term, must not be taken for the answer to the vote that was granted.
+            Voice::Candidate if self.hard_state.vote == Some(from) => {}
             Voice::Candidate => self.refuse_vote(from),
-            Voice::Leader | Voice::PreCandidate | Voice::PreVoter | Voice::Asker | Voice::Answerer => {}
+            Voice::PreCandidate | Voice::PreVoter | Voice::Asker | Voice::Answerer => {}
         }
     }
 
     /// A leader that isn't held to a quorum (check-quorum off) could hold on to a cluster that it can't lead: only with it
     /// on does a leader ignore candidates.
-    fn hears_leader_for_votes(&self) -> bool {
+    pub(crate) fn hears_leader_for_votes(&self) -> bool {
         self.hears_leader() && (self.config.check_quorum || !matches!(self.role, Role::Leader(_)))
     }
 }

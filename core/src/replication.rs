@@ -155,8 +155,7 @@ impl Raft {
             match self.log.read(next, last, max_bytes) {
                 Read::Cached(entries) => entries,
                 Read::NotCached => {
-                    self.next_load = self.next_load.saturating_add(1);
-                    let id = LoadId(self.next_load);
+                    let id = LoadId(self.request_ids.next());
                     peer.load = Some((id, next));
                     self.outbox.emit(Action::Load(Load { id, first: next, last, max_bytes }));
                     return false;
@@ -525,7 +524,7 @@ impl Raft {
     }
 
     fn hand_out(&mut self) {
-        self.applying.advance(self.commit, &self.log, &mut self.outbox, &mut self.next_load, &self.config);
+        self.applying.advance(self.commit, &self.log, &mut self.outbox, &mut self.request_ids, &self.config);
         // Only now: else a state machine that lags would let proposals pile up.
         if let Role::Leader(leader) = &mut self.role {
             leader.uncommitted.done(self.applying.handed());

@@ -53,11 +53,12 @@ impl Raft {
         let round = leader.round;
         // Nothing is compacted without a snapshot.
         let (Some(peer), Some(snapshot)) = (leader.peers.get_mut(at), &self.snapshot) else { return };
-        self.next_load = self.next_load.saturating_add(1);
-        let id = SendId(self.next_load);
+        let id = SendId(self.request_ids.next());
         peer.begin_snapshot(id, snapshot.last.index, round, now);
         let message = Message { term, body: Body::InstallSnapshot { snapshot: snapshot.clone() } };
         let to = peer.id;
+        // It need not pass the choke point: the term is what it claims, and a leader's is durable, or its own vote didn't count.
+        debug_assert!(self.outbox.is_hard_state_durable(), "a leader's term is durable");
         self.outbox.emit(Action::SendSnapshot(SendSnapshot { id, to, message }));
         self.outbox.event(Event::Peer { id: to, mode: Mode::Snapshot });
     }

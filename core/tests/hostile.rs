@@ -338,17 +338,18 @@ fn an_entry_of_term_0_is_malformed() {
 
 #[test]
 fn what_could_not_be_sent_in_one_frame_cannot_be_configured() {
-    for (field, set) in [
+    for (field, most, set) in [
         (
             "max_append_bytes",
+            8 << 20,
             (|config, n| config.max_append_bytes = n) as fn(&mut quorate_core::Config, usize),
         ),
-        ("max_uncommitted_bytes", |config, n| config.max_uncommitted_bytes = n),
+        ("max_uncommitted_bytes", 32 << 20, |config, n| config.max_uncommitted_bytes = n),
     ] {
         let mut config = quorate_core::Config::new(NodeId(1));
-        set(&mut config, 32 << 20);
+        set(&mut config, most);
         assert_eq!(config.validate(), Ok(()));
-        set(&mut config, (32 << 20) + 1);
+        set(&mut config, most + 1);
         assert_eq!(config.validate().unwrap_err().field, field);
     }
 }
@@ -579,7 +580,13 @@ fn the_end_of_a_snapshot_that_nobody_sends() {
     for mut cluster in [follower(), leader(), sending()] {
         for arrived in [true, false] {
             for id in [0, 999, MAX] {
-                let said = no_change(&mut cluster, Input::SnapshotSent { id: SendId(id), arrived });
+                let said = no_change(
+                    &mut cluster,
+                    Input::SnapshotSent {
+                        id: SendId(RequestId { number: id, ..RequestId::default() }),
+                        arrived,
+                    },
+                );
                 assert_eq!(said, Err(Rejected::StaleSend));
             }
         }

@@ -169,7 +169,8 @@ impl Follower {
         let status = self.raft.status();
         let reader = self.store.reader();
         let load = |first: u64| {
-            let load = Load { id: LoadId(1), first: Index(first), last: status.last.index, max_bytes: 40 };
+            let load =
+                Load { id: LoadId::default(), first: Index(first), last: status.last.index, max_bytes: 40 };
             reader.load(GROUP, &load).unwrap()
         };
         assert_eq!(load(status.base.index.0), Loaded::Compacted);

@@ -348,6 +348,7 @@ const fn taken_tokens(input: &Input) -> Option<Tokens> {
         | Input::ChangeMembership { token, .. }
         | Input::TransferLeadership { token, .. } => Some(Tokens::one(*token)),
         Input::Tick
+        | Input::CancelRead { .. }
         | Input::AbortTransfer
         | Input::Campaign
         | Input::ForgetLeader

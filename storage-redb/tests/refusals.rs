@@ -132,7 +132,7 @@ fn a_store_is_opened_once_at_a_time() {
     drop(store);
     let reopened = RedbStore::open(&node, IDENTITY).unwrap();
     assert!(matches!(RedbStore::open(&node, IDENTITY), Err(Error::InUse)));
-    let load = Load { id: LoadId(1), first: Index(1), last: Index(1), max_bytes: 1 };
+    let load = Load { id: LoadId::default(), first: Index(1), last: Index(1), max_bytes: 1 };
     assert!(matches!(reader.load(GROUP, &load), Err(Error::Closed)));
     drop(reopened);
 }
@@ -272,7 +272,7 @@ fn a_reader_sees_what_was_committed_while_the_writer_goes_on() {
     let incarnation = store.recover(GROUP).unwrap().incarnation;
     let reader = store.reader();
     let load = |first: u64, last: u64, max_bytes| {
-        let load = Load { id: LoadId(9), first: Index(first), last: Index(last), max_bytes };
+        let load = Load { id: LoadId::default(), first: Index(first), last: Index(last), max_bytes };
         match reader.load(GROUP, &load).unwrap() {
             Loaded::Entries(runs) => runs.iter().map(|run| (run.first().0, run.last().0)).collect::<Vec<_>>(),
             Loaded::Compacted => panic!("nothing is compacted"),
@@ -295,7 +295,7 @@ fn a_reader_sees_what_was_committed_while_the_writer_goes_on() {
     append(3, Some(8), 8, 1);
     assert_eq!(load(9, 20, 1 << 20), []);
     assert_eq!(load(6, 20, 1 << 20), [(6, 7), (8, 8)]);
-    let zero = Load { id: LoadId(9), first: Index(0), last: Index(3), max_bytes: 9 };
+    let zero = Load { id: LoadId::default(), first: Index(0), last: Index(3), max_bytes: 9 };
     assert_eq!(reader.load(GROUP, &zero).unwrap(), Loaded::Compacted);
     assert!(matches!(reader.load(GroupId(8), &zero), Err(Error::UnknownGroup(_))));
 
@@ -304,7 +304,8 @@ fn a_reader_sees_what_was_committed_while_the_writer_goes_on() {
         let reads = scope.spawn(move || {
             let (mut seen, mut loads) = (0, 0);
             while seen < 208 {
-                let all = Load { id: LoadId(1), first: Index(1), last: Index(1000), max_bytes: 1 << 20 };
+                let all =
+                    Load { id: LoadId::default(), first: Index(1), last: Index(1000), max_bytes: 1 << 20 };
                 let Loaded::Entries(runs) = beside.load(GROUP, &all).unwrap() else { panic!("compacted") };
                 let last = runs.last().unwrap().last().0;
                 assert!(last >= seen && (last == 8 || last % 2 == 0), "all of a commit or nothing: {last}");
@@ -327,7 +328,7 @@ fn a_reader_is_told_what_is_compacted() {
     let incarnation = store.recover(GROUP).unwrap().incarnation;
     let reader = store.reader();
     let load = |first: u64, last: u64| {
-        let load = Load { id: LoadId(9), first: Index(first), last: Index(last), max_bytes: 1 << 20 };
+        let load = Load { id: LoadId::default(), first: Index(first), last: Index(last), max_bytes: 1 << 20 };
         match reader.load(GROUP, &load).unwrap() {
             Loaded::Entries(runs) => Some(runs.iter().map(|run| (run.first().0, run.last().0)).collect()),
             Loaded::Compacted => None,

@@ -292,7 +292,7 @@ impl Chaos<'_> {
             }
             36 => {
                 let live = self.choices.pick(&self.sends.clone()).unwrap_or_default();
-                let id = SendId(self.choices.near(live.0));
+                let id = SendId(self.request_near(live.0));
                 ("snapshot sent", Input::SnapshotSent { id, arrived: self.choices.one_in(2) }, None)
             }
             37 => {
@@ -300,6 +300,10 @@ impl Chaos<'_> {
                 let to =
                     self.choices.pick(&[None, Some(NodeId(2)), Some(NodeId(3)), Some(NodeId(9))]).flatten();
                 ("transfer", Input::TransferLeadership { token: Token(token), to }, Some(vec![token]))
+            }
+            38 if self.choices.one_in(3) => {
+                let token = self.choices.pick(&self.open.clone()).unwrap_or_default();
+                ("cancel read", Input::CancelRead { token: Token(token) }, None)
             }
             38 if self.choices.one_in(3) => ("abort transfer", Input::AbortTransfer, None),
             38 | 39 => {
@@ -384,7 +388,7 @@ impl Chaos<'_> {
 
     fn loaded(&mut self) -> (&'static str, Input, Option<Vec<u64>>) {
         let live = self.choices.pick(&self.loads.clone());
-        let id = LoadId(self.choices.near(live.map_or(1, |load| load.id.0)));
+        let id = LoadId(self.request_near(live.map_or_else(RequestId::default, |load| load.id.0)));
         let first = self.choices.near(live.map_or(1, |load| load.first.0));
         let last = self.choices.near(live.map_or(1, |load| load.last.0));
         let entries: Few<Run> = match self.choices.below(8) {
@@ -528,6 +532,10 @@ impl Chaos<'_> {
 
     fn request(&mut self) -> RequestId {
         let live = self.requests.last().copied().unwrap_or_default();
+        self.request_near(live)
+    }
+
+    fn request_near(&mut self, live: RequestId) -> RequestId {
         RequestId {
             incarnation: Incarnation(self.choices.near(live.incarnation.0)),
             number: self.choices.near(live.number),

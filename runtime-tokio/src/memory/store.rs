@@ -323,7 +323,7 @@ mod tests {
     }
 
     fn load(group: &Group, first: u64, last: u64, max_bytes: usize) -> Vec<(u64, u64)> {
-        let load = Load { id: LoadId(1), first: Index(first), last: Index(last), max_bytes };
+        let load = Load { id: LoadId::default(), first: Index(first), last: Index(last), max_bytes };
         match group.load(&load) {
             Loaded::Entries(runs) => runs.iter().map(|run| (run.first().0, run.last().0)).collect(),
             Loaded::Compacted => Vec::new(),
@@ -367,7 +367,7 @@ mod tests {
         let mut group = group(&[(1, 1, 4)]);
         group.compact(&at(1, 4)).unwrap();
         assert_eq!(group.last(), Index(4), "nothing is left, and it goes on from there");
-        let gone = Load { id: LoadId(1), first: Index(4), last: Index(9), max_bytes: 9 };
+        let gone = Load { id: LoadId::default(), first: Index(4), last: Index(9), max_bytes: 9 };
         assert_eq!(group.load(&gone), Loaded::Compacted);
     }
 

@@ -316,7 +316,7 @@ pub fn read_log(
 ) -> Result<Vec<(Term, EntryKind, Bytes)>, String> {
     let reader = store.reader();
     for first in [base, base.prev()] {
-        let load = Load { id: LoadId(1), first, last, max_bytes: 1 };
+        let load = Load { id: LoadId::default(), first, last, max_bytes: 1 };
         let found = reader.load(group, &load).map_err(|error| error.to_string())?;
         if found != Loaded::Compacted {
             return Err(format!("{first} is there, but the log begins after {base}"));
@@ -326,7 +326,7 @@ pub fn read_log(
     let mut next = base.next();
     let mut max_bytes = 1;
     while next <= last {
-        let load = Load { id: LoadId(1), first: next, last, max_bytes };
+        let load = Load { id: LoadId::default(), first: next, last, max_bytes };
         max_bytes = (max_bytes * 31) % 200_003;
         let Loaded::Entries(runs) = reader.load(group, &load).map_err(|error| error.to_string())? else {
             return Err(format!("{next} is said to be compacted"));
