@@ -139,10 +139,10 @@ impl Raft {
     }
 
     /// A message of an earlier term. Who sends appends or heartbeats in it must learn of the own one, or a node that
-    /// is stuck at a later term never comes back; all else is old news.
+    /// is stuck at a later term never comes back; who is removed leads until that is committed. All else is old news.
     fn on_earlier_term(&mut self, from: NodeId, voice: Voice) {
         match voice {
-            Voice::Leader if self.memberships.current().contains(from) => {
+            Voice::Leader if self.may_be_in_force(|membership| membership.contains(from)) => {
                 self.send(from, Body::HeartbeatReply { round: 0 });
             }
             Voice::Candidate => self.refuse_vote(from),
