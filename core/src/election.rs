@@ -160,7 +160,7 @@ impl Raft {
         self.send(from, Body::VoteReply { granted, commit: self.commit_id() });
     }
 
-    /// The commit index travels with votes: whoever has that very entry knows then that it is committed.
+    /// Differs from the paper: the commit index travels with votes. Whoever has that very entry knows then that it is committed.
     pub(crate) fn learn_commit(&mut self, from: NodeId, commit: LogId) {
         let follows = !matches!(self.role, Role::Leader(_));
         if follows && self.memberships.current().contains(from) && self.log.contains(commit) {
@@ -233,6 +233,8 @@ impl Raft {
         }
     }
 
+    /// Differs from the paper: a candidate waits for its timeout (§5.2). One that so many have refused that it can't win follows
+    /// again, and so votes for the next in whatever term comes.
     fn count_votes(&mut self) {
         let Role::Candidate(candidate) = &self.role else {
             return;
@@ -288,8 +290,8 @@ impl Raft {
             self.enter_term(term, None);
         }
         let timeout = self.random_timeout().saturating_add(self.timing.patience);
-        // Another term alone puts nothing off, only a leader or a vote that is granted (paper §5.2): else somebody who asks
-        // again and again, and can't be elected, keeps who could be from asking.
+        // Differs from the paper, which is silent about it: another term alone puts nothing off, only a leader or a vote that
+        // is granted (§5.2). Else somebody who asks again and again, and can't be elected, keeps who could be from asking.
         let now = self.now;
         let begun = self.election_deadline().filter(|begun| leader.is_none() && *begun > now);
         let deadline = self.now.plus(timeout).min(begun.unwrap_or(Instant(u64::MAX)));

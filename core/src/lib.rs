@@ -4,7 +4,7 @@
 //! *In Search of an Understandable Consensus Algorithm*, 2014: "the paper" here; Ongaro's dissertation, *Consensus:
 //! Bridging Theory and Practice*, of the same year: "diss."). This crate is to be read beside them: files and functions
 //! are named as they name things, rules cite their section, and where we do otherwise it says
-//! `Differs from the paper:` and why.
+//! `Differs from the paper:` and why (all such places are listed below).
 //!
 //! # The contract
 //!
@@ -60,7 +60,10 @@
 //! * Any change of the membership is one request; where two majorities still overlap (diss. 4.1) it takes one entry, by joint
 //!   consensus (§6) two.
 //! * The first entry of a log is its membership, so that nothing depends on what each node was started with.
-//! * The commit index travels with votes, too.
+//! * The commit index travels with votes, too; a candidate that a quorum has refused gives up at once.
+//! * Another term alone doesn't begin a follower's election timeout anew.
+//! * Who keeps its vote back for a leader that it hears is silent; it doesn't refuse.
+//! * A leader that is removed tells another to campaign, as if it handed over.
 //! * A leader appends, sends and writes at once; its own log counts towards a majority when it is durable
 //!   (diss. 10.2.1).
 //!

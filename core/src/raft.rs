@@ -334,15 +334,14 @@ impl Raft {
 
     // ---- outputs ----
 
-    /// The next thing to do. What was proposed since the queue was last empty is sent when it is empty again: so proposals
-    /// that arrive together travel together.
+    /// The next thing to do. What was proposed is sent when the queue would run empty: so proposals that arrive together
+    /// travel together.
     #[inline]
     pub fn poll(&mut self) -> Option<Action> {
-        let action = self.outbox.poll();
-        if self.outbox.is_empty() {
+        if self.outbox.len() <= 1 {
             self.send_proposed();
         }
-        action
+        self.outbox.poll()
     }
 
     /// All there is to do, in order. What is left of it when the iterator is dropped stays queued.

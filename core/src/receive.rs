@@ -98,6 +98,7 @@ impl Raft {
         // Only a voter can have been asked to take over; one that has left meanwhile deposes nobody.
         let transfer =
             matches!(body, Body::Vote { transfer: true, .. }) && self.memberships.current().is_voter(from);
+        // Differs from the paper: the candidate gets no answer at all (§6 has its request "disregarded").
         if voice == Voice::Candidate && !transfer && self.hears_leader_for_votes() {
             return Ok(false);
         }

@@ -109,6 +109,8 @@ impl Raft {
 
     /// "The leader steps down once it has committed the Cnew log entry" that it is not part of (paper §6), and has the
     /// furthest of the others begin an election, so that nobody waits for a timeout (dissertation 4.2.2).
+    ///
+    /// Differs from the paper: §6 has the others wait for their timeouts.
     fn resign(&mut self) {
         let furthest = self.furthest_voter();
         // Whoever it was handing over to anyway. Whether that one leads next is known later.

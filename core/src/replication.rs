@@ -263,6 +263,9 @@ impl Raft {
     }
 
     /// Says to everyone that it lives (paper §5.2), with a new round number.
+    ///
+    /// Differs from the paper: a heartbeat is no AppendEntries. It never waits behind entries, and its answer speaks of term and
+    /// vote only, so that a read's round never waits for a log write.
     pub(crate) fn broadcast_heartbeat(&mut self) {
         let (commit, due) = (self.commit, self.now.plus(self.timing.heartbeat));
         let Role::Leader(leader) = &mut self.role else {

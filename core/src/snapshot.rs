@@ -87,6 +87,8 @@ impl Raft {
 
     /// InstallSnapshot, the receiver's part (paper Figure 13), once its bytes are staged.
     ///
+    /// Differs from the paper: there are no chunks, for the bytes travel beside it.
+    ///
     /// # Errors
     /// If it contradicts what is committed here: no correct leader's does. Nothing has changed then.
     pub(crate) fn on_install_snapshot(
