@@ -21,7 +21,8 @@ impl World {
         if self.nodes[slot].process.is_none() {
             return Ok(());
         }
-        if self.client_rng.chance(self.plan.read_share) { self.ask_read(slot) } else { self.ask_write(slot) }
+        let reads = self.now < self.no_writes_before || self.client_rng.chance(self.plan.read_share);
+        if reads { self.ask_read(slot) } else { self.ask_write(slot) }
     }
 
     /// Mostly somebody who leads: where there are two, for one of them doesn't know yet, the one as likely as the other.

@@ -26,7 +26,9 @@ pub(crate) enum Fault {
     EarlyTick,
     /// All that goes to and from the leader is held up, as long as it takes to elect another; its timers may be, too.
     Hold,
-    /// Somebody who hears the leader is asked to campaign, with the help of those who don't.
+    /// Some hear the leader no more.
+    Split,
+    /// Somebody who hears the leader is to help those who don't, as the leader is held up.
     Wish { slot: usize },
     /// The leader is taken out, so that every run sees some leaders go.
     TakeLeader,
@@ -132,10 +134,22 @@ impl World {
                 }
                 Ok(())
             }
+            Fault::Split => {
+                self.split();
+                Ok(())
+            }
             Fault::Wish { slot } => {
                 self.hold_up_leader();
-                let wish = if self.rare_rng.chance(0.5) { Input::Campaign } else { Input::ForgetLeader };
-                self.feed(slot, wish)
+                match self.rare_rng.below(3) {
+                    0 => self.feed(slot, Input::Campaign),
+                    1 => self.feed(slot, Input::ForgetLeader),
+                    // Or it forgets by itself.
+                    _ => {
+                        self.crash(slot)?;
+                        self.push(1000, Event::Restart { slot });
+                        Ok(())
+                    }
+                }
             }
             Fault::TakeLeader => self.take_leader(),
             Fault::AfterDiskFailure { .. } | Fault::EarlyTick => Ok(()),
@@ -202,8 +216,16 @@ impl World {
         }
     }
 
-    /// Some hear the leader no more, but are fewer than those who do; one of those is to help them.
+    /// Some are to hear the leader no more, but fewer than those who do; and nobody writes for a while, so that they could win
+    /// an election if only one of the others helped.
     fn split_from_leader(&mut self) {
+        let election = self.plan.election();
+        self.counts.bump(Count::Splits);
+        self.no_writes_before = self.now + 3 * election;
+        self.push(election, Event::Fault(Fault::Split));
+    }
+
+    fn split(&mut self) {
         let Some(leader) = self.leader() else { return };
         let nodes = self.nodes.len();
         let mut others = self.rare_rng.sample(nodes, nodes);
@@ -212,7 +234,6 @@ impl World {
             return;
         }
         let far = others.len() / 2;
-        self.counts.bump(Count::Splits);
         self.trace.line(self.now, || format!("n{} loses {:?}", leader + 1, &others[..far]));
         for other in &others[..far] {
             self.network.set_cut(leader, *other, true);

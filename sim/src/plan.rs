@@ -251,6 +251,10 @@ impl Plan {
         }
         self.draw_operator(rng);
         self.draw_leases(rng);
+        // A node that speaks and never hears collects votes in vain, term after term, as long as nobody leads. Only pre-vote
+        // promises that the others come first, if their timeouts are much longer than its own.
+        let uneven = self.priorities || self.config.lease_reads;
+        self.quorum_only &= self.config.pre_vote || !uneven;
         if unequal {
             self.membership = unequal_members(rng, self.nodes).unwrap_or(self.membership);
         }

@@ -1,6 +1,6 @@
 //! Liveness: once faults have stopped for a quorum, it elects, commits, and comes to rest; and stays there.
 
-use quorate_core::{MembershipChange, NodeId, RoleKind};
+use quorate_core::{Input, MembershipChange, NodeId, RoleKind};
 
 use crate::{
     clients::{LEAST_COMMITS, LEAST_LEADER_CHANGES, reached_enough},
@@ -130,6 +130,10 @@ impl World {
         }
         // Whatever it was told long ago, it does now: not in the middle of the peace.
         self.end_stall(slot);
+        if self.plan.quorum_only {
+            // Who is back has been chosen for the memberships that there are: no other may come out of an inbox now.
+            self.nodes[slot].inbox.retain(|input| !matches!(input, Input::ChangeMembership { .. }));
+        }
         if self.nodes[slot].paused {
             self.push(0, Event::Resume { slot, life: self.nodes[slot].life });
         }
@@ -228,10 +232,12 @@ impl World {
         self.rest.back.retain(|other| *other != slot);
     }
 
-    /// The highest term of those who belong together. Whoever was removed may go on alone.
+    /// The highest term of all members, cut off or not. Whoever was removed may go on alone.
     fn highest_term(&self) -> u64 {
-        let processes = self.members_back().into_iter().filter_map(|slot| self.nodes[slot].process.as_ref());
-        processes.map(|process| process.raft.term().0).max().unwrap_or_default()
+        let membership = self.ghost.membership();
+        let terms = self.nodes.iter().filter_map(|node| node.process.as_ref()).map(|process| &process.raft);
+        let members = terms.filter(|raft| membership.contains(raft.id()));
+        members.map(|raft| raft.term().0).max().unwrap_or_default()
     }
 
     /// Who is back, and a member, by what is committed.

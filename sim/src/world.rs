@@ -103,6 +103,8 @@ pub(crate) struct World {
     pub(crate) operator_rng: Rng,
     /// Faults go on.
     pub(crate) faulty: bool,
+    /// Until then, clients only read.
+    pub(crate) no_writes_before: u64,
     /// When the last message arrives that was sent while they did.
     pub(crate) last_straggler: u64,
     pub(crate) rest: crate::rest::Rest,
@@ -142,6 +144,7 @@ impl World {
             snapshot_rng: rng(Purpose::Snapshots),
             operator_rng: rng(Purpose::Operator),
             faulty: true,
+            no_writes_before: 0,
             last_straggler: 0,
             rest: crate::rest::Rest::default(),
             done: false,

@@ -12,6 +12,7 @@ const REGRESSIONS: &[(u64, Profile)] = &[
     (16, Profile::Membership),
     (41, Profile::Membership),
     (72, Profile::Membership),
+    (4005, Profile::Clock),
 ];
 
 fn all(profile: Profile, seeds: std::ops::Range<u64>) -> Summary {
