@@ -86,10 +86,7 @@ impl Outbox {
         self.actions.pop()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.actions.is_empty()
-    }
-
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.actions.len()
     }

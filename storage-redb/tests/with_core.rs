@@ -161,7 +161,7 @@ impl Net {
                     Some(Input::Loaded { id: load.id, result })
                 }
                 Action::Apply(apply) => {
-                    for entry in apply.entries.iter().flat_map(|run| run.entries()) {
+                    for entry in apply.entries.iter().flat_map(quorate_core::Run::entries) {
                         let index = entry.id.index;
                         assert_eq!(index.0, node.applied.len() as u64 + 1);
                         node.applied.push(entry.payload.clone());
