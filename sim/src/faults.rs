@@ -135,7 +135,7 @@ impl World {
                 Ok(())
             }
             Fault::Split => {
-                self.split();
+                self.split(false);
                 Ok(())
             }
             Fault::Wish { slot } => {
@@ -216,16 +216,20 @@ impl World {
         }
     }
 
-    /// Some are to hear the leader no more, but fewer than those who do; and nobody writes for a while, so that they could win
-    /// an election if only one of the others helped.
+    /// Some are to hear the leader no more. If they are fewer than those who do, nobody writes for a while, so that they could
+    /// win an election if only one of the others helped.
     fn split_from_leader(&mut self) {
         let election = self.plan.election();
         self.counts.bump(Count::Splits);
+        if self.rare_rng.chance(0.3) {
+            return self.split(true);
+        }
         self.no_writes_before = self.now + 3 * election;
         self.push(election, Event::Fault(Fault::Split));
     }
 
-    fn split(&mut self) {
+    /// The leader loses some, or all but one.
+    fn split(&mut self, most: bool) {
         let Some(leader) = self.leader() else { return };
         let nodes = self.nodes.len();
         let mut others = self.rare_rng.sample(nodes, nodes);
@@ -233,15 +237,16 @@ impl World {
         if others.len() < 2 {
             return;
         }
-        let far = others.len() / 2;
+        let far = if most { others.len() - 1 } else { others.len() / 2 };
         self.trace.line(self.now, || format!("n{} loses {:?}", leader + 1, &others[..far]));
         for other in &others[..far] {
             self.network.set_cut(leader, *other, true);
             self.network.set_cut(*other, leader, true);
         }
         let election = self.plan.election();
-        let slot = others[far];
-        self.push(2 * election, Event::Fault(Fault::Wish { slot }));
+        if !most {
+            self.push(2 * election, Event::Fault(Fault::Wish { slot: others[far] }));
+        }
         self.push(4 * election, Event::Fault(Fault::Mend));
     }
 
