@@ -68,7 +68,7 @@ async fn says_why_it_cannot_start() {
         "the store can't be opened: there is no group 0 in this store: add it first"
     );
     let bad = Node::builder(NodeId(0)).store(alone()).start(Words::default()).await.unwrap_err();
-    assert_eq!(bad.to_string(), "the configuration: id is 0, but must be at least 1");
+    assert_eq!(bad.to_string(), "the configuration: id is 0, but must be from 1 to 2^64 - 2");
     let broken = alone();
     broken.fail("bad sector");
     assert_eq!(start(broken).await.unwrap_err().to_string(), "the store can't be opened: bad sector");
