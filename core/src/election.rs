@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 
 use crate::{
-    Claims, Event, HardState, Instant, LogId, Membership, NodeId, Outcome, Rejected, RequestId, Run, Term,
-    Tokens, WriteSeq,
+    Claims, Event, HardState, Instant, LogId, NodeId, Outcome, Rejected, RequestId, Run, Term, Tokens,
+    WriteSeq,
     backlog::Backlog,
     message::Body,
     quorum::{self, VoteOutcome},
@@ -83,17 +83,12 @@ impl Raft {
 
     /// Is it a voter, or one until something is committed that takes the vote from it? "A server that is not part of its own
     /// latest configuration should still start new elections, as it might still be needed until the Cnew entry is
-    /// committed" (dissertation 4.2.2): nobody else may have that entry. Its own vote doesn't count then.
+    /// committed" (dissertation 4.2.2): nobody else may have that entry. Its own vote doesn't count then. Only the latest
+    /// membership in a log may be uncommitted.
     pub(crate) fn may_lead(&self) -> bool {
         let me = self.config.id;
-        self.may_be_in_force(|membership| membership.is_voter(me))
-    }
-
-    /// Does it hold of the latest membership, or of the one before as long as it may be that the latest isn't committed? Only
-    /// the latest in a log may be uncommitted.
-    pub(crate) fn may_be_in_force(&self, holds: impl Fn(&Membership) -> bool) -> bool {
         let (index, membership) = self.memberships.current_entry();
-        holds(membership) || index > self.commit && holds(self.memberships.at(index.prev()))
+        membership.is_voter(me) || index > self.commit && self.memberships.at(index.prev()).is_voter(me)
     }
 
     fn postpone_election(&mut self) {
