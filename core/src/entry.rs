@@ -497,12 +497,6 @@ fn header(block: &[u8], at: usize) -> Option<(u8, usize)> {
     Some((*kind, u32::from_le_bytes(*len) as usize))
 }
 
-/// All of them as a list of payloads, for tests and tools.
-#[must_use]
-pub fn payloads(runs: &[Run]) -> Vec<Bytes> {
-    runs.iter().flat_map(|run| run.entries().map(|entry| entry.payload)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

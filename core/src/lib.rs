@@ -132,7 +132,7 @@ pub use action::{
 };
 pub use change::{ChangeError, ChangeOp, MembershipChange, Transition};
 pub use config::{Config, ConfigError};
-pub use entry::{Batch, BlockError, ENTRY_HEADER, Entry, EntryKind, EntryRef, EntryRefs, Run, payloads};
+pub use entry::{Batch, BlockError, ENTRY_HEADER, Entry, EntryKind, EntryRef, EntryRefs, Run};
 pub use few::Few;
 pub use input::{Input, LoadId, Loaded, Proposal, ReadKind, Rejected, Resource, SendId};
 pub use membership::{Membership, MembershipError, MembershipParts};
