@@ -1,7 +1,7 @@
 //! What a driver does: steps a core, with all its checks, and does what it wants done, in any order that the contract
 //! allows.
 
-use quorate_core::{Action, Body, Input, LogId, NodeId, Rebase, Receipt, Rejected, Tokens, Write};
+use quorate_core::{Action, Body, Input, LogId, Message, NodeId, Rebase, Receipt, Rejected, Tokens, Write};
 
 use crate::{
     ghost::{Cause, Wanted},
@@ -10,6 +10,7 @@ use crate::{
     rng::Rng,
     stats::Count,
     violation::{Broken, Verdict, hold},
+    watch::{Seen, Step, Stimulus},
     world::{Event, World},
 };
 
@@ -28,6 +29,11 @@ struct Asked {
 impl World {
     /// One step of one core, with all its checks, and then what it wants done.
     pub(crate) fn step(&mut self, slot: usize, input: Input) -> Verdict {
+        self.step_message(slot, 0, input)
+    }
+
+    /// The same, with the number of the message that it is.
+    pub(crate) fn step_message(&mut self, slot: usize, id: u64, input: Input) -> Verdict {
         let node = &mut self.nodes[slot];
         let life = node.life;
         let now = node.clock.at(self.now);
@@ -39,6 +45,7 @@ impl World {
         self.trace.line(self.now, || format!("n{} <- {input:?}", slot + 1));
         let raft = &mut process.raft;
         let asked = asked(&input, raft.membership());
+        let stimulus = (!self.watchers.is_empty()).then(|| Stimulus::of(&input, id));
         let result = raft.step(now, input);
         let actions: Vec<Action> = raft.drain().collect();
         if let Err(rejected) = result {
@@ -69,6 +76,11 @@ impl World {
         self.ghost.after_step(slot, raft, wrote, &mut self.counts)?;
         for action in &actions {
             self.ghost.on_action(slot, life, raft, action, &mut self.counts)?;
+        }
+        if let Some(stimulus) = &stimulus {
+            let step = Step { slot, now, stimulus, result, actions: &actions, raft };
+            let seen = Seen::Stepped(step);
+            self.watchers.iter_mut().try_for_each(|watcher| watcher.see(self.now, &seen))?;
         }
         if let Some(last) = asked.snapshot
             && !actions.iter().filter_map(as_write).any(|write| installs(write, last))
@@ -107,7 +119,7 @@ impl World {
         self.check_size(slot, &action)?;
         let life = self.nodes[slot].life;
         match action {
-            Action::Send { to, message } => self.send(Parcel { from: slot, to: to.0 as usize - 1, message }),
+            Action::Send { to, message } => self.send(slot, to.0 as usize - 1, message),
             Action::Write(write) => {
                 if let Some(process) = &mut self.nodes[slot].process {
                     process.queued.push_back(write);
@@ -134,14 +146,30 @@ impl World {
         }
     }
 
-    fn send(&mut self, parcel: Parcel) -> Verdict {
-        let Self { network, queue, plan, counts, now, faulty, last_straggler, .. } = self;
-        network.send(*now, parcel, plan, counts, |at, parcel| {
+    fn send(&mut self, from: usize, to: usize, message: Message) -> Verdict {
+        self.sent += 1;
+        let id = self.sent;
+        if !self.watchers.is_empty() {
+            self.see(&Seen::Sent { id, from, to, message: &message })?;
+        }
+        let Self { network, queue, plan, counts, now, faulty, last_straggler, watchers, .. } = self;
+        let mut told = Ok(());
+        let arrive = |at: u64, parcel| {
             if *faulty {
                 *last_straggler = at.max(*last_straggler);
             }
             queue.push(at, Event::Deliver(parcel));
-        })
+        };
+        let lost = |id, why| {
+            for watcher in watchers.iter_mut() {
+                let seen = watcher.see(*now, &Seen::Lost { id, why });
+                if told.is_ok() {
+                    told = seen;
+                }
+            }
+        };
+        network.send(*now, Parcel { id, from, to, message }, plan, counts, arrive, lost)?;
+        told
     }
 
     // ---- the disk ----
@@ -149,7 +177,8 @@ impl World {
     pub(crate) fn make_durable(&mut self, slot: usize, write: &Write) -> Verdict {
         let disk = &mut self.nodes[slot].disk;
         disk.apply(write)?;
-        self.ghost.on_durable(slot, write, disk.newest())
+        self.ghost.on_durable(slot, write, disk.newest())?;
+        self.see(&Seen::Durable { slot, write })
     }
 
     /// The disk takes up what is queued: one write, or all of them in one commit.
@@ -215,7 +244,7 @@ impl World {
     /// A commit has failed. Some of it may be durable; the process is told, and started again some time later.
     fn disk_fails(&mut self, slot: usize) -> Verdict {
         self.counts.bump(Count::DiskFailures);
-        self.trace.line(self.now, || format!("n{}: its disk fails", slot + 1));
+        self.tell(&[slot], || format!("n{}: its disk fails", slot + 1))?;
         self.ghost.on_disk_failed(slot);
         self.nodes[slot].paused = false;
         self.step(slot, Input::StorageFailed)?;
@@ -263,6 +292,7 @@ impl World {
         }
         process.applying = false;
         let Some(work) = process.work.pop_front() else { return Ok(()) };
+        let restored = matches!(work, Work::Restore(..));
         let up_to = match work {
             // The observer has seen that these are the entries that were committed.
             Work::Apply(apply) => {
@@ -285,6 +315,7 @@ impl World {
         if self.plan.durable_machine {
             node.disk.applied = up_to.0;
         }
+        self.see(&Seen::Applied { slot, index: up_to.0, restored })?;
         self.begin_work(slot);
         self.feed(slot, Input::Applied { up_to })
     }

@@ -30,6 +30,7 @@ mod snapshots;
 mod stats;
 mod trace;
 mod violation;
+mod watch;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -84,7 +85,16 @@ pub fn run(options: &Options) -> Result<Report, Violation> {
 
 /// Runs a seed, and tells of everything that happens.
 pub fn run_traced(options: &Options, trace: Trace) -> (Result<Report, Violation>, Trace) {
-    let ended = catch_unwind(AssertUnwindSafe(|| world::World::run(options, trace)));
+    run_watched(options, trace, Vec::new())
+}
+
+/// The same, with onlookers.
+pub(crate) fn run_watched(
+    options: &Options,
+    trace: Trace,
+    watchers: Vec<Box<dyn watch::Watch>>,
+) -> (Result<Report, Violation>, Trace) {
+    let ended = catch_unwind(AssertUnwindSafe(|| world::World::run(options, trace, watchers)));
     let (result, trace) = ended.unwrap_or_else(|payload| {
         let text = payload.downcast_ref::<String>().cloned();
         let text = text.or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_owned()));

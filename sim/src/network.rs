@@ -12,6 +12,8 @@ use crate::{
 /// A message that is to arrive.
 #[derive(Clone, Debug)]
 pub(crate) struct Parcel {
+    /// Its number; copies share it.
+    pub(crate) id: u64,
     pub(crate) from: usize,
     pub(crate) to: usize,
     pub(crate) message: Message,
@@ -66,10 +68,15 @@ impl Network {
         plan: &Plan,
         counts: &mut Counts,
         mut arrive: impl FnMut(u64, Parcel),
+        mut lost: impl FnMut(u64, &'static str),
     ) -> Verdict {
         counts.bump(Count::Sent);
         let parcel = self.make_vague(parcel, plan, counts);
-        let Some(parcel) = self.carry(parcel, plan, counts)? else { return Ok(()) };
+        let id = parcel.id;
+        let Some(parcel) = self.carry(parcel, plan, counts)? else {
+            lost(id, "it was damaged");
+            return Ok(());
+        };
         let link = parcel.from * self.nodes + parcel.to;
         let copies = 1 + usize::from(self.rng.chance(plan.duplicate));
         if copies > 1 {
@@ -78,6 +85,7 @@ impl Network {
         for _ in 0..copies {
             if self.rng.chance(plan.loss) {
                 counts.bump(Count::Lost);
+                lost(id, "the network lost it");
             } else {
                 let sent = now.max(self.clogged[link]);
                 arrive(sent + self.delay(plan), parcel.clone());

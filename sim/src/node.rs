@@ -20,7 +20,8 @@ pub(crate) struct Node {
     pub(crate) process: Option<Process>,
     /// A stopped process (as by SIGSTOP): what comes waits.
     pub(crate) paused: bool,
-    pub(crate) inbox: VecDeque<Input>,
+    /// With the number of the message, if it is one.
+    pub(crate) inbox: VecDeque<(u64, Input)>,
     pub(crate) stage: Stage,
 }
 

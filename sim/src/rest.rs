@@ -132,7 +132,7 @@ impl World {
         self.end_stall(slot);
         if self.plan.quorum_only {
             // Who is back has been chosen for the memberships that there are: no other may come out of an inbox now.
-            self.nodes[slot].inbox.retain(|input| !matches!(input, Input::ChangeMembership { .. }));
+            self.nodes[slot].inbox.retain(|(_, input)| !matches!(input, Input::ChangeMembership { .. }));
         }
         if self.nodes[slot].paused {
             self.push(0, Event::Resume { slot, life: self.nodes[slot].life });

@@ -6,6 +6,7 @@ use crate::{
     disk::Picture,
     stats::Count,
     violation::{Broken, Verdict, hold},
+    watch::Seen,
     world::{Event, World},
 };
 
@@ -19,6 +20,8 @@ pub(crate) struct Shipment {
     id: SendId,
     message: Message,
     picture: Picture,
+    /// The announcement's number.
+    number: u64,
 }
 
 impl World {
@@ -64,6 +67,7 @@ impl World {
             return Ok(());
         }
         self.counts.bump(Count::SnapshotsTaken);
+        self.see(&Seen::SnapshotTaken { slot, index })?;
         if self.faulty && self.plan.crash_every > 0 && self.snapshot_rng.chance(0.03) {
             self.crash(slot)?;
             self.plan_restart(slot);
@@ -91,8 +95,13 @@ impl World {
             picture.of
         );
         let to = send.to.0 as usize - 1;
-        let shipment =
-            Shipment { from: slot, life: node.life, to, id: send.id, message: send.message, picture };
+        let life = node.life;
+        self.sent += 1;
+        let number = self.sent;
+        if !self.watchers.is_empty() {
+            self.see(&Seen::Sent { id: number, from: slot, to, message: &send.message })?;
+        }
+        let shipment = Shipment { from: slot, life, to, id: send.id, message: send.message, picture, number };
         let mut delay = 1 + self.snapshot_rng.exponential(self.plan.snapshot_mean);
         if self.faulty && self.snapshot_rng.chance(self.plan.snapshot_fails) {
             // It breaks off, now or later; or nobody hears that it came.
@@ -126,7 +135,7 @@ impl World {
 
     /// All of a snapshot has come: it is staged, and the core hears of it.
     pub(crate) fn shipped(&mut self, shipment: Shipment, tell: bool) -> Verdict {
-        let Shipment { from, life, to, id, message, picture } = shipment;
+        let Shipment { from, life, to, id, message, picture, number } = shipment;
         let alive = self.nodes[from].life == life && self.nodes[from].process.is_some();
         let arrives = self.nodes[to].process.is_some()
             && !self.network.is_cut(from, to)
@@ -134,7 +143,9 @@ impl World {
         if arrives {
             self.nodes[to].disk.stage(picture);
             let author = NodeId(from as u64 + 1);
-            self.feed(to, Input::Receive { from: author, message })?;
+            self.feed_message(to, number, Input::Receive { from: author, message })?;
+        } else {
+            self.see(&Seen::Lost { id: number, why: "the snapshot broke off" })?;
         }
         if !tell {
             return Ok(());

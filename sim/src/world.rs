@@ -16,6 +16,7 @@ use crate::{
     stats::{Count, Counts},
     trace::Trace,
     violation::{Broken, Verdict, Violation},
+    watch::{Seen, Watch},
 };
 
 /// Something that is to happen.
@@ -94,6 +95,9 @@ pub(crate) struct World {
     pub(crate) counts: Counts,
     pub(crate) trace: Trace,
     pub(crate) digest: Digest,
+    pub(crate) watchers: Vec<Box<dyn Watch>>,
+    /// Messages sent so far.
+    pub(crate) sent: u64,
     pub(crate) disk_rng: Rng,
     pub(crate) driver_rng: Rng,
     pub(crate) fault_rng: Rng,
@@ -113,8 +117,12 @@ pub(crate) struct World {
 
 impl World {
     /// Runs a seed to its end.
-    pub(crate) fn run(options: &Options, trace: Trace) -> (Result<Report, Violation>, Trace) {
-        let mut world = Self::new(options, trace);
+    pub(crate) fn run(
+        options: &Options,
+        trace: Trace,
+        watchers: Vec<Box<dyn Watch>>,
+    ) -> (Result<Report, Violation>, Trace) {
+        let mut world = Self::new(options, trace, watchers);
         let verdict = world.go();
         let World { now, counts, digest, trace, .. } = world;
         let result = match verdict {
@@ -124,7 +132,7 @@ impl World {
         (result, trace)
     }
 
-    fn new(options: &Options, trace: Trace) -> Self {
+    fn new(options: &Options, trace: Trace, watchers: Vec<Box<dyn Watch>>) -> Self {
         let plan = Plan::draw(options);
         let rng = |purpose| Rng::new(options.seed, purpose);
         let mut world = Self {
@@ -136,6 +144,8 @@ impl World {
             counts: Counts::default(),
             trace,
             digest: Digest::default(),
+            watchers,
+            sent: 0,
             disk_rng: rng(Purpose::Disk),
             driver_rng: rng(Purpose::Driver),
             fault_rng: rng(Purpose::Faults),
@@ -181,6 +191,7 @@ impl World {
     fn go(&mut self) -> Verdict {
         self.trace.line(self.now, || format!("plan: {:?}", self.plan));
         for slot in 0..self.nodes.len() {
+            self.see(&Seen::Provisioned { slot, membership: &self.plan.membership.clone() })?;
             self.start(slot)?;
         }
         self.plan_faults();
@@ -207,15 +218,15 @@ impl World {
 
     fn happen(&mut self, event: Event) -> Verdict {
         match event {
-            Event::Deliver(Parcel { from, to, message }) => {
+            Event::Deliver(Parcel { id, from, to, message }) => {
                 // A cut link loses also what was under way.
                 if self.network.is_cut(from, to) {
                     self.counts.bump(Count::Cut);
-                    return Ok(());
+                    return self.see(&Seen::Lost { id, why: "the link is cut" });
                 }
                 self.counts.bump(Count::Delivered);
                 let from = NodeId(from as u64 + 1);
-                self.feed(to, Input::Receive { from, message })
+                self.feed_message(to, id, Input::Receive { from, message })
             }
             Event::Wake { slot, life } => self.wake(slot, life),
             Event::Synced { slot, life, number } => self.synced(slot, life, number),
@@ -271,8 +282,30 @@ impl World {
         self.ghost.on_start(slot, &raft)?;
         self.ghost.on_durable_snapshot(slot, newest)?;
         node.process = Some(Process::new(raft, (applied, self.ghost.state_at(applied).unwrap_or_default())));
+        if !self.watchers.is_empty() {
+            let node = &self.nodes[slot];
+            if let Some(process) = &node.process {
+                for watcher in &mut self.watchers {
+                    watcher.see(self.now, &Seen::Started { slot, raft: &process.raft })?;
+                }
+            }
+        }
         self.plan_wake(slot);
         Ok(())
+    }
+
+    /// Tells whoever looks on.
+    pub(crate) fn see(&mut self, seen: &Seen<'_>) -> Verdict {
+        self.watchers.iter_mut().try_for_each(|watcher| watcher.see(self.now, seen))
+    }
+
+    /// A fault strikes, or is mended.
+    pub(crate) fn tell(&mut self, slots: &[usize], what: impl Fn() -> String) -> Verdict {
+        self.trace.line(self.now, &what);
+        if self.watchers.is_empty() {
+            return Ok(());
+        }
+        self.see(&Seen::Fault { slots, what: &what() })
     }
 
     /// The process is gone; what its disk had not done is done in part: any number of the oldest writes.
@@ -290,7 +323,7 @@ impl World {
         for write in &writes {
             self.make_durable(slot, write)?;
         }
-        Ok(())
+        self.see(&Seen::Crashed { slot, kept, lost: lost.len() })
     }
 
     fn resume(&mut self, slot: usize, life: u64) -> Verdict {
@@ -304,8 +337,8 @@ impl World {
             self.ask_leased(slot)?;
         }
         // The inbox first, then the clock.
-        while let Some(input) = self.nodes[slot].inbox.pop_front() {
-            self.step(slot, input)?;
+        while let Some((id, input)) = self.nodes[slot].inbox.pop_front() {
+            self.step_message(slot, id, input)?;
             if self.nodes[slot].life != life {
                 return Ok(());
             }
@@ -315,6 +348,11 @@ impl World {
 
     /// Something comes in: it is taken up at once, unless the process is stopped.
     pub(crate) fn feed(&mut self, slot: usize, input: Input) -> Verdict {
+        self.feed_message(slot, 0, input)
+    }
+
+    /// The same, with the number of the message that it is.
+    pub(crate) fn feed_message(&mut self, slot: usize, id: u64, input: Input) -> Verdict {
         let node = &mut self.nodes[slot];
         if node.process.is_none() {
             return Ok(());
@@ -322,11 +360,11 @@ impl World {
         if node.paused {
             // A socket's buffer has an end; what the process's own threads have to say is not lost.
             if node.inbox.len() < 10_000 || !matches!(input, Input::Receive { .. }) {
-                node.inbox.push_back(input);
+                node.inbox.push_back((id, input));
             }
             return Ok(());
         }
-        self.step(slot, input)
+        self.step_message(slot, id, input)
     }
 
     // ---- clocks ----
