@@ -191,10 +191,8 @@ impl Disk {
     /// The newest writes are gone, though they were durable. False if it can't forget so much.
     pub(crate) fn forget(&mut self, writes: usize) -> bool {
         let Some(past) = &mut self.past else { return false };
-        let Some(then) = writes.checked_sub(1).and_then(|at| past.drain(..=at.min(past.len().saturating_sub(1))).last())
-        else {
-            return false;
-        };
+        let count = writes.min(past.len());
+        let Some(then) = past.drain(..count).last() else { return false };
         let Past { hard_state, base, base_membership, log, pictures } = then;
         (self.hard_state, self.base, self.base_membership) = (hard_state, base, base_membership);
         (self.log, self.pictures) = (log, pictures);

@@ -274,6 +274,9 @@ impl Lab {
         }
         self.see(&Seen::Crashed { slot, kept: writes.len(), lost: late.len() })?;
         self.start(slot, now)?;
+        if self.nodes[slot].process.is_none() {
+            return Ok(());
+        }
         for write in writes.into_iter().chain(late) {
             let stale = self.nodes[slot].disk.is_stale(&write);
             hold!(stale, "D3", "node {}'s store takes a write of an earlier incarnation", slot + 1);
@@ -318,16 +321,22 @@ impl Lab {
                 self.counts.bump(Count::Ticks);
                 Input::Tick
             }
-            What::Deliver { from, kind, nth, vague } => {
-                let Some(parcel) = parcel.or_else(|| self.fetch(from, slot, kind, nth, vague)) else {
+            What::Deliver { from, kind, ago, vague } => {
+                let Some(parcel) = parcel.or_else(|| self.fetch(from, slot, kind, ago, vague)) else {
                     self.outcome.done = false;
                     return Ok(());
                 };
                 let from = NodeId(from as u64 + 1);
                 return self.step(slot, now, parcel.id, Input::Receive { from, message: parcel.message });
             }
-            What::Ship { from, nth } => return self.ship(slot, now, from, nth),
-            What::Shipped { to, nth, arrived } => return self.shipped(slot, now, to, nth, arrived),
+            What::Ship { from, ago } => {
+                let nth = self.nth(from, slot, Kind::InstallSnapshot, ago);
+                return self.ship(slot, now, from, nth);
+            }
+            What::Shipped { to, ago, arrived } => {
+                let nth = self.nth(slot, to, Kind::InstallSnapshot, ago);
+                return self.shipped(slot, now, to, nth, arrived);
+            }
             What::Persist { count } => return self.persist(slot, now, count),
             What::DiskFails { count } => return self.disk_fails(slot, now, count),
             What::Load { nth } => return self.load(slot, now, nth),
@@ -374,7 +383,8 @@ impl Lab {
         self.step(slot, now, 0, input)
     }
 
-    fn fetch(&self, from: usize, to: usize, kind: Kind, nth: u32, vague: bool) -> Option<Parcel> {
+    fn fetch(&self, from: usize, to: usize, kind: Kind, ago: u32, vague: bool) -> Option<Parcel> {
+        let nth = self.nth(from, to, kind, ago);
         let mut parcel = self.mail.as_ref()?.get(&(from, to, kind, nth))?.clone();
         if vague {
             parcel.make_vague();
@@ -388,8 +398,23 @@ impl Lab {
         self.numbers
     }
 
+    /// Which message that is, from 0; none at all where there are not so many.
+    fn nth(&self, from: usize, to: usize, kind: Kind, ago: u32) -> u32 {
+        let sent = self.sent.get(self.count_of(from, to, kind)).copied().unwrap_or_default();
+        sent.checked_sub(ago + 1).unwrap_or(u32::MAX)
+    }
+
+    /// How many of its kind were sent there since the nth.
+    pub(crate) fn ago(&self, from: usize, to: usize, kind: Kind, nth: u32) -> u32 {
+        self.sent[self.count_of(from, to, kind)].saturating_sub(nth + 1)
+    }
+
+    fn count_of(&self, from: usize, to: usize, kind: Kind) -> usize {
+        (from * self.setup.slots + to) * Kind::COUNT + kind as usize
+    }
+
     fn count_sent(&mut self, from: usize, to: usize, kind: Kind) -> u32 {
-        let at = (from * self.setup.slots + to) * Kind::COUNT + kind as usize;
+        let at = self.count_of(from, to, kind);
         let nth = self.sent[at];
         self.sent[at] += 1;
         nth

@@ -28,6 +28,7 @@ mod queue;
 mod rest;
 mod rng;
 mod runner;
+mod schedule;
 mod snapshots;
 mod stats;
 mod trace;
@@ -37,14 +38,17 @@ mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-pub use plan::Profile;
+use serde::{Deserialize, Serialize};
+
+pub use plan::{Profile, Without};
 pub use runner::{Summary, run_seeds};
+pub use schedule::{Replayed, Schedule, ScheduleError, Shrinking};
 pub use stats::{Count, Counts};
 pub use trace::Trace;
 pub use violation::Violation;
 
 /// What to run.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Options {
     /// Everything follows from it.
     pub seed: u64,
@@ -54,13 +58,16 @@ pub struct Options {
     pub nodes: Option<usize>,
     /// µs of virtual time with faults; 60 s if not said. Such a shorter run may not reach the least that is asked of one.
     pub duration: Option<u64>,
+    /// What is left out of whatever the seed draws.
+    #[serde(default)]
+    pub without: Vec<Without>,
 }
 
 impl Options {
     /// A whole run of everything.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
-        Self { seed, profile: Profile::Everything, nodes: None, duration: None }
+        Self { seed, profile: Profile::Everything, nodes: None, duration: None, without: Vec::new() }
     }
 }
 
@@ -98,9 +105,7 @@ pub(crate) fn run_watched(
 ) -> (Result<Report, Violation>, Trace) {
     let ended = catch_unwind(AssertUnwindSafe(|| world::World::run(options, trace, watchers)));
     let (result, trace) = ended.unwrap_or_else(|payload| {
-        let text = payload.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        let what = text.unwrap_or_else(|| "a panic without words".to_owned());
+        let what = words_of(&*payload);
         (Err(Violation { invariant: "panic", seed: options.seed, at: 0, what }), Trace::Off)
     });
     let enough = |report: Report| {
@@ -113,4 +118,11 @@ pub(crate) fn run_watched(
         }
     };
     (result.and_then(enough), trace)
+}
+
+/// What a panic has said.
+pub(crate) fn words_of(payload: &(dyn std::any::Any + Send)) -> String {
+    let text = payload.downcast_ref::<String>().cloned();
+    let text = text.or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+    text.unwrap_or_else(|| "a panic without words".to_owned())
 }

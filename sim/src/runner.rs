@@ -26,19 +26,20 @@ pub struct Summary {
     pub violation: Option<Violation>,
 }
 
-/// Runs every seed of a range like `template`, in `jobs` threads, until all are done or one of them violates something.
-/// `progress` is told of each run that ends, from any thread.
+/// Runs every seed of a range like `template`, in `jobs` threads, until all are done, one of them violates something, or it is
+/// not to `go_on`. `progress` is told of each run that ends, from any thread.
 pub fn run_seeds(
     seeds: Range<u64>,
     template: &Options,
     jobs: usize,
+    go_on: impl Fn() -> bool + Sync,
     progress: impl Fn(&Result<Report, Violation>) + Sync,
 ) -> Summary {
     let next = AtomicU64::new(seeds.start);
     let stop = AtomicBool::new(false);
     let results = Mutex::new(Vec::new());
     let work = || {
-        while !stop.load(Ordering::Relaxed) {
+        while !stop.load(Ordering::Relaxed) && go_on() {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if !seeds.contains(&seed) {
                 return;

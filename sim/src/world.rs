@@ -64,10 +64,12 @@ pub(crate) enum Event {
         nth: u32,
         tell: bool,
     },
-    ShippingFailed {
+    /// Its sender hears what became of it.
+    ShipEnded {
         slot: usize,
         to: usize,
         nth: u32,
+        arrived: bool,
     },
     Restart {
         slot: usize,
@@ -308,8 +310,9 @@ impl World {
             }
             Event::SnapshotTaken { slot, life } => self.snapshot_taken(slot, life),
             Event::Shipped { from, to, nth, tell } => self.shipped(from, to, nth, tell),
-            Event::ShippingFailed { slot, to, nth } => {
-                self.act(slot, What::Shipped { to, nth, arrived: false })
+            Event::ShipEnded { slot, to, nth, arrived } => {
+                let ago = self.lab.ago(slot, to, Kind::InstallSnapshot, nth);
+                self.act(slot, What::Shipped { to, ago, arrived })
             }
             Event::TakeSnapshot => self.take_snapshot(),
             Event::Operate => self.operate(),
@@ -339,7 +342,7 @@ impl World {
             | Event::Applied { slot, .. }
             | Event::Loaded { slot, .. }
             | Event::SnapshotTaken { slot, .. }
-            | Event::ShippingFailed { slot, .. } => Some(*slot),
+            | Event::ShipEnded { slot, .. } => Some(*slot),
             Event::Wake { .. }
             | Event::Restart { .. }
             | Event::Resume { .. }
@@ -365,7 +368,8 @@ impl World {
         }
         self.lab.counts.bump(Count::Delivered);
         let kind = Kind::of(&parcel.message.body);
-        self.act_on(to, What::Deliver { from, kind, nth, vague }, Some(parcel))
+        let ago = self.lab.ago(from, to, kind, nth);
+        self.act_on(to, What::Deliver { from, kind, ago, vague }, Some(parcel))
     }
 
     // ---- looks ----
