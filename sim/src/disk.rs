@@ -47,10 +47,11 @@ pub(crate) struct Disk {
 #[derive(Debug)]
 struct Past {
     hard_state: HardState,
-    base: LogId,
-    base_membership: Membership,
-    log: Vec<Run>,
-    pictures: Vec<Picture>,
+    /// What else there was, if the write let the log begin later.
+    before: Option<(LogId, Membership, Vec<Picture>)>,
+    /// The log's runs up to here are the same still; these followed.
+    same: usize,
+    rest: Vec<Run>,
 }
 
 impl Disk {
@@ -77,16 +78,7 @@ impl Disk {
 
     /// Does a write: all of it.
     pub(crate) fn apply(&mut self, write: &Write) -> Verdict {
-        if let Some(past) = &mut self.past {
-            past.truncate(PAST - 1);
-            past.push_front(Past {
-                hard_state: self.hard_state,
-                base: self.base,
-                base_membership: self.base_membership.clone(),
-                log: self.log.clone(),
-                pictures: self.pictures.clone(),
-            });
-        }
+        self.remember(write);
         self.hard_state = write.hard_state.unwrap_or(self.hard_state);
         match write.rebase.as_deref() {
             Some(Rebase::Compact(snapshot)) => {
@@ -113,6 +105,17 @@ impl Disk {
         }
         self.log.extend(write.entries.iter().cloned());
         Ok(())
+    }
+
+    /// Keeps what the write is about to change, where it may be lost again.
+    fn remember(&mut self, write: &Write) {
+        let Some(past) = &mut self.past else { return };
+        let rebases = write.rebase.is_some();
+        let before = rebases.then(|| (self.base, self.base_membership.clone(), self.pictures.clone()));
+        let kept = |from| self.log.partition_point(|run| run.last() < from);
+        let same = if rebases { 0 } else { write.truncate.map_or(self.log.len(), kept) };
+        past.truncate(PAST - 1);
+        past.push_front(Past { hard_state: self.hard_state, before, same, rest: self.log[same..].to_vec() });
     }
 
     fn remove_up_to(&mut self, base: Index) {
@@ -192,11 +195,15 @@ impl Disk {
     pub(crate) fn forget(&mut self, writes: usize) -> bool {
         let Some(past) = &mut self.past else { return false };
         let count = writes.min(past.len());
-        let Some(then) = past.drain(..count).last() else { return false };
-        let Past { hard_state, base, base_membership, log, pictures } = then;
-        (self.hard_state, self.base, self.base_membership) = (hard_state, base, base_membership);
-        (self.log, self.pictures) = (log, pictures);
-        true
+        for Past { hard_state, before, same, rest } in past.drain(..count) {
+            self.hard_state = hard_state;
+            self.log.truncate(same);
+            self.log.extend(rest);
+            if let Some((base, membership, pictures)) = before {
+                (self.base, self.base_membership, self.pictures) = (base, membership, pictures);
+            }
+        }
+        count > 0
     }
 
     /// Something in it is not what was written any more.

@@ -418,7 +418,7 @@ impl Plan {
             let lies = self.profile == Profile::Lies;
             self.forgets = if lies { 0.5 } else { 0.05 };
             self.forgets_most = if lies { 4 } else { 64 };
-            self.crash_every = self.crash_every.clamp(1, 3_000_000);
+            self.crash_every = if self.crash_every == 0 { 3_000_000 } else { self.crash_every };
         }
     }
 

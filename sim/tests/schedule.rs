@@ -29,9 +29,9 @@ fn what_failed_is_done_again_to_the_bit_also_from_a_file() {
 
 #[test]
 fn a_run_becomes_a_few_steps_that_break_the_same() {
-    let schedule = failing(Profile::Drift);
+    let schedule = failing(Profile::Stale);
     let mut told = 0;
-    let shrunk = schedule.shrink(6000, &mut |progress| {
+    let shrunk = schedule.shrink(4000, &mut |progress| {
         told += 1;
         assert_eq!(progress.runs, told);
     });

@@ -47,15 +47,15 @@ impl Schedule {
         let start = if simpler.ops.is_empty() { self.clone() } else { simpler };
         let Self { mut setup, mut ops, options, .. } = start;
         loop {
-            let before = ops.len();
+            let before = (setup.clone(), ops.clone());
             shrinker.leave_nodes_out(&mut setup, &mut ops);
             shrinker.leave_steps_out(&setup, &mut ops);
             shrinker.simplify_setup(&mut setup, &mut ops);
-            if ops.len() == before || shrinker.is_spent() {
+            shrinker.simplify_commands(&setup, &mut ops);
+            if before == (setup.clone(), ops.clone()) || shrinker.is_spent() {
                 break;
             }
         }
-        shrinker.simplify_commands(&setup, &mut ops);
         let ended = perform(&setup, &ops, Trace::Off, Vec::new());
         let violation = ended.broken.map(|Broken(invariant, what)| Violation {
             invariant,
