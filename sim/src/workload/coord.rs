@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 use bytes::Bytes;
 use prost::Message as _;
 use quorate_coord::{
-    machine::{Command, Machine, Reply},
+    machine::{Command, Machine},
     pb::etcdserverpb::{
         CompactionRequest, Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
         compare::{CompareResult, CompareTarget, TargetUnion},
@@ -14,31 +14,52 @@ use quorate_coord::{
 };
 use quorate_core::{Entry, StateMachine};
 
-use super::{Op, Random, Replicated, State, Workload};
+use super::{Op, Random, Replicated, State, Workload, machine::fingerprint};
+use crate::digest::Digest;
+
+/// How often the whole store is hashed, in commands.
+const WHOLE: u64 = 64;
 
 /// The store. Its snapshot is a clone, for it has no byte form yet.
+///
+/// To hash its whole history after every command would take longer than all the rest of a run. So the digest is a chain over
+/// commands and replies, which takes up the whole store's hash now and then: replicas that differ are told apart when that
+/// shows in a reply, and soon in any case.
 #[derive(Clone, Default, Debug)]
-pub struct Coord(Machine);
+pub struct Coord {
+    store: Machine,
+    applied: u64,
+    chain: u64,
+}
 
 impl Coord {
     /// The store itself.
     #[must_use]
     pub const fn store(&self) -> &Machine {
-        &self.0
+        &self.store
     }
 }
 
 impl Hash for Coord {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.0.digest());
+        for number in [self.applied, self.chain, self.store.digest()] {
+            state.write_u64(number);
+        }
     }
 }
 
 impl StateMachine for Coord {
-    type Reply = Reply;
+    /// An encoded [`Reply`](quorate_coord::machine::Reply).
+    type Reply = Bytes;
 
-    fn apply(&mut self, entry: &Entry) -> Reply {
-        self.0.apply(entry)
+    fn apply(&mut self, entry: &Entry) -> Bytes {
+        let reply = Bytes::from(self.store.apply(entry));
+        self.applied += 1;
+        self.chain = fingerprint(&(self.chain, Digest::of(&entry.payload), Digest::of(&reply)));
+        if self.applied.is_multiple_of(WHOLE) {
+            self.chain = fingerprint(&(self.chain, self.store.digest()));
+        }
+        reply
     }
 }
 
@@ -52,13 +73,13 @@ impl Replicated for Coord {
     }
 
     fn digest(&self) -> u64 {
-        self.0.digest()
+        self.chain
     }
 
     /// A query is a `RangeRequest`, its answer 0 and a `RangeResponse`, or 1 and what is wrong in words.
     fn read(&self, query: &[u8]) -> Bytes {
         let found = RangeRequest::decode(query).map_err(|error| error.to_string());
-        let found = found.and_then(|range| self.0.range(&range).map_err(|error| error.to_string()));
+        let found = found.and_then(|range| self.store.range(&range).map_err(|error| error.to_string()));
         let (kind, body) = match found {
             Ok(response) => (0, response.encode_to_vec()),
             Err(error) => (1, error.into_bytes()),
@@ -143,7 +164,7 @@ impl CoordLoad {
 
 /// Small ones more often: whether it exists isn't known here.
 fn revision(rng: &mut Random) -> i64 {
-    let magnitude = rng.below(10);
+    let magnitude = rng.below(12);
     rng.between(1, 1 << magnitude) as i64
 }
 
@@ -172,7 +193,7 @@ mod tests {
         Request as Session, Sessions,
         testing::{commands, entry, holds_as_a_machine},
     };
-    use quorate_coord::machine::Response;
+    use quorate_coord::machine::{Reply, Response};
 
     const LOAD: CoordLoad = CoordLoad { keys: 5, reads: 0.3 };
 
@@ -200,7 +221,8 @@ mod tests {
         let mut coord = Coord::default();
         let mut kinds = [0; 6];
         for entry in commands(&LOAD, 1, 2000) {
-            let kind = match coord.apply(&entry).result {
+            let reply = Reply::try_from(coord.apply(&entry)).unwrap();
+            let kind = match reply.result {
                 Ok(Response::Put(_)) => 0,
                 Ok(Response::DeleteRange(_)) => 1,
                 Ok(Response::Txn(txn)) => 2 + usize::from(txn.succeeded),

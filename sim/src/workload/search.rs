@@ -33,7 +33,8 @@ use super::{
 pub struct Bounds {
     /// Operations at most.
     pub operations: usize,
-    /// Commands at most of which it isn't known whether they took effect: each may double the configurations.
+    /// Commands at most of which it isn't known whether they took effect: each may double the configurations. More than 128
+    /// operations are never open at once.
     pub unknown: usize,
     /// Configurations at most at any time: they bound the memory.
     pub configurations: usize,
@@ -47,8 +48,8 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Self {
         Self {
-            operations: 2_000,
-            unknown: 8,
+            operations: 10_000,
+            unknown: 64,
             configurations: 20_000,
             steps: 2_000_000,
             effects_are_known: true,
@@ -120,7 +121,7 @@ impl<'a> Operation<'a> {
 }
 
 /// One that is possible: which of the open operations have taken effect (by slot), and the state.
-type Configuration<S> = (u64, S);
+type Configuration<S> = (u128, S);
 
 enum Stopped {
     Bound,
@@ -170,7 +171,7 @@ impl<'a, O: Object> Search<'a, O> {
             self.open.push(None);
             self.open.len() - 1
         });
-        if slot >= u64::BITS as usize {
+        if slot >= u128::BITS as usize {
             return Err(Stopped::Bound);
         }
         self.open[slot] = Some(operation);
@@ -179,27 +180,34 @@ impl<'a, O: Object> Search<'a, O> {
 
     /// What is in `slot` has taken effect by now.
     fn returns(&mut self, slot: usize) -> Result<(), Stopped> {
-        let bit = 1 << slot;
+        let bit = 1_u128 << slot;
         let mut remain = BTreeSet::new();
-        let mut seen = self.possible.clone();
-        let mut look: Vec<Configuration<O::State>> = seen.iter().cloned().collect();
+        let before: Vec<Configuration<O::State>> = self.possible.iter().cloned().collect();
+        let mut look: Vec<_> = before.into_iter().map(|one| self.with_reads(one)).collect();
+        let mut seen: BTreeSet<Configuration<O::State>> = look.iter().cloned().collect();
         while let Some((done, state)) = look.pop() {
+            self.steps += self.open.len() as u64;
+            if self.steps > self.bounds.steps || seen.len() > self.bounds.configurations {
+                return Err(Stopped::Bound);
+            }
             if done & bit != 0 {
                 remain.insert((done & !bit, state));
                 continue;
             }
             for (other, operation) in self.open.iter().enumerate() {
                 let Some(operation) = operation.filter(|_| done & (1 << other) == 0) else { continue };
-                self.steps += 1;
+                if operation.command.is_none() {
+                    continue;
+                }
                 let Some(next) = step::<O>(&state, operation) else { continue };
                 let wasted = operation.returned.is_none() && next == state;
-                let next = (done | (1 << other), next);
-                if !wasted && seen.insert(next.clone()) {
+                if wasted {
+                    continue;
+                }
+                let next = self.with_reads((done | (1 << other), next));
+                if seen.insert(next.clone()) {
                     look.push(next);
                 }
-            }
-            if self.steps > self.bounds.steps || seen.len() > self.bounds.configurations {
-                return Err(Stopped::Bound);
             }
         }
         if remain.is_empty() {
@@ -210,22 +218,34 @@ impl<'a, O: Object> Search<'a, O> {
         Ok(())
     }
 
+    /// With every open read that is right now: it changes nothing, so that to have done it is never worse. Else each would
+    /// double the configurations.
+    fn with_reads(&self, (mut done, state): Configuration<O::State>) -> Configuration<O::State> {
+        for (slot, operation) in self.open.iter().enumerate() {
+            let reads = operation.filter(|operation| operation.command.is_none() && done & (1 << slot) == 0);
+            if let Some(operation) = reads {
+                done |= u128::from(step::<O>(&state, operation).is_some()) << slot;
+            }
+        }
+        (done, state)
+    }
+
     /// Of those with equal states that differ only in which of the unknown have taken effect, the ones with the fewest.
     fn without_dominated(&self, all: BTreeSet<Configuration<O::State>>) -> BTreeSet<Configuration<O::State>> {
-        let unknown = self.open.iter().enumerate().fold(0_u64, |mask, (slot, operation)| {
-            mask | u64::from(operation.is_some_and(|operation| operation.returned.is_none())) << slot
+        let unknown = self.open.iter().enumerate().fold(0_u128, |mask, (slot, operation)| {
+            mask | u128::from(operation.is_some_and(|operation| operation.returned.is_none())) << slot
         });
         if unknown == 0 {
             return all;
         }
-        let mut groups: BTreeMap<(u64, O::State), Vec<u64>> = BTreeMap::new();
+        let mut groups: BTreeMap<(u128, O::State), Vec<u128>> = BTreeMap::new();
         for (done, state) in all {
             groups.entry((done & !unknown, state)).or_default().push(done & unknown);
         }
         let mut kept = BTreeSet::new();
         for ((known, state), mut used) in groups {
             used.sort_unstable_by_key(|used| used.count_ones());
-            let mut least: Vec<u64> = Vec::new();
+            let mut least: Vec<u128> = Vec::new();
             for used in used {
                 if !least.iter().any(|less| less & !used == 0) {
                     least.push(used);

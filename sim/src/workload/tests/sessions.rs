@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use quorate_core::StateMachine as _;
 
 use crate::workload::{
-    AHEAD, Answer, Client, Replica as _, Replicated as _, Request, SessionOracle, Sessions, State,
+    AHEAD, Answer, Client, Replicated as _, Request, SessionOracle, Sessions, State,
     counter::{Counters, add, total},
     replica,
     testing::entry,
