@@ -153,6 +153,29 @@ fn a_write_that_jumps_the_queue_is_caught() {
 }
 
 #[test]
+fn a_write_that_was_seen_before_it_began_is_caught() {
+    let log = log(&[write(1), write(2)]);
+    let history = [read(0, 5, 2, 2), wrote(write(2), 6, 10, 2, 1)];
+    let anomaly = witness(&history, &log, &registers());
+    assert_eq!(anomaly, Err(Anomaly::Order { index: 2, floor: 2, write: true }));
+    assert_eq!(impossible::<Register>(&history), Some(0));
+}
+
+#[test]
+fn it_is_left_open_which_of_two_unknown_was_seen() {
+    // Either may have made the 1 that is seen first; but only one of them can make the other 1 of a 2.
+    let write_one = unknown(write(1), 0, Some(5));
+    let set_one = unknown(Change::CompareAndSet { expected: 0, value: 1 }.encode(0), 0, Some(1));
+    let heard =
+        [read(2, 3, 1, 1), wrote(write(0), 4, 5, 2, 1), wrote(write(2), 6, 7, 3, 0), read(8, 9, 5, 1)];
+    for unknown in [[&write_one, &set_one], [&set_one, &write_one]] {
+        let history: Vec<Completed> = unknown.into_iter().chain(&heard).cloned().collect();
+        assert_eq!(impossible::<Register>(&history), None);
+        assert!(impossible::<Register>(&history[1..]).is_some(), "one of them alone is not enough");
+    }
+}
+
+#[test]
 fn objects_beyond_a_bound_are_counted_and_no_more() {
     let history: Vec<Completed> = (0..9).map(|i| unknown(write(i), i, Some(i + 1))).collect();
     let undecided = Opinion::Linearizable { objects: 0, undecided: 1 };
