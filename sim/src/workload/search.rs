@@ -1,20 +1,20 @@
 //! Linearizability without a witness: is there any order at all in which the clients' answers are right?
 //!
 //! The log is not asked; that makes this a second opinion. Each object is looked at alone, which is enough, for a history
-//! is linearizable if that of each object is (Herlihy and Wing, "Linearizability", 1990, section 3).
+//! is linearizable if that of each object is (Herlihy and Wing, "Linearizability", 1990: locality).
 //!
 //! The search goes through an object's history in the order of time and keeps every *configuration* that is possible so
 //! far: the object's state, and which of the operations that have begun and not returned have taken effect. When an
 //! operation returns, those remain in which it has taken effect, or can, after some of the others that are open: later
-//! than that it can't have (Lowe, "Testing for linearizability", 2017, section 3: just-in-time linearization). With none
+//! than that it can't have (Lowe, "Testing for linearizability", 2017: just-in-time linearization). With none
 //! left, there is no such order. At moments when nothing is open, a configuration is a state alone: the history falls
 //! into parts there, without a cut having to be chosen.
 //!
 //! An operation of which nobody has heard stays open for ever, and may take effect late, or not at all. Of two
 //! configurations with equal states, the one is dropped that has used up more of these, for the other can go on as it can.
 //!
-//! `porcupine-rs` was tried for this. It can only be stopped by a clock, starts threads, and counts an outcome that isn't
-//! known as an effect at the end of time among all others; this has a bound that means the same on every machine.
+//! `porcupine-rs` 0.3 does not serve, by its source: a clock alone can stop it, it starts threads, it knows of no operation
+//! that may not have happened, and it brings criterion along. This has bounds that mean the same on every machine.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
