@@ -34,6 +34,7 @@ mod stats;
 mod trace;
 mod violation;
 mod watch;
+pub mod workload;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
