@@ -7,13 +7,18 @@ use quorate_core::{
     TermStart, Write,
 };
 
-use crate::violation::{Verdict, hold};
+use crate::{
+    violation::{Verdict, hold},
+    workload::State,
+};
 
 /// A snapshot, and the state that it holds.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Picture {
     pub(crate) of: Snapshot,
     pub(crate) state: u64,
+    /// What the state machine made of itself.
+    pub(crate) body: State,
 }
 
 /// So many are kept: the one that the core knows of, and a newer one that it is about to hear of.
@@ -157,8 +162,14 @@ impl Disk {
         self.pictures.iter().find(|picture| picture.of.last == last)
     }
 
+    /// What a snapshot at `index` holds.
+    pub(crate) fn newest_body(&self, index: u64) -> Option<State> {
+        let picture = self.pictures.iter().rev().find(|picture| picture.of.last.index.0 == index)?;
+        Some(picture.body.clone())
+    }
+
     /// A machine's state at `index` becomes a snapshot, unless a newer one is there.
-    pub(crate) fn take_picture(&mut self, index: Index, state: u64) {
+    pub(crate) fn take_picture(&mut self, index: Index, state: u64, body: State) {
         if index.0 <= self.newest() || index <= self.base.index {
             return;
         }
@@ -166,7 +177,7 @@ impl Disk {
         let memberships = self.log.iter().take_while(|run| run.first() <= index).flat_map(Run::memberships);
         let membership = memberships.filter(|(at, _)| *at <= index).last().map(|(_, membership)| membership);
         let membership = membership.unwrap_or_else(|| self.base_membership.clone());
-        self.add_picture(Picture { of: Snapshot { last: LogId::new(term, index), membership }, state });
+        self.add_picture(Picture { of: Snapshot { last: LogId::new(term, index), membership }, state, body });
     }
 
     fn add_picture(&mut self, picture: Picture) {

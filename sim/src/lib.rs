@@ -12,6 +12,7 @@
 //! One seed is one run, on every machine. See the folder's README for what is checked and what is not there yet.
 
 mod bounds;
+mod cast;
 mod clients;
 mod digest;
 mod disk;
@@ -41,6 +42,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::{Deserialize, Serialize};
 
+use cast::Cast;
+
 pub use plan::{Profile, Without};
 pub use runner::{Summary, run_seeds};
 pub use schedule::{Replayed, Schedule, ScheduleError, Shrinking};
@@ -62,13 +65,16 @@ pub struct Options {
     /// What is left out of whatever the seed draws.
     #[serde(default)]
     pub without: Vec<Without>,
+    /// What runs on the nodes: one of [`workload::Service::NAMES`]; drawn if not said.
+    #[serde(default)]
+    pub workload: Option<String>,
 }
 
 impl Options {
     /// A whole run of everything.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
-        Self { seed, profile: Profile::Everything, nodes: None, duration: None, without: Vec::new() }
+        Self { seed, profile: Profile::Everything, nodes: None, duration: None, without: Vec::new(), workload: None }
     }
 }
 
@@ -90,21 +96,26 @@ pub struct Report {
 /// # Errors
 /// The first violation, a panic included, or `coverage` if a whole run with faults has met too little.
 pub fn run(options: &Options) -> Result<Report, Violation> {
-    run_traced(options, Trace::Off).0
+    run_with(options, &Cast::default())
+}
+
+pub(crate) fn run_with(options: &Options, cast: &Cast) -> Result<Report, Violation> {
+    run_watched(options, cast, Trace::Off, Vec::new()).0
 }
 
 /// Runs a seed, and tells of everything that happens.
 pub fn run_traced(options: &Options, trace: Trace) -> (Result<Report, Violation>, Trace) {
-    run_watched(options, trace, Vec::new())
+    run_watched(options, &Cast::default(), trace, Vec::new())
 }
 
 /// The same, with onlookers.
 pub(crate) fn run_watched(
     options: &Options,
+    cast: &Cast,
     trace: Trace,
     watchers: Vec<Box<dyn watch::Watch>>,
 ) -> (Result<Report, Violation>, Trace) {
-    let ended = catch_unwind(AssertUnwindSafe(|| world::World::run(options, trace, watchers)));
+    let ended = catch_unwind(AssertUnwindSafe(|| world::World::run(options, cast, trace, watchers)));
     let (result, trace) = ended.unwrap_or_else(|payload| {
         let what = words_of(&*payload);
         (Err(Violation { invariant: "panic", seed: options.seed, at: 0, what }), Trace::Off)

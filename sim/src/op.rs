@@ -66,10 +66,17 @@ pub(crate) enum What {
     },
     Propose {
         commands: Vec<Bytes>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         term: Option<Term>,
+        /// Each is longer by so many bytes, which mean nothing.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        pad: u32,
     },
+    /// A read; what is asked of the state machine when it may be, if anything is.
     Read {
         kind: ReadKind,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        query: Option<Bytes>,
     },
     /// The oldest read at an index that is open here is given up.
     CancelRead,

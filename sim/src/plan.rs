@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Options,
+    cast::Cast,
     lab::Setup,
     rng::{Purpose, Rng},
+    workload::Service,
 };
 
 /// Which faults may be drawn.
@@ -238,7 +240,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) fn draw(options: &Options) -> Self {
+    pub(crate) fn draw(options: &Options, cast: &Cast) -> (Self, Service) {
         let rng = &mut Rng::new(options.seed, Purpose::Plan);
         let nodes = options.nodes.unwrap_or_else(|| rng.pick(&[3, 3, 3, 5, 5, 5, 4, 1, 7, 2]));
         let profile = options.profile;
@@ -289,6 +291,8 @@ impl Plan {
                 membership: Membership::of_voters((1..=nodes as u64).map(NodeId)),
                 priorities: false,
                 durable_machine: rng.chance(0.5),
+                service: String::new(),
+                sessions: true,
                 forgetful: matches!(profile, Profile::Lies | Profile::Stale),
                 config,
             },
@@ -342,7 +346,15 @@ impl Plan {
         };
         let mut plan = plan.with_rarities(&mut Rng::new(options.seed, Purpose::Rare));
         options.without.iter().for_each(|kind| plan.leave_out(*kind));
-        plan
+        // The user's own, one of those that there are, or whatever is drawn.
+        let rng = &mut Rng::new(options.seed, Purpose::Service);
+        let drawn = rng.pick(&["register", "counter", "append-list"]);
+        let own = cast.service.as_ref().map(|own| own.name);
+        let name = own.or(options.workload.as_deref()).unwrap_or(drawn);
+        let service = cast.service(name).or_else(|| Service::named(drawn)).unwrap_or_else(Service::default);
+        plan.setup.service = service.name.to_owned();
+        plan.setup.sessions = cast.sessions.unwrap_or(rng.chance(0.75));
+        (plan, service)
     }
 
     fn with_rarities(mut self, rng: &mut Rng) -> Self {

@@ -15,6 +15,7 @@ pub use shrink::Shrinking;
 
 use crate::{
     Options, Trace, Violation,
+    cast::Cast,
     lab::{Lab, Setup},
     op::Timed,
     violation::Broken,
@@ -24,7 +25,7 @@ use crate::{
 };
 
 /// A run to be done again.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Schedule {
     options: Options,
     setup: Setup,
@@ -33,6 +34,15 @@ pub struct Schedule {
     /// A hash of every input and every action, up to there.
     digest: u64,
     ops: Vec<Timed>,
+    /// What the user has brought.
+    cast: Cast,
+}
+
+impl PartialEq for Schedule {
+    fn eq(&self, other: &Self) -> bool {
+        let parts = |schedule: &Self| (schedule.header_parts(), schedule.ops.clone());
+        parts(self) == parts(other)
+    }
 }
 
 /// What came of a schedule.
@@ -58,8 +68,12 @@ impl Schedule {
     /// Runs a seed, and writes down what was done if it breaks something.
     #[must_use]
     pub fn record(options: &Options) -> Option<Self> {
+        Self::record_with(options, &Cast::default())
+    }
+
+    pub(crate) fn record_with(options: &Options, cast: &Cast) -> Option<Self> {
         let recorded = catch_unwind(AssertUnwindSafe(|| {
-            let mut world = World::new(options, Trace::Off, Vec::new());
+            let mut world = World::new(options, cast, Trace::Off, Vec::new());
             world.lab.record();
             let verdict = catch_unwind(AssertUnwindSafe(|| world.go()));
             let broken = match verdict {
@@ -73,7 +87,7 @@ impl Schedule {
         let (setup, ops, Broken(invariant, what), at) = recorded.ok().flatten()?;
         let violation = Violation { invariant, seed: options.seed, at, what };
         let mut schedule =
-            Self { options: options.clone(), setup, violation: Some(violation), digest: 0, ops };
+            Self { options: options.clone(), setup, violation: Some(violation), digest: 0, ops, cast: cast.clone() };
         let ended = schedule.perform(Trace::Off, Vec::new());
         if ended.broken.as_ref().map(|broken| broken.0) == Some(invariant) {
             schedule.ops.truncate(ended.performed);
@@ -81,7 +95,7 @@ impl Schedule {
         } else {
             // No single thing that was done shows it: the run itself must be done again.
             schedule.ops.clear();
-            schedule.digest = digest_of(options);
+            schedule.digest = digest_of(options, cast);
         }
         Some(schedule)
     }
@@ -119,9 +133,9 @@ impl Schedule {
     pub(crate) fn replay_watched(&self, trace: Trace, watchers: Vec<Box<dyn Watch>>) -> Replayed {
         let before = self.violation.as_ref();
         if self.ops.is_empty() {
-            let violation = crate::run_watched(&self.options, trace, watchers).0.err();
+            let violation = crate::run_watched(&self.options, &self.cast, trace, watchers).0.err();
             let same = violation.as_ref() == before;
-            return Replayed { violation, same, to_the_bit: digest_of(&self.options) == self.digest };
+            return Replayed { violation, same, to_the_bit: digest_of(&self.options, &self.cast) == self.digest };
         }
         let ended = self.perform(trace, watchers);
         let seed = self.options.seed;
@@ -133,7 +147,17 @@ impl Schedule {
     }
 
     fn perform(&self, trace: Trace, watchers: Vec<Box<dyn Watch>>) -> Ended {
-        perform(&self.setup, &self.ops, trace, watchers)
+        perform(&self.setup, &self.cast, &self.ops, trace, watchers)
+    }
+
+    /// Who knows the machine that this was about.
+    #[must_use]
+    pub(crate) fn with_cast(self, cast: &Cast) -> Self {
+        Self { cast: cast.clone(), ..self }
+    }
+
+    fn header_parts(&self) -> (Options, Setup, Option<Violation>, u64) {
+        (self.options.clone(), self.setup.clone(), self.violation.clone(), self.digest)
     }
 
     fn header(&self) -> Header {
@@ -149,10 +173,14 @@ impl Schedule {
     }
 }
 
-fn perform(setup: &Setup, ops: &[Timed], trace: Trace, watchers: Vec<Box<dyn Watch>>) -> Ended {
-    let mut lab = Lab::new(setup.clone(), trace, watchers);
-    lab.keep_mail();
+fn perform(setup: &Setup, cast: &Cast, ops: &[Timed], trace: Trace, watchers: Vec<Box<dyn Watch>>) -> Ended {
     let mut ended = Ended { broken: None, at: 0, performed: 0, digest: 0 };
+    let Some(service) = cast.service(&setup.service) else {
+        ended.broken = Some(Broken("unknown", format!("nobody knows the workload {:?} here", setup.service)));
+        return ended;
+    };
+    let mut lab = Lab::new(setup.clone(), service, trace, watchers);
+    lab.keep_mail();
     for Timed(at, op) in ops {
         let verdict = catch_unwind(AssertUnwindSafe(|| lab.perform(*at, op.clone())));
         ended.at = *at;
@@ -169,9 +197,9 @@ fn perform(setup: &Setup, ops: &[Timed], trace: Trace, watchers: Vec<Box<dyn Wat
 }
 
 /// The digest of a whole run, up to where it breaks something.
-fn digest_of(options: &Options) -> u64 {
+fn digest_of(options: &Options, cast: &Cast) -> u64 {
     let run = catch_unwind(AssertUnwindSafe(|| {
-        let mut world = World::new(options, Trace::Off, Vec::new());
+        let mut world = World::new(options, cast, Trace::Off, Vec::new());
         let _verdict = catch_unwind(AssertUnwindSafe(|| world.go()));
         world.lab.digest.value()
     }));

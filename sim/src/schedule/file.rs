@@ -124,7 +124,7 @@ impl Schedule {
         let digest = u64::from_str_radix(&header.digest, 16)
             .map_err(|_| ScheduleError::Setup(format!("digest {:?} is no number", header.digest)))?;
         let violation = header.violation.map(|broke| broke.violation(header.options.seed));
-        Ok(Self { options: header.options, setup: header.setup, violation, digest, ops })
+        Ok(Self { options: header.options, setup: header.setup, violation, digest, ops, cast: crate::cast::Cast::default() })
     }
 }
 

@@ -6,9 +6,10 @@ use quorate_core::{Config, Membership, NodeId};
 use super::{Ended, Schedule, perform};
 use crate::{
     Options, Trace, Violation, Without,
+    cast::Cast,
     lab::Setup,
     op::{Op, Timed, What},
-    run,
+    run_with,
     violation::Broken,
 };
 
@@ -28,6 +29,7 @@ pub struct Shrinking {
 /// What is tried, and how often.
 struct Shrinker<'a> {
     invariant: &'static str,
+    cast: &'a Cast,
     runs: u64,
     most: u64,
     progress: &'a mut dyn FnMut(Shrinking),
@@ -38,7 +40,7 @@ impl Schedule {
     #[must_use]
     pub fn shrink(&self, most: u64, progress: &mut dyn FnMut(Shrinking)) -> Self {
         let Some(violation) = &self.violation else { return self.clone() };
-        let mut shrinker = Shrinker { invariant: violation.invariant, runs: 0, most, progress };
+        let mut shrinker = Shrinker { invariant: violation.invariant, cast: &self.cast, runs: 0, most, progress };
         if self.ops.is_empty() {
             return shrinker.simplify_run(self);
         }
@@ -56,14 +58,14 @@ impl Schedule {
                 break;
             }
         }
-        let ended = perform(&setup, &ops, Trace::Off, Vec::new());
+        let ended = perform(&setup, &self.cast, &ops, Trace::Off, Vec::new());
         let violation = ended.broken.map(|Broken(invariant, what)| Violation {
             invariant,
             seed: options.seed,
             at: ended.at,
             what,
         });
-        Self { options, setup, violation, digest: ended.digest, ops }
+        Self { options, setup, violation, digest: ended.digest, ops, cast: self.cast.clone() }
     }
 }
 
@@ -79,7 +81,7 @@ impl Shrinker<'_> {
         }
         self.runs += 1;
         (self.progress)(Shrinking { runs: self.runs, most: self.most, left: ops.len(), nodes: setup.nodes });
-        let Ended { broken, performed, .. } = perform(setup, ops, Trace::Off, Vec::new());
+        let Ended { broken, performed, .. } = perform(setup, self.cast, ops, Trace::Off, Vec::new());
         (broken?.0 == self.invariant).then_some(performed)
     }
 
@@ -116,7 +118,7 @@ impl Shrinker<'_> {
         if best == schedule.options {
             return schedule.clone();
         }
-        let simpler = Schedule::record(&best);
+        let simpler = Schedule::record_with(&best, self.cast);
         let same = |simpler: &Schedule| {
             let violation = simpler.violation.as_ref();
             violation.is_some_and(|violation| violation.invariant == self.invariant)
@@ -133,7 +135,7 @@ impl Shrinker<'_> {
             let (left, nodes) = (schedule.ops.len(), options.nodes.unwrap_or(schedule.setup.nodes));
             (self.progress)(Shrinking { runs: self.runs, most: self.most, left, nodes });
             let options = Options { seed, ..options.clone() };
-            if run(&options).err().is_some_and(|violation| violation.invariant == self.invariant) {
+            if run_with(&options, self.cast).err().is_some_and(|violation| violation.invariant == self.invariant) {
                 return Some(options);
             }
         }
@@ -219,20 +221,26 @@ impl Shrinker<'_> {
         }
     }
 
-    /// Commands without anything in them, and one at a time.
+    /// Commands without anything that means nothing, and one at a time.
     fn simplify_commands(&mut self, setup: &Setup, ops: &mut Vec<Timed>) {
         for at in 0..ops.len() {
-            let Some(Timed(_, Op::Input { what: What::Propose { commands, .. }, .. })) = ops.get(at) else {
+            let Some(Timed(_, Op::Input { what: What::Propose { commands, pad, .. }, .. })) = ops.get(at) else {
                 continue;
             };
-            if commands.len() == 1 && commands[0].is_empty() {
-                continue;
+            let longer = (commands.len() > 1, *pad > 0);
+            let shorter: [fn(&mut Vec<bytes::Bytes>, &mut u32); 2] =
+                [|_, pad| *pad = 0, |commands, _| commands.truncate(1)];
+            for shorten in shorter {
+                let mut candidate = ops.clone();
+                if let Some(Timed(_, Op::Input { what: What::Propose { commands, pad, .. }, .. })) = candidate.get_mut(at)
+                    && longer != (false, false)
+                {
+                    shorten(commands, pad);
+                    if candidate != *ops {
+                        self.take(setup, ops, candidate);
+                    }
+                }
             }
-            let mut candidate = ops.clone();
-            if let Timed(_, Op::Input { what: What::Propose { commands, .. }, .. }) = &mut candidate[at] {
-                *commands = vec![bytes::Bytes::new()];
-            }
-            self.take(setup, ops, candidate);
         }
     }
 }

@@ -38,6 +38,12 @@ impl std::fmt::Debug for Service {
     }
 }
 
+impl Default for Service {
+    fn default() -> Self {
+        Self::counters()
+    }
+}
+
 impl Service {
     /// All names that this build knows.
     pub const NAMES: &[&str] = &[
@@ -61,8 +67,7 @@ impl Service {
                 Some(service.searched(search::<Register>))
             }
             "counter" => {
-                let service = Self::new("counter", CounterLoad { keys, reads }, Keyed::<Counter>::default);
-                Some(service.searched(search::<Counter>))
+                Some(Self::counters())
             }
             "append-list" => {
                 let service = Self::new("append-list", ListLoad { keys, reads }, Keyed::<List>::default);
@@ -75,6 +80,13 @@ impl Service {
             }
             _ => None,
         }
+    }
+
+    /// Counters, where nothing else was wanted.
+    fn counters() -> Self {
+        let (keys, reads) = (5, 0.3);
+        let service = Self::new("counter", CounterLoad { keys, reads }, Keyed::<Counter>::default);
+        service.searched(search::<Counter>)
     }
 
     /// A user's own.

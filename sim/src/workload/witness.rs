@@ -161,6 +161,12 @@ impl Witness {
         Ok(())
     }
 
+    /// The state that has applied all that is committed, as a digest.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        self.head.digest()
+    }
+
     /// An operation begins. `op` is the caller's name for it.
     pub fn invoke(&mut self, op: u64) {
         self.open.insert(op, self.floor);
