@@ -1,5 +1,9 @@
 //! Faults: when they strike, and whom.
 
+mod planned;
+
+pub use planned::{Faults, Planned, Strike};
+
 use crate::{
     ghost::agree,
     op::{Op, What},
@@ -48,6 +52,8 @@ pub(crate) enum Fault {
     Swizzle { left: u64 },
     /// One of a storm of transfers.
     Transfer,
+    /// What somebody has planned, by its place.
+    Planned(usize),
 }
 
 impl World {
@@ -78,6 +84,9 @@ impl World {
                 let delay = self.rare_rng.exponential(mean);
                 self.push(delay, Event::Fault(fault));
             }
+        }
+        for (at, planned) in self.plan.planned.iter().enumerate() {
+            self.queue.push(planned.at, Event::Fault(Fault::Planned(at)));
         }
         if self.plan.profile != Profile::Calm {
             for n in 1..=6 {
@@ -179,6 +188,7 @@ impl World {
             Fault::Flap { left } => self.flap(left),
             Fault::Swizzle { left } => self.swizzle(left),
             Fault::Transfer => self.hand_over(),
+            Fault::Planned(at) => self.strike_planned(at),
             Fault::AfterDiskFailure { .. } | Fault::EarlyTick => Ok(()),
         }
     }
@@ -477,7 +487,9 @@ impl World {
         let memberships = self.lab.ghost.possible_memberships();
         // The memberships that follow may be smaller by one.
         let enough = memberships.iter().all(|set| agree(set, well) && set.voters().len() > 2);
-        if !enough || !self.hosts[slot].exists() || self.lab.nodes[slot].disk.is_rotten() {
+        // Who is no member yet may be made one, and the only one.
+        let member = self.lab.ghost.membership().contains(crate::world::id_of(slot));
+        if !enough || !member || !self.hosts[slot].exists() || self.lab.nodes[slot].disk.is_rotten() {
             return Ok(());
         }
         for other in 0..self.hosts.len() {

@@ -30,6 +30,7 @@ mod rest;
 mod rng;
 mod runner;
 mod schedule;
+mod simulation;
 mod snapshots;
 mod stats;
 mod trace;
@@ -44,15 +45,17 @@ use serde::{Deserialize, Serialize};
 
 use cast::Cast;
 
+pub use faults::{Faults, Planned, Strike};
 pub use plan::{Profile, Without};
 pub use runner::{Summary, run_seeds};
 pub use schedule::{Replayed, Schedule, ScheduleError, Shrinking};
+pub use simulation::{Builder, Failure, Simulation};
 pub use stats::{Count, Counts};
 pub use trace::Trace;
 pub use violation::Violation;
 
 /// What to run.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Options {
     /// Everything follows from it.
     pub seed: u64,
@@ -68,13 +71,32 @@ pub struct Options {
     /// What runs on the nodes: one of [`workload::Service::NAMES`]; drawn if not said.
     #[serde(default)]
     pub workload: Option<String>,
+    /// How strong faults are, in place of what is drawn.
+    #[serde(default)]
+    pub faults: Faults,
+    /// What happens in any case.
+    #[serde(default)]
+    pub planned: Vec<Planned>,
+    /// The nodes' configuration, but for id, seed and priority, in place of the one that is drawn.
+    #[serde(default)]
+    pub config: Option<quorate_core::Config>,
 }
 
 impl Options {
     /// A whole run of everything.
     #[must_use]
-    pub const fn new(seed: u64) -> Self {
-        Self { seed, profile: Profile::Everything, nodes: None, duration: None, without: Vec::new(), workload: None }
+    pub fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            profile: Profile::Everything,
+            nodes: None,
+            duration: None,
+            without: Vec::new(),
+            workload: None,
+            faults: Faults::default(),
+            planned: Vec::new(),
+            config: None,
+        }
     }
 }
 

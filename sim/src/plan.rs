@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Options,
     cast::Cast,
+    faults::Planned,
     lab::Setup,
     rng::{Purpose, Rng},
     workload::Service,
@@ -235,6 +236,9 @@ pub(crate) struct Plan {
     pub(crate) forgets: f64,
     pub(crate) forgets_most: u64,
 
+    /// What happens in any case.
+    pub(crate) planned: Vec<Planned>,
+
     /// At the end only a quorum comes back, and the others stay half cut off for ever.
     pub(crate) quorum_only: bool,
 }
@@ -313,6 +317,7 @@ impl Plan {
             flap_every: 0,
             forgets: 0.0,
             forgets_most: 0,
+            planned: options.planned.clone(),
             delays: Delays::Exponential,
             duration: options.duration.unwrap_or(60_000_000),
             delay_min: rng.magnitude(50, 2000),
@@ -346,6 +351,11 @@ impl Plan {
         };
         let mut plan = plan.with_rarities(&mut Rng::new(options.seed, Purpose::Rare));
         options.without.iter().for_each(|kind| plan.leave_out(*kind));
+        plan.obey(&options.faults);
+        if let Some(config) = &options.config {
+            let seed = plan.setup.config.seed;
+            plan.setup.config = Config { seed, id: NodeId(1), ..config.clone() };
+        }
         // The user's own, one of those that there are, or whatever is drawn.
         let rng = &mut Rng::new(options.seed, Purpose::Service);
         let drawn = rng.pick(&["register", "counter", "append-list"]);

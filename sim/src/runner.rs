@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-use crate::{Counts, Options, Report, Violation, run};
+use crate::{Counts, Options, Report, Violation, cast::Cast, run_with};
 
 /// What many runs came to.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +35,17 @@ pub fn run_seeds(
     go_on: impl Fn() -> bool + Sync,
     progress: impl Fn(&Result<Report, Violation>) + Sync,
 ) -> Summary {
+    run_seeds_with(seeds, template, &Cast::default(), jobs, go_on, progress)
+}
+
+pub(crate) fn run_seeds_with(
+    seeds: Range<u64>,
+    template: &Options,
+    cast: &Cast,
+    jobs: usize,
+    go_on: impl Fn() -> bool + Sync,
+    progress: impl Fn(&Result<Report, Violation>) + Sync,
+) -> Summary {
     let next = AtomicU64::new(seeds.start);
     let stop = AtomicBool::new(false);
     let results = Mutex::new(Vec::new());
@@ -44,7 +55,7 @@ pub fn run_seeds(
             if !seeds.contains(&seed) {
                 return;
             }
-            let result = run(&Options { seed, ..template.clone() });
+            let result = run_with(&Options { seed, ..template.clone() }, cast);
             progress(&result);
             stop.fetch_or(result.is_err(), Ordering::Relaxed);
             if let Ok(mut results) = results.lock() {
