@@ -119,6 +119,7 @@ data.letters.forEach(letter => {
     arrows.push({ letter, t0: letter.s, t1: lastTime, end: -1, lost: null });
   }
 });
+arrows.forEach(arrow => { (arrow.letter.arrows ??= []).push(arrow); });
 arrows.sort((one, other) => one.t0 - other.t0);
 const arrowStarts = Float64Array.from(arrows, arrow => arrow.t0);
 // The latest end of this arrow and all before it: from there on backwards nothing reaches a later moment.

@@ -1,5 +1,7 @@
 // The panel: what the event at the cursor says, and what every node is there. All text is set as text, never as HTML.
 
+const MOST_LINES = 8;
+
 /** An element with text or elements in it. */
 function make(tag, attributes, ...inside) {
   const element = document.createElement(tag);
@@ -25,7 +27,15 @@ function showDetails() {
   if (cursor === violationAt) parts.push(make("div", { class: "flag" }, `⚑ Here ${violation.invariant} is violated.`));
   if (event.m !== undefined) parts.push(...cameFrom(letters.get(event.m)));
   const list = (title, items) => {
-    if (items.length) parts.push(make("h3", {}, title), make("ul", {}, ...items));
+    if (!items.length) return;
+    // A leader may answer a hundred reads at once.
+    const rest = items.splice(items.length > MOST_LINES + 2 ? MOST_LINES : items.length);
+    const lines = make("ul", {}, ...items);
+    if (rest.length) {
+      const more = make("li", {}, make("button", { class: "link", on: () => more.replaceWith(...rest) }, `${rest.length} more`));
+      lines.append(more);
+    }
+    parts.push(make("h3", {}, title), lines);
   };
   list("Does", (event.d || []).map(line => make("li", {}, line)));
   list("Sends", (sends.get(cursor) || []).map(goesTo));
@@ -115,11 +125,15 @@ const MODES = { p: "probe", r: "replicate", s: "snapshot" };
 
 function showNodes() {
   const head = make("tr", {}, ...["", "role", "term", "vote", "lead", "last", "commit", "appl.", "dur.", "disk"].map(name => make("th", { scope: "col" }, name)));
-  const rows = present().flatMap(({ node, state }) => nodeRows(node, state));
-  $("nodes").replaceChildren(make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows)));
+  const all = present(), members = all.map(({ state }) => state.m.length && state.m[state.m.length - 1][1]);
+  // Mostly they agree on who they are: then it is said once.
+  const agree = members.every(text => text === members[0]);
+  const rows = all.flatMap(({ node, state }) => nodeRows(node, state, !agree));
+  const caption = agree && members[0] ? make("div", { class: "dim" }, `all of them have ${members[0]}`) : null;
+  $("nodes").replaceChildren(make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows)), caption || "");
 }
 
-function nodeRows(node, state) {
+function nodeRows(node, state, withMembers) {
   const here = events[cursor].n === node, changed = here && events[cursor].x ? events[cursor].x : {};
   const cell = (text, field) => make("td", { class: field in changed ? "new" : undefined }, text);
   const gone = state.u === "D";
@@ -127,7 +141,7 @@ function nodeRows(node, state) {
   const chip = make("span", { class: "chip" }, gone ? "–" : state.r);
   if (!gone) {
     chip.style.background = bandColour(state.r, state.t);
-    chip.style.color = bandInk(state.r);
+    chip.style.color = bandInk(state.r, state.t);
   }
   const none = "–";
   const classes = [here ? "current" : "", concerned.nodes.has(node) ? "concerned" : "", gone ? "down" : ""].join(" ");
@@ -136,13 +150,14 @@ function nodeRows(node, state) {
     make("td", { title: role, class: "r" in changed || "u" in changed ? "new" : undefined }, chip, state.u === "P" ? " stopped" : state.u === "X" ? " failed" : ""),
     cell(`T${state.t}`, "t"), cell(state.v ? `n${state.v}` : none, "v"), cell(state.l ? `n${state.l}` : none, "l"), cell(String(state.n), "n"),
     cell(gone ? none : String(state.c), "c"), cell(gone ? none : String(state.a), "a"), cell(gone ? none : String(state.d), "d"),
-    cell(`T${state.k[0]}${state.k[1] ? ` n${state.k[1]}` : ""} ${state.k[2]}`, "k"));
+    cell(`T${state.k[0]}${state.k[1] ? `·n${state.k[1]}` : ""}·${state.k[2]}`, "k"));
   const notes = [];
   const membership = state.m[state.m.length - 1];
-  if (membership) notes.push(`${membership[1]} (since ${membership[0]}${membership[0] > state.c && !gone ? ", not committed" : ""})`);
+  if (membership && (withMembers || (membership[0] > state.c && !gone))) notes.push(`${membership[1]} (since ${membership[0]}${membership[0] > state.c && !gone ? ", not committed" : ""})`);
   if (state.s) notes.push(`snapshot at ${state.s}, log after ${state.b[0]}`);
   if (state.p.length) notes.push(`match ${state.p.map(([id, match, , mode]) => `n${id}:${match}${mode === "r" ? "" : ` ${MODES[mode]}`}`).join(", ")}`);
   if (state.e > cursorTime()) notes.push(`lease for ${duration(Math.round(state.e - cursorTime()))} more`);
+  if (!notes.length) return [main];
   return [main, make("tr", { class: `sub ${classes}` }, make("td", {}, ""), make("td", { colspan: "9" }, notes.join(" · ")))];
 }
 

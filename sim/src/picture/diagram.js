@@ -57,6 +57,12 @@ function drawBand(context, node) {
   const y = yOf(node), half = place.band / 2, { list, starts } = bands[node - 1];
   context.fillStyle = theme.lane;
   context.fillRect(GUTTER, y - half, place.width - GUTTER, 2 * half);
+  if (concerned.nodes.has(node)) {
+    context.globalAlpha = 0.08;
+    context.fillStyle = theme.bad;
+    context.fillRect(GUTTER, y - place.lane / 2, place.width - GUTTER, place.lane);
+    context.globalAlpha = 1;
+  }
   let drawn = -1;
   for (let i = Math.max(0, above(starts, view.t0) - 1); i < list.length && list[i].t0 <= view.t1; i++) {
     const band = list[i], x0 = Math.max(xOf(band.t0), GUTTER - 2), x1 = Math.min(xOf(band.t1), place.width + 2);
@@ -80,7 +86,7 @@ function drawBand(context, node) {
       context.setLineDash([]);
     }
     if (band.life === "P") hatch(context, x0, y - half, x1, y + half, 4, theme.dim);
-    label(context, `${band.role} T${band.term}${band.life === "P" ? " stopped" : ""}`, x0, x1, y, bandInk(band.role), band.life === "P");
+    label(context, `${band.role} T${band.term}${band.life === "P" ? " stopped" : ""}`, x0, x1, y - half * 0.3, bandInk(band.role, band.term), band.life === "P");
   }
   const { list: leased, starts: begun } = leases[node - 1];
   context.fillStyle = theme.lease;
@@ -184,10 +190,11 @@ function drawArrows(context) {
   context.globalAlpha = 1;
   if (total < 60) nameArrows(context, batches);
   // Those of the event at the cursor, and the one under the pointer, stand out.
-  visibleArrows(arrow => {
-    const near = arrow.end === cursor || arrow.letter.sender === cursor;
-    if (near || arrow === hovered) emphasise(context, arrow);
-  });
+  // Hidden or not.
+  const came = letters.get(events[cursor]?.m);
+  for (const arrow of (came && came.arrows) || []) if (arrow.end === cursor) emphasise(context, arrow);
+  for (const letter of sends.get(cursor) || []) (letter.arrows || []).forEach(arrow => emphasise(context, arrow));
+  if (hovered) emphasise(context, hovered);
 }
 
 function strokeAll(context, list, dash) {
@@ -268,7 +275,7 @@ function emphasise(context, arrow) {
 function drawMarks(context) {
   const lower = from(times, view.t0), upper = above(times, view.t1);
   const last = { step: [], durable: [], request: [], crash: [] }, half = place.band / 2;
-  const crowded = upper - lower > 6000;
+  const crowded = upper - lower > 3000;
   for (let i = lower; i < upper; i++) {
     const event = events[i];
     if (!event.n) continue;
@@ -282,7 +289,7 @@ function drawMarks(context) {
       context.fillRect(x - 0.75, y + half + 1, 1.5, 4);
     } else if (kind === "request") {
       context.fillStyle = theme.accent;
-      context.fillRect(x - 2, y - 2, 4, 4);
+      if (crowded) context.fillRect(x - 0.5, y + half - 3, 1, 3); else context.fillRect(x - 2, y + half - 6, 4, 4);
     } else if (kind === "crash") {
       context.fillStyle = event.k === "crash" ? theme.bad : theme.commit;
       context.font = "bold 14px system-ui, 'DejaVu Sans', sans-serif";
@@ -291,7 +298,7 @@ function drawMarks(context) {
     } else {
       context.fillStyle = theme.ink;
       context.beginPath();
-      context.arc(x, y + half * 0.62, 1.6, 0, 7);
+      context.arc(x, y + half - 4, 1.6, 0, 7);
       context.fill();
     }
   }
@@ -362,7 +369,7 @@ function drawNames(context) {
     context.fillText(`n${node}`, 8, y);
     context.font = "11px system-ui, 'DejaVu Sans', sans-serif";
     context.fillStyle = theme.dim;
-    context.fillText(state.u === "-" ? "–" : state.u === "D" ? "down" : `${state.r} T${state.t}`, 30, y);
+    context.fillText(state.u === "-" ? "" : state.u === "D" ? "down" : `${state.r} T${state.t}`, node > 9 ? 36 : 30, y);
   }
 }
 

@@ -64,17 +64,18 @@ function drawLogs() {
     for (let column = 0; column < columns; column++) {
       drawCell(context, state, first + column, LABEL + column * CELL, y, differs.has(first + column));
     }
+    drawSnapshot(context, state, first, columns, y);
     const match = matched.get(node);
     if (match !== undefined && match >= first && match < first + columns) {
       context.fillStyle = theme.ink;
-      context.fillText("▾", LABEL + (match - first) * CELL + CELL - 10, y + 3);
+      context.fillText("▾", LABEL + (match - first) * CELL + CELL / 2 - 5, y - 1);
     }
   });
 }
 
 function drawIndex(context, index, x) {
   const named = concerned.indexes.has(index);
-  if (!named && index % 5 && index !== logShape.first) return;
+  if (!named && (index % 5 || concerned.indexes.has(index - 1) || concerned.indexes.has(index + 1))) return;
   context.fillStyle = named ? theme.bad : theme.dim;
   context.font = `${named ? "bold " : ""}10px system-ui, 'DejaVu Sans', sans-serif`;
   context.textAlign = "center";
@@ -104,10 +105,6 @@ function drawCell(context, state, index, x, y, differs) {
     context.fillStyle = theme.lane;
     context.fillRect(x, y, CELL, height);
     hatch(context, x, y, x + CELL, y + height, 6, theme.line);
-    if (index === state.b[0]) {
-      context.fillStyle = theme.ink;
-      context.fillText("snap", x + 1, y + height / 2);
-    }
     return;
   }
   const term = termAt(state, index);
@@ -115,6 +112,7 @@ function drawCell(context, state, index, x, y, differs) {
   // A process that is gone knows nothing; what its disk has is what counts.
   const down = state.u === "D", committed = index <= state.c && !down, applied = index <= state.a && !down;
   const durable = index <= (down ? state.k[2] : Math.min(state.d, state.n));
+  const member = state.m.some(([at]) => at === index);
   context.globalAlpha = down ? 0.55 : 1;
   context.fillStyle = cellColour(term, committed);
   context.fillRect(x, y, width, height);
@@ -127,14 +125,26 @@ function drawCell(context, state, index, x, y, differs) {
   if (committed) context.fillRect(x, y + height - 3, width, 3);
   if (applied) context.fillRect(x, y + height - 6, width, 1.5);
   context.textAlign = "center";
-  context.fillText(String(term), x + width / 2, y + height / 2 - 2);
+  context.fillText(String(term), x + width / 2 - (member && term < 100 ? 4 : 0), y + height / 2 - 2);
   context.textAlign = "left";
-  if (state.m.some(([at]) => at === index)) context.fillText("◆", x + width - 10, y + 5);
+  if (member) context.fillText("◆", x + width - 9, y + 6);
   if (differs) {
     context.fillStyle = theme.bad;
     context.fillText("≠", x + 1, y + 6);
   }
   context.globalAlpha = 1;
+}
+
+/** What has gone from a log is said once, where it ends. */
+function drawSnapshot(context, state, first, columns, y) {
+  const shown = Math.min(state.b[0] - first + 1, columns);
+  if (shown < 1) return;
+  const text = shown > 5 ? `in a snapshot up to ${state.b[0]}@T${state.b[1]}` : shown > 2 ? `≤ ${state.b[0]}` : "…";
+  const width = context.measureText(text).width, right = LABEL + shown * CELL - 4;
+  context.fillStyle = theme.lane;
+  context.fillRect(right - width - 3, y + 3, width + 5, ROW - 11);
+  context.fillStyle = theme.dim;
+  context.fillText(text, right - width, y + ROW / 2 - 2);
 }
 
 /** What a cell says when it is pointed at. */

@@ -85,3 +85,39 @@ fn fill(template: &str, values: &[(&str, &str)]) -> String {
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A recording of nothing, and words that would like to be more than words.
+    fn hostile() -> (String, String) {
+        let what = "</script><script>alert(1)</script> <!-- & \" ' \\ {{data}} \u{2028} \u{0}".to_owned();
+        let violation = Violation { invariant: "S1", seed: 1, at: 7, what: what.clone() };
+        let page = page(&Recording::new(10), Some(&violation), "<b>{{script}}</b> & \"more\"");
+        (page, what)
+    }
+
+    #[test]
+    fn hostile_words_stay_words() {
+        let (page, what) = hostile();
+        assert_eq!(page.matches("</script").count(), 2, "the two that the template has");
+        assert_eq!(page.matches("<script").count(), 2);
+        assert!(page.contains("<title>&lt;b&gt;{{script}}&lt;/b&gt; &amp; &quot;more&quot;</title>"));
+        let data = page.split_once("id=\"data\">").unwrap().1.split_once("</script>").unwrap().0;
+        let data: serde_json::Value = serde_json::from_str(data).unwrap();
+        assert_eq!(data["violation"]["what"], what.as_str());
+    }
+
+    #[test]
+    fn each_invariant_is_explained_once() {
+        for id in [
+            "S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9", "M1", "M2", "M3", "M4", "M5", "P1", "P2",
+            "P3", "R1", "R2", "X1", "D1", "D2", "D3", "D4", "D5", "D6", "T1", "B1", "liveness", "contract",
+            "refused", "transfer", "wire", "coverage", "panic",
+        ] {
+            assert_eq!(explain(id).id, id);
+        }
+        assert_eq!(explain("something new").id, "?");
+    }
+}

@@ -301,3 +301,42 @@ impl Watch for Recorder {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use quorate_core::Membership;
+
+    use super::*;
+
+    fn life(recording: &Recording, slot: usize) -> char {
+        recording.now[slot].life
+    }
+
+    #[test]
+    fn a_stopped_process_is_shown_as_stopped() {
+        let mut recording = Recording::new(100);
+        let membership = Membership::of_voters([quorate_core::NodeId(1), quorate_core::NodeId(2)]);
+        for slot in 0..2 {
+            recording.note(&Seen::Provisioned { slot, membership: &membership }, 0);
+            recording.now[slot].life = 'U';
+        }
+        recording.note(&Seen::Fault { slots: &[1], what: "n2 is stopped for 5 µs" }, 1);
+        assert_eq!([life(&recording, 0), life(&recording, 1)], ['U', 'P']);
+        recording.note(&Seen::Fault { slots: &[1], what: "n2 goes on" }, 2);
+        assert_eq!(life(&recording, 1), 'U');
+        recording.note(&Seen::Fault { slots: &[0, 1], what: "cut: n1 and n2" }, 3);
+        recording.note(&Seen::Crashed { slot: 1, kept: 0, lost: 1 }, 4);
+        assert_eq!(life(&recording, 1), 'D');
+        let last = recording.events.iter().rev().nth(1).unwrap();
+        assert_eq!((last.node, &last.whom[..]), (0, &[1, 2][..]));
+    }
+
+    #[test]
+    fn remembers_no_more_than_it_may() {
+        let mut recording = Recording::new(3);
+        for at in 0..10 {
+            recording.note(&Seen::Fault { slots: &[], what: "x" }, at);
+        }
+        assert_eq!((recording.events.len(), recording.forgotten), (3, 7));
+    }
+}

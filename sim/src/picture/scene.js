@@ -1,7 +1,7 @@
 // What is looked at: the part of time that is shown, the cursor, the colours; and when to draw.
 
 const $ = id => document.getElementById(id);
-const GUTTER = 64;
+const GUTTER = 68;
 
 const view = { t0: firstTime, t1: lastTime };
 /** The event at the cursor. */
@@ -13,11 +13,15 @@ let hovered = null;
 const CLOSEST = 200;
 
 function clampView() {
-  const whole = lastTime - firstTime, margin = whole * 0.02 + 50;
-  let width = Math.min(Math.max(view.t1 - view.t0, CLOSEST), whole + 2 * margin);
+  const width = Math.min(Math.max(view.t1 - view.t0, CLOSEST), (lastTime - firstTime) * 1.05 + 100);
+  // A little room at both ends: for what is written there.
+  const margin = width * 0.1;
   const middle = (view.t0 + view.t1) / 2;
-  view.t0 = Math.min(Math.max(middle - width / 2, firstTime - margin), lastTime + margin - width);
+  view.t0 = Math.max(Math.min(middle - width / 2, lastTime + margin - width), firstTime - margin);
+  if (width > lastTime - firstTime) view.t0 = firstTime - width * 0.02;
   view.t1 = view.t0 + width;
+  // At once, not with the next drawing: several turns of a wheel may come between two.
+  place.scale = (place.width - GUTTER) / width;
 }
 
 function setView(t0, t1) {
@@ -75,7 +79,16 @@ function bandColour(role, term) {
   const strength = { L: theme.dark ? [62, 46] : [58, 52], C: theme.dark ? [48, 38] : [62, 70], P: theme.dark ? [34, 32] : [55, 79], F: theme.dark ? [26, 25] : [48, 88] }[role];
   return `hsl(${hue(term)} ${strength[0]}% ${strength[1]}%)`;
 }
-const bandInk = role => (role === "L" ? "#fff" : theme.ink);
+/** Black or white, whichever is read better on a leader's band. */
+function bandInk(role, term) {
+  if (role !== "L") return theme.ink;
+  const [saturation, lightness] = theme.dark ? [0.62, 0.46] : [0.58, 0.52];
+  const channel = n => {
+    const k = (n + hue(term) / 30) % 12, a = saturation * Math.min(lightness, 1 - lightness);
+    return (lightness - a * Math.max(-1, Math.min(k - 3, 9 - k, 1))) ** 2.2;
+  };
+  return 0.2126 * channel(0) + 0.7152 * channel(8) + 0.0722 * channel(4) > 0.24 ? "#101418" : "#fff";
+}
 const cellColour = (term, committed) => `hsl(${hue(term)} ${theme.dark ? 40 : 60}% ${theme.dark ? (committed ? 38 : 24) : committed ? 76 : 91}%)`;
 
 const ROLES = { F: "follower", P: "pre-candidate", C: "candidate", L: "leader" };
