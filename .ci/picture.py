@@ -236,6 +236,26 @@ def speed(page):
     print(f"  a redraw takes {whole:.1f} ms (median; all in sight), {everything:.1f} ms (heartbeats and all), {close:.1f} ms (close up)")
 
 
+def hostile(page, out):
+    """Words that would like to be more than words, and a run in which nothing has happened."""
+    words = "<img src=x onerror=alert(1)><b id=injected>node 1</b> </script> {{data}} \u2028"
+    text = (out / "violation.html").read_text()
+    before, rest = text.split('id="data">', 1)
+    data, after = rest.split("</script>", 1)
+    data = json.loads(data)
+    data["violation"]["what"] = words
+    for event in data["events"]:
+        event["l"] = words
+    for name, events in [("hostile", data["events"]), ("empty", [])]:
+        changed = dict(data, events=events, letters=data["letters"] if events else [])
+        shown = out / f"{name}.html"
+        shown.write_text(before + 'id="data">' + json.dumps(changed).replace("<", "\\u003c") + "</script>" + after)
+        page.open(shown)
+        expect("<img src=x onerror=alert(1)>" in page.text("#v-what"), f"{name}: hostile words are shown as they are")
+        expect(page.run("document.querySelectorAll('img, #injected').length") == 0, f"{name}: and make no elements")
+        page.press("right", "end", "0", "+", "v")
+
+
 def main():
     out = pathlib.Path(sys.argv[1])
     profile = tempfile.mkdtemp(prefix="quorate-picture-")
@@ -270,6 +290,7 @@ def main():
             page.shot(out / f"violation-{theme}.png")
         page.press("0")
         page.shot(out / "violation-fit-dark.png")
+        hostile(page, out)
         complaints = page.complaints()
         expect(complaints == [], f"the console is silent {complaints}")
     finally:

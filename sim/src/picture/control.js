@@ -193,7 +193,7 @@ function onLogs() {
 
 // ---- keys and buttons.
 
-const goToViolation = () => { goTo(violationAt); closeUp(); };
+const goToViolation = () => { goTo(violationAt); closeUp(30); };
 
 const KEYS = {
   ArrowRight: event => step(1, event.shiftKey && events[cursor].n ? events[cursor].n : undefined),
@@ -257,6 +257,7 @@ function showHead() {
   $("v-marks").replaceChildren(
     ...[...concerned.nodes].map(node => ask(`n${node}`)),
     ...[...concerned.terms].map(term => ask(`T${term}`)),
+    ...[...concerned.tokens].map(token => ask(`t${token}`)),
     ...[...concerned.indexes].map(index => make("button", { title: `Show ${index} in the logs`, on: () => { logStart = Math.max(1, index - 10); redraw(); } }, `index ${index}`)),
   );
 }

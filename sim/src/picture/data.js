@@ -209,7 +209,7 @@ function search(query) {
 // ---- whom and what a violation's words concern.
 
 function concerns(text) {
-  const found = { nodes: new Set(), indexes: new Set(), terms: new Set() };
+  const found = { nodes: new Set(), indexes: new Set(), terms: new Set(), tokens: new Set() };
   // As most words name them, in this order: what is taken is blanked, so that what is left can only be an index.
   let rest = text;
   const take = (pattern, to, group = 1) => {
@@ -217,8 +217,11 @@ function concerns(text) {
   };
   take(/\b(\d+)@T(\d+)/g, [found.indexes, found.terms]);
   take(/\bnodes (\d+) and (\d+)/g, [found.nodes, found.nodes]);
+  take(/\bvotes for (\d+) and (\d+)/g, [found.nodes, found.nodes]);
   take(/\bnodes? (\d+)/g, [found.nodes]);
   take(/\bn(\d+)\b/g, [found.nodes]);
+  take(/\b(?:request|proposal|change) t?(\d+)/g, [found.tokens]);
+  take(/\bt(\d+)\b/g, [found.tokens]);
   take(/\b[Tt]erm:? (?:T)?(\d+)/g, [found.terms]);
   take(/\bT(\d+)\b/g, [found.terms]);
   take(/\bi(\d+)\b/g, [found.indexes]);

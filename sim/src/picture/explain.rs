@@ -119,7 +119,7 @@ const EXPLAINED: &[Explained] = &[
     explained(
         "R2",
         "No read is served by a lease once another leader has committed, as long as clocks drift by no more than was agreed.",
-        "The gold line is the lease as its holder sees it. Another leader began while it lasted: compare the nodes' clocks in the details, and who voted though it had promised not to. With the profile `drift`, clocks do drift too far, and this is what must come of it.",
+        "The gold line is the lease as its holder sees it. Another leader began while it lasted: compare the nodes' clocks in the details, and who voted though it had promised not to. In the profile drift clocks do drift too far, and this is what must come of it.",
     ),
     explained(
         "X1",

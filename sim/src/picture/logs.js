@@ -124,19 +124,27 @@ function drawCell(context, state, index, x, y, differs) {
   context.fillStyle = theme.ink;
   if (committed) context.fillRect(x, y + height - 3, width, 3);
   if (applied) context.fillRect(x, y + height - 6, width, 1.5);
+  // What stands beside the number needs a little of its room.
   context.textAlign = "center";
-  context.fillText(String(term), x + width / 2 - (member && term < 100 ? 4 : 0), y + height / 2 - 2);
+  context.fillText(String(term), x + width / 2 + (differs ? 4 : 0) - (member && term < 100 ? 4 : 0), y + height / 2 - 2);
   context.textAlign = "left";
   if (member) context.fillText("◆", x + width - 9, y + 6);
   if (differs) {
     context.fillStyle = theme.bad;
-    context.fillText("≠", x + 1, y + 6);
+    context.font = "bold 10px system-ui, 'DejaVu Sans', sans-serif";
+    context.fillText("≠", x + 1, y + height / 2 - 3);
+    context.font = "11px system-ui, 'DejaVu Sans', sans-serif";
   }
   context.globalAlpha = 1;
 }
 
-/** What has gone from a log is said once, where it ends. */
+/** What has gone from a log is said once, where it ends; and that a log ends before what is shown. */
 function drawSnapshot(context, state, first, columns, y) {
+  if (state.n < first) {
+    context.fillStyle = theme.dim;
+    context.fillText(state.n ? `◂ ends at ${state.n}@T${termAt(state, state.n)}` : "empty", LABEL, y + ROW / 2 - 2);
+    return;
+  }
   const shown = Math.min(state.b[0] - first + 1, columns);
   if (shown < 1) return;
   const text = shown > 5 ? `in a snapshot up to ${state.b[0]}@T${state.b[1]}` : shown > 2 ? `≤ ${state.b[0]}` : "…";

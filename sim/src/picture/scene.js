@@ -49,10 +49,10 @@ function follow() {
   }
 }
 
-/** A width at which single messages can be told apart around the cursor: some sixty shown events. */
-function closeUp() {
+/** A width at which single messages can be told apart around the cursor: so many events that are shown. */
+function closeUp(enough = 50) {
   let lower = cursor, upper = cursor, seen = 0;
-  while (seen < 60 && (lower > 0 || upper < count - 1)) {
+  while (seen < enough && (lower > 0 || upper < count - 1)) {
     if (lower > 0) { lower--; if (isShown(lower)) seen++; }
     if (upper < count - 1) { upper++; if (isShown(upper)) seen++; }
   }

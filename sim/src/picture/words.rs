@@ -238,7 +238,7 @@ pub(crate) fn ends(action: &Action, mut end: impl FnMut(u64, u64, String)) {
             }
         }
         Action::Resolve { tokens: Tokens { first, count }, outcome: how } => {
-            end(first.0, *count, outcome(how))
+            end(first.0, *count, outcome(how));
         }
         Action::Send { .. }
         | Action::Write(_)
