@@ -1,6 +1,6 @@
 //! The page that shows a run: whole in itself, and true to it. What it does in a browser is tried by `.ci/picture`.
 
-use quorate_sim::{Options, Profile, Violation, run, run_pictured, run_pictured_within};
+use quorate_sim::{Options, Profile, Schedule, Violation, run, run_pictured, run_pictured_within};
 use serde_json::Value;
 
 /// What the page was given to show.
@@ -101,4 +101,9 @@ fn a_violation_is_shown_and_explained() {
     let last = events(&data).last().unwrap();
     assert_eq!(last["t"], violation.at, "the step that breaks it is the last one that is shown");
     assert!(page.len() < 10_000_000, "{} bytes", page.len());
+
+    // What was written down of it shows the same end, whatever it leaves out.
+    let (replayed, page) = Schedule::record(&options).expect("it fails").replay_pictured();
+    assert_eq!(replayed.violation.as_ref(), Some(&violation));
+    assert_eq!(self::data(&page)["violation"]["what"], violation.what);
 }
