@@ -188,7 +188,7 @@ function onLogs() {
   $("log-back").addEventListener("click", () => moveTo(logShape.first - Math.floor(logShape.columns / 2)));
   $("log-on").addEventListener("click", () => moveTo(logShape.first + Math.floor(logShape.columns / 2)));
   $("log-auto").addEventListener("click", () => { logStart = null; redraw(); });
-  $("log-legend").textContent = "number: term · thick line: committed, second line: applied · dashed: not durable · ◆ membership · ≠ differs · ▾ leader's match";
+  $("log-legend").textContent = "number: term · thick line: committed, second line: applied · dashed: not durable · ◆ membership · ≠ not what will stay · ▾ leader's match";
 }
 
 // ---- keys and buttons.

@@ -52,17 +52,17 @@ function drawLogs() {
   logShape = { first, columns, rows };
   const leader = rows.filter(({ state }) => state.r === "L" && state.u !== "D").sort((one, other) => other.state.t - one.state.t)[0];
   const matched = new Map(leader ? leader.state.p.map(([id, match]) => [id, match]) : []);
-  const differs = new Set();
+  const right = [];
   for (let column = 0; column < columns; column++) {
-    const terms = new Set(rows.map(({ state }) => termAt(state, first + column)).filter(Boolean));
-    if (terms.size > 1) differs.add(first + column);
+    right.push(rightTerm(rows, leader, first + column));
     drawIndex(context, first + column, LABEL + column * CELL);
   }
   rows.forEach(({ node, state }, row) => {
     const y = HEAD + row * ROW;
     drawLogName(context, node, state, y);
     for (let column = 0; column < columns; column++) {
-      drawCell(context, state, first + column, LABEL + column * CELL, y, differs.has(first + column));
+      const term = termAt(state, first + column), differs = right[column] !== null && term !== right[column];
+      drawCell(context, state, first + column, LABEL + column * CELL, y, differs);
     }
     drawSnapshot(context, state, first, columns, y);
     const match = matched.get(node);
@@ -73,13 +73,26 @@ function drawLogs() {
   });
 }
 
+/**
+ * The term that all logs will have at an index, if some of them have another now: of what is committed there, or else of what the
+ * latest leader has. `null`: they agree. 0: nobody can say, or there are two committed entries.
+ */
+function rightTerm(rows, leader, index) {
+  const terms = new Set(rows.map(({ state }) => termAt(state, index)).filter(Boolean));
+  if (terms.size < 2) return null;
+  const committed = rows.filter(({ state }) => state.u !== "D" && index <= state.c).map(({ state }) => termAt(state, index)).filter(Boolean);
+  if (committed.length) return new Set(committed).size === 1 ? committed[0] : 0;
+  return leader ? termAt(leader.state, index) : 0;
+}
+
 function drawIndex(context, index, x) {
   const named = concerned.indexes.has(index);
   if (!named && (index % 5 || concerned.indexes.has(index - 1) || concerned.indexes.has(index + 1))) return;
   context.fillStyle = named ? theme.bad : theme.dim;
   context.font = `${named ? "bold " : ""}10px system-ui, 'DejaVu Sans', sans-serif`;
   context.textAlign = "center";
-  context.fillText(named ? `⚑${index}` : String(index), x + CELL / 2 - 1, HEAD / 2 + 1);
+  const alone = !concerned.indexes.has(index - 1) && !concerned.indexes.has(index + 1);
+  context.fillText(named && alone ? `⚑${index}` : String(index), x + CELL / 2 - 1, HEAD / 2 + 1);
   context.textAlign = "left";
   context.font = "11px system-ui, 'DejaVu Sans', sans-serif";
 }
