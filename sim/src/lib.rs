@@ -24,6 +24,7 @@ mod network;
 mod node;
 mod op;
 mod operator;
+mod picture;
 mod plan;
 mod queue;
 mod rest;
@@ -46,6 +47,7 @@ use serde::{Deserialize, Serialize};
 use cast::Cast;
 
 pub use faults::{Faults, Planned, Strike};
+pub use picture::{MOST_EVENTS, run_pictured, run_pictured_within};
 pub use plan::{Profile, Without};
 pub use runner::{Summary, run_seeds};
 pub use schedule::{Replayed, Schedule, ScheduleError, Shrinking};

@@ -27,7 +27,7 @@ use crate::{
 /// A run to be done again.
 #[derive(Clone, Debug)]
 pub struct Schedule {
-    options: Options,
+    pub(crate) options: Options,
     setup: Setup,
     /// What it broke when it was written down.
     violation: Option<Violation>,

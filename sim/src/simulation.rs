@@ -7,6 +7,7 @@ use quorate_core::{Config, NodeId};
 use crate::{
     Faults, Options, Planned, Profile, Replayed, Schedule, Strike, Summary, Trace, Violation, Without,
     cast::Cast,
+    picture::{MOST_EVENTS, run_pictured_with},
     run_watched,
     runner::run_seeds_with,
     workload::{Checker, Machines, Replicated, Service, Sessions, Workload, machines},
@@ -253,7 +254,14 @@ impl Failure {
         Schedule::record_with(&self.options, &self.cast)
     }
 
-    /// Writes all there is to see into a folder: what was done (`seed-N.jsonl`) and what happened (`seed-N.trace`).
+    /// A picture of the run, as an HTML page that needs nothing else.
+    #[must_use]
+    pub fn page(&self) -> String {
+        run_pictured_with(&self.options, &self.cast, MOST_EVENTS).1
+    }
+
+    /// Writes all there is to see into a folder: what was done (`seed-N.jsonl`), what happened (`seed-N.trace`), and a picture
+    /// (`seed-N.html`).
     ///
     /// # Errors
     /// If that fails.
@@ -263,6 +271,7 @@ impl Failure {
         if let Some(schedule) = self.schedule() {
             schedule.write(std::io::BufWriter::new(std::fs::File::create(path("jsonl"))?))?;
         }
+        std::fs::write(path("html"), self.page())?;
         std::fs::write(path("trace"), self.trace().join("\n"))
     }
 }

@@ -35,6 +35,13 @@ pub(crate) fn write_schedule(schedule: &Schedule, path: &Path) -> anyhow::Result
     schedule.write(BufWriter::new(file)).with_context(|| format!("writing {}", path.display()))
 }
 
+/// Writes a picture, and says where it is.
+pub(crate) fn write_page(page: &str, path: &Path) -> anyhow::Result<()> {
+    std::fs::write(path, page).with_context(|| format!("writing {}", path.display()))?;
+    eprintln!("drawn: {}", path.display());
+    Ok(())
+}
+
 /// A bar, where somebody looks; `length` is not known for all.
 pub(crate) fn progress_bar(length: Option<u64>, template: &str) -> ProgressBar {
     if !stderr().is_terminal() {

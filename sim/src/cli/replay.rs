@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Context;
 use quorate_sim::{Replayed, Trace};
 
-use super::{code, hush_panics, read_schedule};
+use super::{code, hush_panics, read_schedule, write_page};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -14,6 +14,9 @@ pub(crate) struct Args {
     /// Print everything that happens.
     #[arg(long, conflicts_with = "json")]
     trace: bool,
+    /// Draw what happens, as a page for a browser, into this file.
+    #[arg(long, value_name = "FILE", conflicts_with = "trace")]
+    html: Option<PathBuf>,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
@@ -22,7 +25,14 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let schedule = read_schedule(&args.file)?;
     hush_panics();
-    let replayed = schedule.replay(if args.trace { Trace::Print } else { Trace::Off });
+    let replayed = match &args.html {
+        None => schedule.replay(if args.trace { Trace::Print } else { Trace::Off }),
+        Some(path) => {
+            let (replayed, page) = schedule.replay_pictured();
+            write_page(&page, path)?;
+            replayed
+        }
+    };
     if args.json {
         let Replayed { violation, same, to_the_bit } = &replayed;
         let result = serde_json::json!({ "violation": violation, "same": same, "to_the_bit": to_the_bit });

@@ -9,9 +9,11 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use quorate_sim::{Count, Options, Profile, Schedule, Summary, Trace, Without, run_seeds, run_traced};
+use quorate_sim::{
+    Count, Options, Profile, Schedule, Summary, Trace, Without, run_pictured, run_seeds, run_traced,
+};
 
-use super::{clock, code, hush_panics, progress_bar, write_schedule};
+use super::{clock, code, hush_panics, progress_bar, write_page, write_schedule};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -42,6 +44,9 @@ pub(crate) struct Args {
     /// Print everything that happens; for one seed.
     #[arg(long, requires = "seed", conflicts_with = "json")]
     trace: bool,
+    /// Draw what happens, as a page for a browser, into this file: of the seed, or of the one that violates something.
+    #[arg(long, value_name = "FILE", conflicts_with = "trace")]
+    html: Option<PathBuf>,
     /// Print the summary as JSON.
     #[arg(long)]
     json: bool,
@@ -86,6 +91,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
         for (name, _) in summary.counts.iter().filter(|(_, count)| *count == 0) {
             eprintln!("never exercised: {name}");
+        }
+    }
+    if let Some(path) = &args.html {
+        match args.seed.or_else(|| summary.violation.as_ref().map(|violation| violation.seed)) {
+            Some(seed) => write_page(&run_pictured(&Options { seed, ..options.clone() }).1, path)?,
+            None => eprintln!("{} is not written: no seed violates anything", path.display()),
         }
     }
     if let Some(violation) = &summary.violation
