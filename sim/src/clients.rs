@@ -201,12 +201,16 @@ impl Clients {
             checker.after(history.completed(), replica).map_err(|why| Broken("user", why))?;
         }
         let Some(search) = self.service.search else { return Ok(()) };
-        let bounds = Bounds { operations: 2_000, steps: 200_000, effects_are_known: false, ..Bounds::default() };
+        let bounds =
+            Bounds { operations: 2_000, steps: 200_000, effects_are_known: false, ..Bounds::default() };
         match search(history.completed(), &bounds) {
             Opinion::Linearizable { .. } => Ok(()),
             Opinion::Impossible { key, op, what } => {
                 let completed: Option<&Completed> = history.completed().get(op);
-                Err(Broken("R1", format!("no order explains what clients heard of object {key}: {what} ({completed:?})")))
+                Err(Broken(
+                    "R1",
+                    format!("no order explains what clients heard of object {key}: {what} ({completed:?})"),
+                ))
             }
         }
     }
@@ -257,7 +261,9 @@ impl World {
             for _ in 0..count {
                 let mut sequence = 0;
                 if sessions {
-                    let Some((next, _)) = self.clients.all[client].session.send(command.clone()) else { break };
+                    let Some((next, _)) = self.clients.all[client].session.send(command.clone()) else {
+                        break;
+                    };
                     sequence = next;
                 }
                 let op = self.clients.begin(client, Wants::Command { sequence, command }, now);
@@ -299,7 +305,8 @@ impl World {
         if self.rest.is_quiet() || self.clients.asked[op as usize].over {
             return Ok(());
         }
-        let repeats = self.clients.sessions && !matches!(self.clients.asked[op as usize].what, Wants::Query { .. });
+        let repeats =
+            self.clients.sessions && !matches!(self.clients.asked[op as usize].what, Wants::Query { .. });
         if !repeats || !self.clients.waits(op) {
             self.clients.give_up(op);
             return Ok(());
@@ -341,7 +348,8 @@ impl World {
     /// It has not happened: whoever wants it asks again soon.
     fn refused(&mut self, op: u32) {
         let asked = &mut self.clients.asked[op as usize];
-        let again = matches!(asked.what, Wants::Command { sequence: 0, .. }) && !asked.over && asked.tries < TRIES;
+        let again =
+            matches!(asked.what, Wants::Command { sequence: 0, .. }) && !asked.over && asked.tries < TRIES;
         if again && self.client_rng.chance(0.3) {
             asked.tries += 1;
             let delay = 1000 + self.client_rng.exponential(self.plan.election());

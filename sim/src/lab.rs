@@ -9,8 +9,8 @@ mod step;
 use std::collections::BTreeMap;
 
 use quorate_core::{
-    Config, Input, Instant, LoadId, Membership, Message, NodeId, Proposal, Raft, ReadKind, Rejected, Token, Tokens,
-    Write,
+    Config, Input, Instant, LoadId, Membership, Message, NodeId, Proposal, Raft, ReadKind, Rejected, Token,
+    Tokens, Write,
 };
 use serde::{Deserialize, Serialize};
 
@@ -21,13 +21,13 @@ use crate::{
     node::{Node, Process},
     op::{Kind, Op, Timed, What},
     stats::{Count, Counts},
-    workload::Service,
     trace::Trace,
     violation::{Broken, Verdict, hold},
     watch::{Seen, Watch},
+    workload::Service,
 };
-pub(crate) use judge::{Answered, Query};
 use judge::Judge;
+pub(crate) use judge::{Answered, Query};
 pub(crate) use ships::Shipment;
 
 /// How the cluster is set up: all that must be known to do a list of operations again.
@@ -101,7 +101,8 @@ pub(crate) struct Outcome {
 
 impl Outcome {
     fn clear(&mut self) {
-        let Self { sends, wrote, work, loads, ships, refused, snapshot, asked, answered, resolved, done } = self;
+        let Self { sends, wrote, work, loads, ships, refused, snapshot, asked, answered, resolved, done } =
+            self;
         sends.clear();
         loads.clear();
         answered.clear();
@@ -190,7 +191,7 @@ impl Lab {
             return Ok(());
         }
         match op {
-            Op::Provision { membership } => self.provision(membership),
+            Op::Provision { membership } => self.provision(&membership),
             Op::Start { slot, now } => self.start(slot, Instant(now)),
             Op::Crash { slot, kept } => self.crash(slot, kept),
             Op::Reopen { slot, kept, now } => self.reopen(slot, kept, Instant(now)),
@@ -211,7 +212,7 @@ impl Lab {
 
     // ---- machines and processes ----
 
-    fn provision(&mut self, membership: Membership) -> Verdict {
+    fn provision(&mut self, membership: &Membership) -> Verdict {
         let slot = self.nodes.len();
         if slot >= self.setup.slots {
             return Ok(());
@@ -223,7 +224,7 @@ impl Lab {
         self.nodes.push(Node { disk, seen: Instant(0), life: 0, process: None, machine: None });
         self.ghost.provision(slot, membership.clone());
         self.outcome.done = true;
-        self.see(&Seen::Provisioned { slot, membership: &membership })
+        self.see(&Seen::Provisioned { slot, membership })
     }
 
     fn start(&mut self, slot: usize, now: Instant) -> Verdict {
@@ -237,7 +238,8 @@ impl Lab {
             Ok(recovered) => recovered,
             Err(Damaged) => {
                 self.counts.bump(Count::Damaged);
-                return self.tell(&[slot], || format!("n{} finds its disk damaged, and doesn't start", slot + 1));
+                return self
+                    .tell(&[slot], || format!("n{} finds its disk damaged, and doesn't start", slot + 1));
             }
         };
         let newest = node.disk.newest();
@@ -371,7 +373,11 @@ impl Lab {
                 let first = self.ghost.next_token();
                 self.ghost.ask(slot, life, Request::Proposal, commands.len() as u64);
                 self.outcome.asked = Some((first, commands.len() as u64));
-                let batch = commands.iter().zip(first..).map(|(command, token)| tagged(token, pad, command)).collect();
+                let batch = commands
+                    .iter()
+                    .zip(first..)
+                    .map(|(command, token)| tagged(token, pad, command))
+                    .collect();
                 Input::Propose(Proposal { first_token: Token(first), batch, term })
             }
             What::Read { kind, query } => {

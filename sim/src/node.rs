@@ -5,7 +5,11 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use quorate_core::{Apply, Instant, Load, Raft, Snapshot, Write};
 
-use crate::{disk::Disk, lab::Query, workload::{Replica, State}};
+use crate::{
+    disk::Disk,
+    lab::Query,
+    workload::{Replica, State},
+};
 
 /// What a node's machine holds.
 #[derive(Debug)]

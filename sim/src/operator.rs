@@ -84,10 +84,8 @@ impl World {
         let Some(raft) = self.raft(slot) else { return Ok(()) };
         let membership = raft.membership().clone();
         // While a voter is gone for good, no other may go: so few may be left that one more is too many.
-        let gone = |id: &&NodeId| {
-            let damaged = self.lab.nodes.get(id.0 as usize - 1).is_some_and(|node| node.disk.is_rotten());
-            damaged
-        };
+        let gone =
+            |id: &&NodeId| self.lab.nodes.get(id.0 as usize - 1).is_some_and(|node| node.disk.is_rotten());
         let members = membership.members();
         if let Some(gone) = members.iter().find(gone).copied() {
             return self.replace(slot, &membership, gone);

@@ -361,7 +361,7 @@ impl Plan {
         let drawn = rng.pick(&["register", "counter", "append-list"]);
         let own = cast.service.as_ref().map(|own| own.name);
         let name = own.or(options.workload.as_deref()).unwrap_or(drawn);
-        let service = cast.service(name).or_else(|| Service::named(drawn)).unwrap_or_else(Service::default);
+        let service = cast.service(name).or_else(|| Service::named(drawn)).unwrap_or_default();
         plan.setup.service = service.name.to_owned();
         plan.setup.sessions = cast.sessions.unwrap_or(rng.chance(0.75));
         (plan, service)
@@ -521,6 +521,17 @@ impl Plan {
         }
         if self.operations == [0; 3] {
             self.operate_every = 0;
+        }
+    }
+
+    /// How much faster or slower one clock goes. Where leases are put to the test, mostly as much as may be.
+    pub(crate) fn draw_drift(&self, rng: &mut Rng) -> i64 {
+        let most = self.drift as i64;
+        let drift = rng.below(2 * self.drift + 1) as i64 - most;
+        let (extreme, slow) = (rng.chance(0.7), rng.chance(0.4));
+        match self.profile {
+            Profile::Clock | Profile::Drift if extreme => if slow { -most } else { most },
+            _ => drift,
         }
     }
 

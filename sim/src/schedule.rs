@@ -86,8 +86,14 @@ impl Schedule {
         }));
         let (setup, ops, Broken(invariant, what), at) = recorded.ok().flatten()?;
         let violation = Violation { invariant, seed: options.seed, at, what };
-        let mut schedule =
-            Self { options: options.clone(), setup, violation: Some(violation), digest: 0, ops, cast: cast.clone() };
+        let mut schedule = Self {
+            options: options.clone(),
+            setup,
+            violation: Some(violation),
+            digest: 0,
+            ops,
+            cast: cast.clone(),
+        };
         let ended = schedule.perform(Trace::Off, Vec::new());
         if ended.broken.as_ref().map(|broken| broken.0) == Some(invariant) {
             schedule.ops.truncate(ended.performed);
@@ -135,7 +141,11 @@ impl Schedule {
         if self.ops.is_empty() {
             let violation = crate::run_watched(&self.options, &self.cast, trace, watchers).0.err();
             let same = violation.as_ref() == before;
-            return Replayed { violation, same, to_the_bit: digest_of(&self.options, &self.cast) == self.digest };
+            return Replayed {
+                violation,
+                same,
+                to_the_bit: digest_of(&self.options, &self.cast) == self.digest,
+            };
         }
         let ended = self.perform(trace, watchers);
         let seed = self.options.seed;

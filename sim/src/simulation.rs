@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::Range, path::Path, sync::Arc, time::Duration};
 
-use quorate_core::{Config, NodeId};
+use quorate_core::Config;
 
 use crate::{
     Faults, Options, Planned, Profile, Replayed, Schedule, Strike, Summary, Trace, Violation, Without,
@@ -69,7 +69,6 @@ pub struct Simulation;
 
 impl Simulation {
     /// 100 seeds of [`Profile::Everything`], with a built-in machine until you say otherwise.
-    #[must_use]
     pub fn builder() -> Builder {
         Builder {
             options: Options::new(0),
@@ -97,7 +96,10 @@ pub struct Builder {
 
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder").field("options", &self.options).field("seeds", &self.seeds).finish_non_exhaustive()
+        f.debug_struct("Builder")
+            .field("options", &self.options)
+            .field("seeds", &self.seeds)
+            .finish_non_exhaustive()
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::ops::{AddAssign, Index, IndexMut};
 
+use crate::Profile;
+
 macro_rules! counts {
     ($($variant:ident => $name:literal,)*) => {
         /// Something that is counted.
@@ -96,6 +98,65 @@ counts! {
     LeaseReads => "lease reads served",
     ReadsAtLeast => "reads of at least some index served",
     ReadsAtFollowers => "reads served by followers",
+}
+
+impl Count {
+    /// Is it to be met in a run of that profile, some time?
+    #[must_use]
+    pub const fn is_expected_in(self, profile: Profile) -> bool {
+        let mixed = !matches!(profile, Profile::Calm | Profile::Network | Profile::Disk);
+        let network = mixed || matches!(profile, Profile::Network);
+        let disk = mixed || matches!(profile, Profile::Disk);
+        match self {
+            Self::Forgotten => matches!(profile, Profile::Lies | Profile::Stale),
+            Self::Lost
+            | Self::Cut
+            | Self::Duplicated
+            | Self::Replayed
+            | Self::Corrupted
+            | Self::Clogs
+            | Self::Cuts
+            | Self::OneWay
+            | Self::Flaps
+            | Self::Holds => network,
+            Self::CrashesAtAction
+            | Self::DiskFailures
+            | Self::Stalls
+            | Self::SlowApplies
+            | Self::Full
+            | Self::Rotten
+            | Self::Damaged
+            | Self::Reopened
+            | Self::CrashLoops => disk,
+            Self::Crashes
+            | Self::LostWrites
+            | Self::KeptWrites
+            | Self::TornWrites
+            | Self::LeaderChanges
+            | Self::Truncations
+            | Self::SnapshotsFailed
+            | Self::Unknown => network || disk,
+            Self::Pauses
+            | Self::Replaced
+            | Self::Storms
+            | Self::Jumps
+            | Self::EarlyTicks
+            | Self::Splits
+            | Self::JointMemberships
+            | Self::Changes
+            | Self::Changed
+            | Self::Provisioned
+            | Self::Removed
+            | Self::Lingering
+            | Self::Meddling
+            | Self::Transfers
+            | Self::Transferred
+            | Self::TransfersAborted
+            | Self::TimeoutNows
+            | Self::LeaseReads => mixed,
+            _ => true,
+        }
+    }
 }
 
 /// How often each.

@@ -26,9 +26,9 @@ impl std::error::Error for Violation {}
 
 /// Every invariant's name.
 const NAMES: &[&str] = &[
-    "S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9", "M1", "M2", "M3", "M4", "M5", "P1", "P2", "P3", "R1",
-    "R2", "X1", "D1", "D2", "D3", "D4", "D5", "D6", "T1", "B1", "liveness", "contract", "refused", "transfer",
-    "wire", "panic", "coverage", "spec", "history", "user",
+    "S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9", "M1", "M2", "M3", "M4", "M5", "P1", "P2", "P3",
+    "R1", "R2", "X1", "D1", "D2", "D3", "D4", "D5", "D6", "T1", "B1", "liveness", "contract", "refused",
+    "transfer", "wire", "panic", "coverage", "spec", "history", "user",
 ];
 
 /// An invariant by its name; `other` for one that this version does not know.

@@ -223,12 +223,7 @@ impl World {
         (result, trace)
     }
 
-    pub(crate) fn new(
-        options: &Options,
-        cast: &Cast,
-        trace: Trace,
-        watchers: Vec<Box<dyn Watch>>,
-    ) -> Self {
+    pub(crate) fn new(options: &Options, cast: &Cast, trace: Trace, watchers: Vec<Box<dyn Watch>>) -> Self {
         let (plan, service) = Plan::draw(options, cast);
         let rng = |purpose| Rng::new(options.seed, purpose);
         let mut client_rng = rng(Purpose::Clients);
@@ -285,8 +280,8 @@ impl World {
 
     /// A machine for another node, whose disk says that the cluster is this.
     pub(crate) fn provision(&mut self, membership: Membership) -> Result<usize, Broken> {
-        let (drift, rng) = (self.plan.drift, &mut self.fault_rng);
-        let drift = rng.below(2 * drift + 1) as i64 - drift as i64;
+        let drift = self.plan.draw_drift(&mut self.fault_rng);
+        let rng = &mut self.fault_rng;
         self.hosts.push(Host {
             // Far enough from zero to be set back.
             clock: Clock { offset: 1 << 40 | rng.below(1_000_000_000), drift, jump: 0 },
@@ -323,7 +318,11 @@ impl World {
         match event {
             Event::Deliver(parcel) => self.deliver(parcel),
             Event::Ask { slot, life, what } => {
-                if self.life(slot) == life { self.act(slot, what) } else { Ok(()) }
+                if self.life(slot) == life {
+                    self.act(slot, what)
+                } else {
+                    Ok(())
+                }
             }
             Event::Called { slot, life, what, ops } => {
                 if self.life(slot) != life || !self.is_running(slot) {

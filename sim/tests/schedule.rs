@@ -46,7 +46,8 @@ fn a_run_becomes_a_few_steps_that_break_the_same() {
     let text = String::from_utf8(written(&shrunk)).unwrap();
     let lines: Vec<&str> = text.lines().collect();
     for left_out in 1..lines.len() {
-        let kept: Vec<&str> = lines.iter().enumerate().filter(|(n, _)| *n != left_out).map(|(_, l)| *l).collect();
+        let kept: Vec<&str> =
+            lines.iter().enumerate().filter(|(n, _)| *n != left_out).map(|(_, l)| *l).collect();
         let shorter = Schedule::read(kept.join("\n").as_bytes()).unwrap();
         assert!(!shorter.replay(Trace::Off).same, "line {} is not needed", left_out + 1);
     }
@@ -91,7 +92,8 @@ fn any_part_of_a_schedule_can_be_done() {
     let text = String::from_utf8(written(&failing(Profile::Lies))).unwrap();
     let (header, ops) = text.split_once('\n').unwrap();
     for keep in [2, 3, 5, 7] {
-        let part: Vec<&str> = ops.lines().enumerate().filter(|(n, _)| n % keep != 0).map(|(_, op)| op).collect();
+        let part: Vec<&str> =
+            ops.lines().enumerate().filter(|(n, _)| n % keep != 0).map(|(_, op)| op).collect();
         let schedule = Schedule::read(format!("{header}\n{}", part.join("\n")).as_bytes()).unwrap();
         let broken = schedule.replay(Trace::Off).violation.map(|violation| violation.invariant);
         assert!(matches!(broken, None | Some("D3")), "{broken:?}");

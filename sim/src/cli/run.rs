@@ -89,8 +89,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 println!("{count:>12} {name}");
             }
         }
-        for (name, _) in summary.counts.iter().filter(|(_, count)| *count == 0) {
-            eprintln!("never exercised: {name}");
+        for count in Count::ALL.iter().filter(|count| summary.counts[**count] == 0) {
+            if count.is_expected_in(args.profile) {
+                eprintln!("never exercised: {}", count.name());
+            }
         }
     }
     if let Some(path) = &args.html {

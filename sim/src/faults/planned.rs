@@ -71,8 +71,10 @@ pub struct Planned {
 impl Plan {
     /// What is said takes the place of what was drawn.
     pub(crate) fn obey(&mut self, faults: &Faults) {
-        let set_share = |to: &mut f64, from: Option<f64>| *to = from.map_or(*to, |share| share.clamp(0.0, 1.0));
-        let set_time = |to: &mut u64, from: Option<Duration>| *to = from.map_or(*to, |time| time.as_micros() as u64);
+        let set_share =
+            |to: &mut f64, from: Option<f64>| *to = from.map_or(*to, |share| share.clamp(0.0, 1.0));
+        let set_time =
+            |to: &mut u64, from: Option<Duration>| *to = from.map_or(*to, |time| time.as_micros() as u64);
         set_share(&mut self.loss, faults.loss);
         set_share(&mut self.duplicate, faults.duplicates);
         set_share(&mut self.disk_fails, faults.disk_fails);
@@ -104,7 +106,8 @@ impl World {
             Strike::Partition(ids, length) => {
                 let part: Vec<usize> = ids.into_iter().filter_map(there).collect();
                 let others = (0..self.hosts.len()).filter(|slot| !part.contains(slot)).collect::<Vec<_>>();
-                for (one, other) in part.iter().flat_map(|one| others.iter().map(move |other| (*one, *other))) {
+                for (one, other) in part.iter().flat_map(|one| others.iter().map(move |other| (*one, *other)))
+                {
                     self.network.set_cut(one, other, true);
                     self.network.set_cut(other, one, true);
                 }

@@ -127,7 +127,8 @@ impl Lab {
         let machine = node.machine.insert(self.judge.machine());
         if index > 0 {
             let body = node.disk.newest_body(index);
-            let restored = body.map_or_else(|| Err("there is none".to_owned()), |body| machine.restore(&body));
+            let restored =
+                body.map_or_else(|| Err("there is none".to_owned()), |body| machine.restore(&body));
             hold!(
                 restored.is_ok(),
                 "P1",
@@ -186,6 +187,7 @@ fn stripped(mut entry: Entry) -> Entry {
     entry
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "serves as the end of a `map_err`")]
 fn broken(anomaly: Anomaly) -> Broken {
     let invariant = match anomaly {
         Anomaly::Reply { .. } | Anomaly::Gap { .. } | Anomaly::Lost { .. } => "S6",

@@ -44,9 +44,8 @@ impl Lab {
             let receipt = write.into_receipt();
             merged = Some(match merged {
                 None => receipt,
-                Some(before) => Receipt::merge(before, receipt).map_err(|_| {
-                    Broken("contract", "receipts of consecutive writes don't merge".into())
-                })?,
+                Some(before) => Receipt::merge(before, receipt)
+                    .map_err(|_| Broken("contract", "receipts of consecutive writes don't merge".into()))?,
             });
         }
         match merged {
@@ -98,7 +97,8 @@ impl Lab {
                 process.machine = (apply.last().0, self.ghost.state_at(apply.last().0).unwrap_or_default());
                 let token_of = |index: u64| {
                     let mut done = apply.done.iter();
-                    let has = |done: &&Done| (done.first.0..done.first.0 + done.tokens.count).contains(&index);
+                    let has =
+                        |done: &&Done| (done.first.0..done.first.0 + done.tokens.count).contains(&index);
                     done.find(has).map(|done| done.tokens.first.0 + (index - done.first.0))
                 };
                 self.apply_runs(slot, apply.entries.as_slice(), token_of)?;

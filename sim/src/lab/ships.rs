@@ -38,7 +38,8 @@ impl Lab {
     /// It is durable now: the core may let its log begin later.
     pub(super) fn snapshot_durable(&mut self, slot: usize) -> Verdict {
         let node = &mut self.nodes[slot];
-        let Some((index, state, body)) = node.process.as_mut().and_then(|process| process.picture.take()) else {
+        let Some((index, state, body)) = node.process.as_mut().and_then(|process| process.picture.take())
+        else {
             return Ok(());
         };
         node.disk.take_picture(Index(index), state, body);

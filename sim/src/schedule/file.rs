@@ -58,7 +58,9 @@ pub enum ScheduleError {
     #[error("this is no schedule of quorate-sim: its first line is no header of one")]
     NoSchedule,
     /// Of another version.
-    #[error("a schedule of format version {found}; this quorate-sim knows {VERSION}: run it with the release that wrote it")]
+    #[error(
+        "a schedule of format version {found}; this quorate-sim knows {VERSION}: run it with the release that wrote it"
+    )]
     Version {
         /// What it says.
         found: u32,
@@ -124,7 +126,14 @@ impl Schedule {
         let digest = u64::from_str_radix(&header.digest, 16)
             .map_err(|_| ScheduleError::Setup(format!("digest {:?} is no number", header.digest)))?;
         let violation = header.violation.map(|broke| broke.violation(header.options.seed));
-        Ok(Self { options: header.options, setup: header.setup, violation, digest, ops, cast: crate::cast::Cast::default() })
+        Ok(Self {
+            options: header.options,
+            setup: header.setup,
+            violation,
+            digest,
+            ops,
+            cast: crate::cast::Cast::default(),
+        })
     }
 }
 

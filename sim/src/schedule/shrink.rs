@@ -40,7 +40,8 @@ impl Schedule {
     #[must_use]
     pub fn shrink(&self, most: u64, progress: &mut dyn FnMut(Shrinking)) -> Self {
         let Some(violation) = &self.violation else { return self.clone() };
-        let mut shrinker = Shrinker { invariant: violation.invariant, cast: &self.cast, runs: 0, most, progress };
+        let mut shrinker =
+            Shrinker { invariant: violation.invariant, cast: &self.cast, runs: 0, most, progress };
         if self.ops.is_empty() {
             return shrinker.simplify_run(self);
         }
@@ -103,7 +104,8 @@ impl Shrinker<'_> {
     fn simplify_run(&mut self, schedule: &Schedule) -> Schedule {
         let mut best = schedule.options.clone();
         for nodes in 1..schedule.setup.nodes {
-            if let Some(simpler) = self.breaks_too(schedule, &Options { nodes: Some(nodes), ..best.clone() }) {
+            if let Some(simpler) = self.breaks_too(schedule, &Options { nodes: Some(nodes), ..best.clone() })
+            {
                 best = simpler;
                 break;
             }
@@ -135,7 +137,10 @@ impl Shrinker<'_> {
             let (left, nodes) = (schedule.ops.len(), options.nodes.unwrap_or(schedule.setup.nodes));
             (self.progress)(Shrinking { runs: self.runs, most: self.most, left, nodes });
             let options = Options { seed, ..options.clone() };
-            if run_with(&options, self.cast).err().is_some_and(|violation| violation.invariant == self.invariant) {
+            if run_with(&options, self.cast)
+                .err()
+                .is_some_and(|violation| violation.invariant == self.invariant)
+            {
                 return Some(options);
             }
         }
@@ -224,7 +229,8 @@ impl Shrinker<'_> {
     /// Commands without anything that means nothing, and one at a time.
     fn simplify_commands(&mut self, setup: &Setup, ops: &mut Vec<Timed>) {
         for at in 0..ops.len() {
-            let Some(Timed(_, Op::Input { what: What::Propose { commands, pad, .. }, .. })) = ops.get(at) else {
+            let Some(Timed(_, Op::Input { what: What::Propose { commands, pad, .. }, .. })) = ops.get(at)
+            else {
                 continue;
             };
             let longer = (commands.len() > 1, *pad > 0);
@@ -232,7 +238,8 @@ impl Shrinker<'_> {
                 [|_, pad| *pad = 0, |commands, _| commands.truncate(1)];
             for shorten in shorter {
                 let mut candidate = ops.clone();
-                if let Some(Timed(_, Op::Input { what: What::Propose { commands, pad, .. }, .. })) = candidate.get_mut(at)
+                if let Some(Timed(_, Op::Input { what: What::Propose { commands, pad, .. }, .. })) =
+                    candidate.get_mut(at)
                     && longer != (false, false)
                 {
                     shorten(commands, pad);
@@ -254,12 +261,8 @@ fn without_last(setup: &Setup, ops: &[Timed]) -> Option<(Setup, Vec<Timed>)> {
     if voters.is_empty() || membership.is_joint() {
         return None;
     }
-    let smaller = Setup {
-        nodes: slot,
-        slots: slot,
-        membership: Membership::of_voters(voters),
-        ..setup.clone()
-    };
+    let smaller =
+        Setup { nodes: slot, slots: slot, membership: Membership::of_voters(voters), ..setup.clone() };
     let mut provisioned = 0;
     let kept = ops.iter().filter(|Timed(_, op)| {
         provisioned += usize::from(matches!(op, Op::Provision { .. }));

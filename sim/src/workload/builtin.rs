@@ -66,9 +66,7 @@ impl Service {
                 let service = Self::new("register", RegisterLoad { keys, reads }, Keyed::<Register>::default);
                 Some(service.searched(search::<Register>))
             }
-            "counter" => {
-                Some(Self::counters())
-            }
+            "counter" => Some(Self::counters()),
             "append-list" => {
                 let service = Self::new("append-list", ListLoad { keys, reads }, Keyed::<List>::default);
                 Some(service.searched(search::<List>))
