@@ -5,14 +5,14 @@ use quorate_core::{Action, Apply, Body, ENTRY_HEADER, Run, Write};
 use crate::{
     node::{Process, Work},
     violation::{Verdict, hold},
-    world::World,
+    lab::Lab,
 };
 
-impl World {
+impl Lab {
     /// What a node holds, as it says itself.
     pub(crate) fn check_bounds(&self, slot: usize) -> Verdict {
         let Some(process) = &self.nodes[slot].process else { return Ok(()) };
-        let (status, config) = (process.raft.status(), &self.plan.config);
+        let (status, config) = (process.raft.status(), &self.setup.config);
         let n = status.id;
         let at_most = |what: &str, held: u64, bound: usize| {
             hold!(held <= bound as u64, "B1", "node {n} has {held} {what}, but {bound} is the bound");
@@ -70,7 +70,7 @@ impl World {
     }
 
     fn check_append(&self, slot: usize, entries: &[Run]) -> Verdict {
-        let (bytes, bound) = (bytes_of(entries), self.plan.config.max_append_bytes);
+        let (bytes, bound) = (bytes_of(entries), self.setup.config.max_append_bytes);
         hold!(
             bytes <= bound || is_single(entries),
             "B1",
@@ -83,12 +83,12 @@ impl World {
     /// What comes on top of something that is not durable yet must fit, but for the entry with which a leader begins, and
     /// memberships: there is never more than one of those under way.
     fn check_write(&self, slot: usize, write: &Write) -> Verdict {
-        let (bytes, bound) = (write.bytes(), self.plan.config.max_unpersisted_bytes);
+        let (bytes, bound) = (write.bytes(), self.setup.config.max_unpersisted_bytes);
         let own = write.entries.iter().all(|run| run.count() == 1 && run.has_membership());
         if bytes <= ENTRY_HEADER || own {
             return Ok(());
         }
-        let waiting: usize = self.processes(slot).flat_map(Process::writes).map(Write::bytes).sum();
+        let waiting: usize = self.processes(slot).flat_map(|process| &process.writes).map(Write::bytes).sum();
         hold!(
             waiting == 0 || waiting + bytes <= bound,
             "B1",
@@ -99,7 +99,7 @@ impl World {
     }
 
     fn check_apply(&self, slot: usize, apply: &Apply) -> Verdict {
-        let (bytes, bound) = (bytes_of(apply.entries.as_slice()), self.plan.config.max_applying_bytes);
+        let (bytes, bound) = (bytes_of(apply.entries.as_slice()), self.setup.config.max_applying_bytes);
         let handed: usize = self
             .processes(slot)
             .flat_map(|process| &process.work)

@@ -1,9 +1,10 @@
 //! Clients: they ask whom they take for the leader, or anyone, for writes and reads.
 
-use quorate_core::{Batch, Index, Input, Proposal, ReadKind, RoleKind, Token};
+use bytes::Bytes;
+use quorate_core::{Index, ReadKind};
 
 use crate::{
-    ghost::{Floor, Kind},
+    op::What,
     stats::{Count, Counts},
     violation::Verdict,
     world::{Event, World},
@@ -18,7 +19,7 @@ impl World {
             return Ok(());
         }
         let slot = self.choose_node();
-        if self.nodes[slot].process.is_none() {
+        if !self.is_running(slot) {
             return Ok(());
         }
         let reads = self.now < self.no_writes_before || self.client_rng.chance(self.plan.read_share);
@@ -27,55 +28,38 @@ impl World {
 
     /// Mostly somebody who leads: where there are two, for one of them doesn't know yet, the one as likely as the other.
     fn choose_node(&mut self) -> usize {
-        let anyone = self.client_rng.index(self.nodes.len());
+        let anyone = self.client_rng.index(self.hosts.len());
         if self.client_rng.chance(0.2) {
             return anyone;
         }
-        let leads = |slot: &usize| {
-            self.nodes[*slot].process.as_ref().is_some_and(|process| process.raft.role() == RoleKind::Leader)
-        };
-        let leaders: Vec<usize> = (0..self.nodes.len()).filter(leads).collect();
+        let leaders = self.leaders();
         if leaders.is_empty() { anyone } else { self.client_rng.pick(&leaders) }
     }
 
     pub(crate) fn ask_write(&mut self, slot: usize) -> Verdict {
         let count = self.client_rng.between(1, self.plan.largest_batch);
-        let first = self.ghost.next_token();
-        self.ghost.ask(slot, self.nodes[slot].life, Kind::Proposal, count);
-        let commands: Vec<Vec<u8>> = (first..first + count)
-            .map(|token| {
-                let mut command = token.to_le_bytes().to_vec();
-                command.resize(8 + self.client_rng.below(self.plan.longest_command) as usize, b'.');
-                command
-            })
+        let commands = (0..count)
+            .map(|_| Bytes::from(vec![b'.'; self.client_rng.below(self.plan.longest_command) as usize]))
             .collect();
-        let proposal = Proposal::new(Token(first), Batch::from(commands.as_slice()));
-        self.feed(slot, Input::Propose(proposal))
+        // Now and then only for the term in which it was asked: a leader's own decision.
+        let term = self.raft(slot).map(quorate_core::Raft::term);
+        let term = term.filter(|_| self.client_rng.chance(0.05));
+        self.ask(slot, What::Propose { commands, term })
     }
 
     fn ask_read(&mut self, slot: usize) -> Verdict {
-        let floor = self.ghost.floor();
-        let (kind, floor, why) = match self.client_rng.below(10) {
+        let kind = match self.client_rng.below(10) {
             // What somebody has seen: on any node, of any age.
             0 => {
-                let index = self.client_rng.below(self.ghost.committed() + 1);
-                (ReadKind::AtLeast(Index(index)), index, Floor::Asked)
+                if self.client_rng.chance(0.1) {
+                    self.ask(slot, What::CancelRead)?;
+                }
+                ReadKind::AtLeast(Index(self.client_rng.below(self.lab.ghost.committed() + 2)))
             }
-            1..=6 if self.plan.config.lease_reads => (ReadKind::Lease, floor, Floor::Leased),
-            _ => (ReadKind::Linearizable, floor, Floor::Acknowledged),
+            1..=6 if self.plan.setup.config.lease_reads => ReadKind::Lease,
+            _ => ReadKind::Linearizable,
         };
-        self.read(slot, kind, floor, why)
-    }
-
-    /// A lease read, at once.
-    pub(crate) fn ask_leased(&mut self, slot: usize) -> Verdict {
-        self.read(slot, ReadKind::Lease, self.ghost.floor(), Floor::Leased)
-    }
-
-    fn read(&mut self, slot: usize, kind: ReadKind, floor: u64, why: Floor) -> Verdict {
-        let token = Token(self.ghost.next_token());
-        self.ghost.ask(slot, self.nodes[slot].life, Kind::Read { floor, why }, 1);
-        self.feed(slot, Input::Read { token, kind })
+        self.ask(slot, What::Read { kind })
     }
 }
 

@@ -1,5 +1,7 @@
 //! What is durable on a node's machine: hard state, log, snapshots, and perhaps the state machine's own state.
 
+use std::collections::VecDeque;
+
 use quorate_core::{
     Few, HardState, Incarnation, Index, Load, Loaded, LogId, Membership, Rebase, Recovered, Run, Snapshot,
     TermStart, Write,
@@ -17,6 +19,13 @@ pub(crate) struct Picture {
 /// So many are kept: the one that the core knows of, and a newer one that it is about to hear of.
 const KEPT: usize = 3;
 
+/// Something that was acknowledged is not what it was: its checksum says so.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Damaged;
+
+/// What a disk that may forget has held before, at most.
+const PAST: usize = 64;
+
 #[derive(Debug)]
 pub(crate) struct Disk {
     pub(crate) hard_state: HardState,
@@ -30,6 +39,18 @@ pub(crate) struct Disk {
     incarnation: u64,
     /// Up to here the state machine's own state is durable.
     pub(crate) applied: u64,
+    rotten: bool,
+    /// Of a disk that may lose what it said was durable: what it held before each of the newest writes.
+    past: Option<VecDeque<Past>>,
+}
+
+#[derive(Debug)]
+struct Past {
+    hard_state: HardState,
+    base: LogId,
+    base_membership: Membership,
+    log: Vec<Run>,
+    pictures: Vec<Picture>,
 }
 
 impl Disk {
@@ -44,11 +65,28 @@ impl Disk {
             staged: Vec::new(),
             incarnation: 0,
             applied: 0,
+            rotten: false,
+            past: None,
         }
+    }
+
+    /// Such a disk may say that something is durable which it then loses.
+    pub(crate) fn may_forget(&mut self) {
+        self.past = Some(VecDeque::new());
     }
 
     /// Does a write: all of it.
     pub(crate) fn apply(&mut self, write: &Write) -> Verdict {
+        if let Some(past) = &mut self.past {
+            past.truncate(PAST - 1);
+            past.push_front(Past {
+                hard_state: self.hard_state,
+                base: self.base,
+                base_membership: self.base_membership.clone(),
+                log: self.log.clone(),
+                pictures: self.pictures.clone(),
+            });
+        }
         self.hard_state = write.hard_state.unwrap_or(self.hard_state);
         match write.rebase.as_deref() {
             Some(Rebase::Compact(snapshot)) => {
@@ -148,11 +186,51 @@ impl Disk {
         }
     }
 
+    // ---- faults ----
+
+    /// The newest writes are gone, though they were durable. False if it can't forget so much.
+    pub(crate) fn forget(&mut self, writes: usize) -> bool {
+        let Some(past) = &mut self.past else { return false };
+        let Some(then) = writes.checked_sub(1).and_then(|at| past.drain(..=at.min(past.len().saturating_sub(1))).last())
+        else {
+            return false;
+        };
+        let Past { hard_state, base, base_membership, log, pictures } = then;
+        (self.hard_state, self.base, self.base_membership) = (hard_state, base, base_membership);
+        (self.log, self.pictures) = (log, pictures);
+        true
+    }
+
+    /// Something in it is not what was written any more.
+    pub(crate) const fn rot(&mut self) {
+        self.rotten = true;
+    }
+
+    pub(crate) const fn is_rotten(&self) -> bool {
+        self.rotten
+    }
+
     // ---- reading ----
+
+    /// The store's present incarnation.
+    pub(crate) const fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// A write of an earlier incarnation is not taken (contract, point 7).
+    pub(crate) fn is_stale(&self, write: &Write) -> bool {
+        write.receipt().incarnation() != Incarnation(self.incarnation)
+    }
 
     /// Opens the store: another incarnation. The state machine is brought to where `applied` says: to where it is itself
     /// durable, if it is, and the log goes on from there; else to the newest snapshot.
-    pub(crate) fn recover(&mut self, durable_machine: bool) -> Recovered {
+    ///
+    /// # Errors
+    /// If something is damaged that was acknowledged. It is no torn tail: nothing is cut off, and the node stays down.
+    pub(crate) fn recover(&mut self, durable_machine: bool) -> Result<Recovered, Damaged> {
+        if self.rotten {
+            return Err(Damaged);
+        }
         self.incarnation += 1;
         self.staged.clear();
         if !durable_machine || self.applied < self.base.index.0 {
@@ -170,7 +248,7 @@ impl Disk {
             }
             recovered.memberships.extend(run.memberships());
         }
-        recovered
+        Ok(recovered)
     }
 
     /// Reads entries back.

@@ -1,23 +1,14 @@
 //! The network: it delays, loses, repeats, holds up and cuts off, but never says who sent what wrongly.
 
-use quorate_core::{Body, LogId, Message, wire};
+use quorate_core::{Body, wire};
 
 use crate::{
-    plan::Plan,
+    lab::Parcel,
+    plan::{Delays, Plan},
     rng::Rng,
     stats::{Count, Counts},
-    violation::{Broken, Verdict, hold},
+    violation::{Broken, hold},
 };
-
-/// A message that is to arrive.
-#[derive(Clone, Debug)]
-pub(crate) struct Parcel {
-    /// Its number; copies share it.
-    pub(crate) id: u64,
-    pub(crate) from: usize,
-    pub(crate) to: usize,
-    pub(crate) message: Message,
-}
 
 /// What lies between the nodes.
 #[derive(Debug)]
@@ -60,7 +51,10 @@ impl Network {
         self.old.clear();
     }
 
-    /// Sends: gives back what will arrive, and when.
+    /// Sends: tells of what will arrive, and when. Why, if not all of it will.
+    ///
+    /// # Errors
+    /// If a message does not survive being written down.
     pub(crate) fn send(
         &mut self,
         now: u64,
@@ -68,24 +62,20 @@ impl Network {
         plan: &Plan,
         counts: &mut Counts,
         mut arrive: impl FnMut(u64, Parcel),
-        mut lost: impl FnMut(u64, &'static str),
-    ) -> Verdict {
+    ) -> Result<Option<&'static str>, Broken> {
         counts.bump(Count::Sent);
         let parcel = self.make_vague(parcel, plan, counts);
-        let id = parcel.id;
-        let Some(parcel) = self.carry(parcel, plan, counts)? else {
-            lost(id, "it was damaged");
-            return Ok(());
-        };
+        let Some(parcel) = self.carry(parcel, plan, counts)? else { return Ok(Some("it was damaged")) };
         let link = parcel.from * self.nodes + parcel.to;
         let copies = 1 + usize::from(self.rng.chance(plan.duplicate));
         if copies > 1 {
             counts.bump(Count::Duplicated);
         }
+        let mut lost = None;
         for _ in 0..copies {
             if self.rng.chance(plan.loss) {
                 counts.bump(Count::Lost);
-                lost(id, "the network lost it");
+                lost = Some("the network lost it");
             } else {
                 let sent = now.max(self.clogged[link]);
                 arrive(sent + self.delay(plan), parcel.clone());
@@ -105,23 +95,35 @@ impl Network {
                 arrive(now + self.delay(plan), again);
             }
         }
-        Ok(())
+        Ok(lost)
     }
 
-    /// A hint that names an earlier entry than it could is as true. It leads the leader back further than need be, and so to
-    /// appends that end before the place where the logs differ.
+    /// As another version of a follower might put it.
     fn make_vague(&mut self, mut parcel: Parcel, plan: &Plan, counts: &mut Counts) -> Parcel {
-        if let Body::Conflict { hint, .. } = &mut parcel.message.body
-            && self.rng.chance(plan.vague)
-        {
+        if matches!(parcel.message.body, Body::Conflict { .. }) && self.rng.chance(plan.vague) {
             counts.bump(Count::Vague);
-            *hint = LogId::ZERO;
+            parcel.make_vague();
         }
         parcel
     }
 
     fn delay(&mut self, plan: &Plan) -> u64 {
-        plan.delay_min + self.rng.exponential(plan.delay_mean)
+        let mean = plan.delay_mean;
+        plan.delay_min
+            + match plan.delays {
+                Delays::Exponential => self.rng.exponential(mean),
+                Delays::Uniform => self.rng.below(2 * mean + 1),
+                // Nine in ten are quick, one takes many times as long.
+                Delays::TwoWays => {
+                    let slow = self.rng.chance(0.1);
+                    self.rng.exponential(if slow { 6 * mean } else { mean / 2 })
+                }
+                // Pareto's, with a finite mean: now and then, one is very late.
+                Delays::HeavyTailed => {
+                    let unit = 1.0 - self.rng.unit();
+                    ((mean as f64 / 2.0) / unit.max(1e-4).sqrt()) as u64
+                }
+            }
     }
 
     /// Some travel as bytes, and must arrive as they were. Damaged ones are lost.

@@ -6,6 +6,7 @@ use quorate_core::{Config, Membership, MembershipParts, NodeId};
 
 use crate::{
     Options,
+    lab::Setup,
     rng::{Purpose, Rng},
 };
 
@@ -27,12 +28,32 @@ pub enum Profile {
     Drift,
     /// All of it, pauses and unequal clocks too.
     Everything,
+    /// Disks that say of what they have not done that it is durable: a loss is to be expected, and must be noticed.
+    Lies,
+    /// Disks on which an old image is restored: a loss is to be expected, and must be noticed.
+    Stale,
+}
+
+/// How long messages take, about their mean.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Delays {
+    Exponential,
+    Uniform,
+    /// Most take a short way, some a long one.
+    TwoWays,
+    HeavyTailed,
 }
 
 impl Profile {
     /// May anything happen?
     const fn is_mixed(self) -> bool {
-        matches!(self, Self::Membership | Self::Clock | Self::Drift | Self::Everything)
+        !matches!(self, Self::Calm | Self::Network | Self::Disk)
+    }
+
+    /// Is a violation to be expected, and to be noticed?
+    #[must_use]
+    pub const fn must_be_noticed(self) -> bool {
+        matches!(self, Self::Drift | Self::Lies | Self::Stale)
     }
 }
 
@@ -40,11 +61,11 @@ impl Profile {
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) profile: Profile,
-    pub(crate) nodes: usize,
-    pub(crate) config: Config,
+    pub(crate) setup: Setup,
     /// µs of virtual time with faults; afterwards the cluster must come to rest.
     pub(crate) duration: u64,
 
+    pub(crate) delays: Delays,
     pub(crate) delay_min: u64,
     pub(crate) delay_mean: u64,
     pub(crate) loss: f64,
@@ -67,8 +88,6 @@ pub(crate) struct Plan {
     pub(crate) disk_stall: f64,
     /// A commit fails: nobody knows what is durable of it.
     pub(crate) disk_fails: f64,
-    /// What a state machine has applied survives a crash.
-    pub(crate) durable_machine: bool,
     pub(crate) apply_mean: u64,
 
     /// Mean time between crashes; 0 for none.
@@ -90,24 +109,18 @@ pub(crate) struct Plan {
     pub(crate) read_share: f64,
     pub(crate) largest_batch: u64,
 
-    /// How many nodes there may ever be.
-    pub(crate) slots: usize,
     /// Mean time between what an operator does; 0 for never.
     pub(crate) operate_every: u64,
     /// How often, compared with each other: membership changes, transfers, and meddling.
     pub(crate) operations: [u64; 3],
     /// Who was removed goes on for ever.
     pub(crate) linger: f64,
-    /// Each node's priority in elections.
-    pub(crate) priorities: bool,
     /// Mean time between snapshots, of one node or another; 0 for none.
     pub(crate) snapshot_every: u64,
     /// Mean time that it takes to write, send or restore one.
     pub(crate) snapshot_mean: u64,
     /// One doesn't come through.
     pub(crate) snapshot_fails: f64,
-    /// Who votes: mostly everyone.
-    pub(crate) membership: Membership,
     /// Commands are shorter than this.
     pub(crate) longest_command: u64,
     /// A state machine takes seconds over something.
@@ -118,6 +131,16 @@ pub(crate) struct Plan {
     pub(crate) early_tick_every: u64,
     /// Mean time between moments at which all that goes to and from a leader is held up; 0 for none.
     pub(crate) hold_every: u64,
+
+    /// Mean time between groups that are started again within their process; 0 for none. Likewise, between disks that are full,
+    /// disks that are damaged, and links that flap.
+    pub(crate) reopen_every: u64,
+    pub(crate) full_every: u64,
+    pub(crate) rot_every: u64,
+    pub(crate) flap_every: u64,
+    /// A crash shows that the disk has lied, or brings an old image of it back, of so many writes ago at most.
+    pub(crate) forgets: f64,
+    pub(crate) forgets_most: u64,
 
     /// At the end only a quorum comes back, and the others stay half cut off for ever.
     pub(crate) quorum_only: bool,
@@ -166,15 +189,21 @@ impl Plan {
         let or_zero = |on: bool, value: u64| if on { value } else { 0 };
         let chance = |on: bool, value: f64| if on { value } else { 0.0 };
         let config = configure(rng, heartbeat);
+        let check_quorum = config.check_quorum;
         let plan = Self {
             profile,
-            nodes,
-            membership: Membership::of_voters((1..=nodes as u64).map(NodeId)),
-            slots: nodes,
+            setup: Setup {
+                nodes,
+                slots: nodes,
+                membership: Membership::of_voters((1..=nodes as u64).map(NodeId)),
+                priorities: false,
+                durable_machine: rng.chance(0.5),
+                forgetful: matches!(profile, Profile::Lies | Profile::Stale),
+                config,
+            },
             operate_every: 0,
             operations: [0; 3],
             linger: 0.0,
-            priorities: false,
             snapshot_every: 0,
             snapshot_mean: 0,
             snapshot_fails: 0.0,
@@ -183,6 +212,13 @@ impl Plan {
             jump_every: 0,
             early_tick_every: 0,
             hold_every: 0,
+            reopen_every: 0,
+            full_every: 0,
+            rot_every: 0,
+            flap_every: 0,
+            forgets: 0.0,
+            forgets_most: 0,
+            delays: Delays::Exponential,
             duration: options.duration.unwrap_or(60_000_000),
             delay_min: rng.magnitude(50, 2000),
             delay_mean: rng.magnitude(100, heartbeat / 2),
@@ -199,7 +235,6 @@ impl Plan {
             group_commit: rng.pick(&[0.0, 0.5, 1.0]),
             disk_stall: chance(stalls, 0.01),
             disk_fails: chance(fails, 0.001),
-            durable_machine: rng.chance(0.5),
             apply_mean: rng.magnitude(10, 20_000),
             crash_every: or_zero(crashes, rng.magnitude(500_000, 10_000_000)),
             down_mean: rng.magnitude(10_000, 4_000_000),
@@ -212,8 +247,7 @@ impl Plan {
             read_share: rng.pick(&[0.1, 0.3, 0.6]),
             largest_batch: rng.pick(&[1, 4, 20]),
             // A leader that can speak but not hear must know to step down.
-            quorum_only: quorum_only && nodes >= 3 && config.check_quorum,
-            config,
+            quorum_only: quorum_only && nodes >= 3 && check_quorum,
         };
         plan.with_rarities(&mut Rng::new(options.seed, Purpose::Rare))
     }
@@ -225,7 +259,7 @@ impl Plan {
         let on = |rng: &mut Rng, enabled: bool, p: f64| rng.chance(p) && enabled;
         let (jumps, early, holds) = (on(rng, all, 0.3), on(rng, all, 0.3), on(rng, network, 0.4));
         let (long, stalls, unequal) =
-            (on(rng, true, 0.3), on(rng, disk, 0.3), on(rng, self.nodes >= 3, 0.25));
+            (on(rng, true, 0.3), on(rng, disk, 0.3), on(rng, self.setup.nodes >= 3, 0.25));
         if jumps {
             self.jump_every = rng.magnitude(500_000, 10_000_000);
         }
@@ -237,7 +271,7 @@ impl Plan {
         }
         if long {
             // A batch that is bigger than the bound would always be refused.
-            let most = self.config.max_uncommitted_bytes as u64 / self.largest_batch;
+            let most = self.setup.config.max_uncommitted_bytes as u64 / self.largest_batch;
             self.longest_command = rng.magnitude(32, 4096).min(most.saturating_sub(16)).max(32);
         }
         if stalls {
@@ -251,14 +285,48 @@ impl Plan {
         }
         self.draw_operator(rng);
         self.draw_leases(rng);
+        self.draw_newer_faults(rng);
         // A node that speaks and never hears collects votes in vain, term after term, as long as nobody leads. Only pre-vote
         // promises that the others come first, if their timeouts are much longer than its own.
-        let uneven = self.priorities || self.config.lease_reads;
-        self.quorum_only &= self.config.pre_vote || !uneven;
+        let uneven = self.setup.priorities || self.setup.config.lease_reads;
+        self.quorum_only &= self.setup.config.pre_vote || !uneven;
         if unequal {
-            self.membership = unequal_members(rng, self.nodes).unwrap_or(self.membership);
+            self.setup.membership = unequal_members(rng, self.setup.nodes).unwrap_or(self.setup.membership);
         }
         self
+    }
+
+    fn draw_newer_faults(&mut self, rng: &mut Rng) {
+        let all = self.profile.is_mixed();
+        let (network, disk) = (all || self.profile == Profile::Network, all || self.profile == Profile::Disk);
+        let (reopens, full) = (rng.chance(0.3) && disk, rng.chance(0.3) && disk);
+        let (rots, flaps) = (rng.chance(0.3) && disk, rng.chance(0.3) && network);
+        if reopens {
+            self.reopen_every = rng.magnitude(500_000, 10_000_000);
+        }
+        if full {
+            self.full_every = rng.magnitude(2_000_000, 20_000_000);
+        }
+        if rots {
+            self.rot_every = rng.magnitude(5_000_000, 40_000_000);
+            // Somebody must take the place of who is lost.
+            if self.operations[0] > 0 {
+                self.setup.slots += 2;
+            }
+        }
+        if flaps {
+            self.flap_every = rng.magnitude(1_000_000, 20_000_000);
+        }
+        if network {
+            self.delays =
+                rng.pick(&[Delays::Exponential, Delays::Uniform, Delays::TwoWays, Delays::HeavyTailed]);
+        }
+        if self.setup.forgetful {
+            let lies = self.profile == Profile::Lies;
+            self.forgets = if lies { 0.5 } else { 0.05 };
+            self.forgets_most = if lies { 4 } else { 64 };
+            self.crash_every = self.crash_every.clamp(1, 3_000_000);
+        }
     }
 
     fn draw_operator(&mut self, rng: &mut Rng) {
@@ -266,11 +334,11 @@ impl Plan {
         let focus = self.profile == Profile::Membership;
         let mut on = |p: f64| rng.chance(p) && all;
         let (changes, transfers, meddling) = (on(0.4) || focus, on(0.3), on(0.2));
-        self.priorities = on(0.3);
+        self.setup.priorities = on(0.3);
         let mut weigh = |on: bool| if on { rng.between(1, 4) } else { 0 };
         self.operations = [weigh(changes) * 2, weigh(transfers), weigh(meddling)];
         if changes {
-            self.slots = self.nodes + rng.between(2, 12) as usize;
+            self.setup.slots = self.setup.nodes + rng.between(2, 12) as usize;
             self.linger = rng.pick(&[0.0, 0.3, 1.0]);
         }
         if changes || transfers || meddling {
@@ -286,13 +354,13 @@ impl Plan {
             return;
         }
         let most = self.election() / part;
-        self.config.lease_reads = true;
-        self.config.max_clock_drift = Duration::from_micros(most);
+        self.setup.config.lease_reads = true;
+        self.setup.config.max_clock_drift = Duration::from_micros(most);
         // Two clocks, one slow and one fast, differ by twice this in each second; and a lease and the promise that it rests
         // on are measured by one each.
         self.drift = 490_000 / part;
         if self.profile == Profile::Drift {
-            self.config.max_clock_drift = Duration::ZERO;
+            self.setup.config.max_clock_drift = Duration::ZERO;
             self.drift = 450_000;
         }
         self.read_share = rng.pick(&[0.5, 0.7]);
@@ -304,15 +372,9 @@ impl Plan {
         }
     }
 
-    /// The configuration of one node.
-    pub(crate) fn config_of(&self, slot: usize) -> Config {
-        let priority = if self.priorities { [255, 0, 100, 200, 255][slot % 5] } else { 255 };
-        Config { id: NodeId(slot as u64 + 1), priority, ..self.config.clone() }
-    }
-
     /// The shortest election timeout, in µs.
     pub(crate) fn election(&self) -> u64 {
-        self.config.election_timeout.as_micros() as u64
+        self.setup.config.election_timeout.as_micros() as u64
     }
 }
 

@@ -1,15 +1,16 @@
 //! Liveness: once faults have stopped for a quorum, it elects, commits, and comes to rest; and stays there.
 
-use quorate_core::{Input, MembershipChange, NodeId, RoleKind};
+use quorate_core::{MembershipChange, NodeId, Raft, RoleKind};
 
 use crate::{
     clients::{LEAST_COMMITS, LEAST_LEADER_CHANGES, reached_enough},
     faults::Fault,
     ghost::agree,
+    op::{Op, What},
     plan::Profile,
     stats::Count,
     violation::{Broken, Verdict, hold},
-    world::{Event, World},
+    world::{Event, World, id_of},
 };
 
 /// How long a cluster may take to come to rest, in election timeouts.
@@ -59,8 +60,8 @@ impl World {
         // leader goes any more.
         let (now, duration) = (self.now, self.plan.duration);
         let calm = self.plan.profile == Profile::Calm;
-        let longest = if self.counts[Count::LeaderChanges] < LEAST_LEADER_CHANGES { 20 } else { 3 };
-        if reached_enough(&self.counts, calm).is_err() && now < longest * duration {
+        let longest = if self.lab.counts[Count::LeaderChanges] < LEAST_LEADER_CHANGES { 20 } else { 3 };
+        if reached_enough(&self.lab.counts, calm).is_err() && now < longest * duration {
             self.push(duration / 6, Event::Heal);
             self.push(duration / 12, Event::Fault(Fault::TakeLeader));
             return Ok(());
@@ -69,16 +70,24 @@ impl World {
         self.network.heal();
         let plan = &mut self.plan;
         (plan.loss, plan.duplicate, plan.replay, plan.corrupt) = (0.0, 0.0, 0.0, 0.0);
-        let heartbeat = plan.config.heartbeat_interval.as_micros() as u64;
+        let heartbeat = plan.setup.config.heartbeat_interval.as_micros() as u64;
         // A network slower than timeouts promises nothing; and with small windows, slow parts only take long.
+        plan.delays = crate::plan::Delays::Exponential;
         plan.delay_mean = plan.delay_mean.min(heartbeat / 40);
         plan.delay_min = plan.delay_min.min(heartbeat / 40);
         plan.disk_mean = plan.disk_mean.min(200);
         plan.apply_mean = plan.apply_mean.min(50);
         plan.snapshot_mean = plan.snapshot_mean.min(heartbeat / 4);
+        // Damage that nobody has met yet is met now: there is to be peace afterwards.
+        for slot in 0..self.hosts.len() {
+            if self.hosts[slot].exists() && self.lab.nodes[slot].disk.is_rotten() {
+                self.crash(slot)?;
+                self.start(slot)?;
+            }
+        }
         self.rest.back = self.choose_back();
-        self.trace.line(self.now, || format!("faults end for {:?}", self.rest.back));
-        for slot in 0..self.nodes.len() {
+        self.lab.trace.line(self.now, || format!("faults end for {:?}", self.rest.back));
+        for slot in 0..self.hosts.len() {
             self.bring_back(slot);
         }
         self.hand_over_to_nobody()?;
@@ -94,22 +103,22 @@ impl World {
         let Some(leader) = self.leader().filter(|leader| self.rest.back.contains(leader)) else {
             return Ok(());
         };
-        let Some(process) = &self.nodes[leader].process else { return Ok(()) };
+        let Some(raft) = self.raft(leader) else { return Ok(()) };
         let away = |id: &&NodeId| !self.rest.back.contains(&(id.0 as usize - 1));
-        let to = process.raft.membership().voters().iter().find(away).copied();
+        let to = raft.membership().voters().iter().find(away).copied();
         if self.plan.operations[1] > 0 && to.is_some() {
-            return self.ask_transfer(leader, to);
+            return self.ask(leader, What::Transfer { to });
         }
         Ok(())
     }
 
     /// Everyone, or just enough to decide, whichever of the memberships that are in some log is in force.
     fn choose_back(&mut self) -> Vec<usize> {
-        let nodes = self.nodes.len();
+        let nodes = self.hosts.len();
         let mut back = self.fault_rng.sample(nodes, nodes);
-        back.retain(|slot| self.nodes[*slot].exists());
+        back.retain(|slot| self.hosts[*slot].exists());
         if self.plan.quorum_only {
-            let possible = self.ghost.possible_memberships();
+            let possible = self.lab.ghost.possible_memberships();
             let enough = (1..=back.len())
                 .find(|size| possible.iter().all(|set| agree(set, |slot| back[..*size].contains(&slot))));
             back.truncate(enough.unwrap_or(nodes));
@@ -121,10 +130,10 @@ impl World {
     /// A node is well again; or, if it is not to be, cut off but not silent.
     fn bring_back(&mut self, slot: usize) {
         // A clock that was set back would stand still for a while.
-        if self.plan.jump_every > 0 && !self.plan.config.lease_reads {
-            self.nodes[slot].clock.jump = 2 * self.plan.election() as i64;
+        if self.plan.jump_every > 0 && !self.plan.setup.config.lease_reads {
+            self.hosts[slot].clock.jump = 2 * self.plan.election() as i64;
         }
-        self.nodes[slot].ticks_from = 0;
+        self.hosts[slot].ticks_from = 0;
         if self.plan.jump_every + self.plan.hold_every > 0 {
             self.plan_wake(slot);
         }
@@ -132,13 +141,13 @@ impl World {
         self.end_stall(slot);
         if self.plan.quorum_only {
             // Who is back has been chosen for the memberships that there are: no other may come out of an inbox now.
-            self.nodes[slot].inbox.retain(|(_, input)| !matches!(input, Input::ChangeMembership { .. }));
+            self.forget_changes(slot);
         }
-        if self.nodes[slot].paused {
-            self.push(0, Event::Resume { slot, life: self.nodes[slot].life });
+        if self.hosts[slot].paused {
+            self.push(0, Event::Resume { slot, life: self.life(slot) });
         }
         if !self.rest.back.contains(&slot) {
-            for other in 0..self.nodes.len() {
+            for other in 0..self.hosts.len() {
                 self.network.set_cut(other, slot, true);
             }
         }
@@ -146,7 +155,7 @@ impl World {
     }
 
     pub(crate) fn check_rest(&mut self) -> Verdict {
-        let heartbeat = self.plan.config.heartbeat_interval.as_micros() as u64;
+        let heartbeat = self.plan.setup.config.heartbeat_interval.as_micros() as u64;
         if self.progressed() {
             // Who lacks much may take long, as long as it gets on, but not for ever.
             let patience = PATIENCE * self.plan.election();
@@ -156,7 +165,7 @@ impl World {
             Stage::Faults => return Ok(()),
             Stage::Leader => {
                 // A draw so harsh that little was committed makes up for it now.
-                let enough = self.counts[Count::Commits] >= LEAST_COMMITS;
+                let enough = self.lab.counts[Count::Commits] >= LEAST_COMMITS;
                 // And the operator goes on for a while, too.
                 let pause = if self.plan.operate_every > 0 { 10 * self.plan.election() } else { 0 };
                 if self.settled_leader().is_some() && enough && self.now >= self.rest.began + pause {
@@ -171,8 +180,7 @@ impl World {
                     self.rest.deadline = self.now + PATIENCE * self.plan.election();
                 } else if let Some(term) = self.converged() {
                     let members = self.members_back();
-                    self.ghost
-                        .all_resolved(|slot| members.contains(&slot).then_some(self.nodes[slot].life))?;
+                    self.lab.perform(self.now, Op::AllResolved { slots: members })?;
                     self.cut_off_a_follower();
                     let until = self.now + 8 * self.plan.election();
                     let highest = self.highest_term();
@@ -183,8 +191,8 @@ impl World {
                 let leads = self.settled_leader().map(|(_, term)| term);
                 // One half cut-off node would depose leader after leader, if whoever hears a leader helped it: a leader
                 // itself is deaf to candidates only with check-quorum. Without pre-vote its own term goes on, alone.
-                let sticky = self.plan.config.check_quorum;
-                let promised = self.plan.config.pre_vote && sticky;
+                let sticky = self.plan.setup.config.check_quorum;
+                let promised = self.plan.setup.config.pre_vote && sticky;
                 hold!(
                     leads == Some(term) || !sticky,
                     "liveness",
@@ -224,41 +232,40 @@ impl World {
             return;
         }
         let slot = self.fault_rng.pick(&followers);
-        if !agree(self.ghost.membership(), |other| other != slot && self.rest.back.contains(&other)) {
+        if !agree(self.lab.ghost.membership(), |other| other != slot && self.rest.back.contains(&other)) {
             return;
         }
-        self.trace.line(self.now, || format!("n{} hears the leader no more", slot + 1));
+        self.lab.trace.line(self.now, || format!("n{} hears the leader no more", slot + 1));
         self.network.set_cut(leader, slot, true);
         self.rest.back.retain(|other| *other != slot);
     }
 
     /// The highest term of all members, cut off or not. Whoever was removed may go on alone.
     fn highest_term(&self) -> u64 {
-        let membership = self.ghost.membership();
-        let terms = self.nodes.iter().filter_map(|node| node.process.as_ref()).map(|process| &process.raft);
-        let members = terms.filter(|raft| membership.contains(raft.id()));
+        let membership = self.lab.ghost.membership();
+        let rafts = self.lab.nodes.iter().filter_map(|node| node.raft());
+        let members = rafts.filter(|raft| membership.contains(raft.id()));
         members.map(|raft| raft.term().0).max().unwrap_or_default()
     }
 
     /// Who is back, and a member, by what is committed.
     fn members_back(&self) -> Vec<usize> {
-        let membership = self.ghost.membership();
-        let member = |slot: &usize| membership.contains(NodeId(*slot as u64 + 1));
+        let membership = self.lab.ghost.membership();
+        let member = |slot: &usize| membership.contains(id_of(*slot));
         self.rest.back.iter().copied().filter(member).collect()
     }
 
     /// Does anybody have, or has anybody applied, more or less than at the last look?
     fn progressed(&mut self) -> bool {
-        let processes = self.nodes.iter().filter_map(|node| node.process.as_ref());
-        let sum =
-            processes.map(|process| process.raft.status().applied.0 + process.raft.last().index.0).sum();
+        let rafts = self.lab.nodes.iter().filter_map(|node| node.raft());
+        let sum = rafts.map(|raft| raft.status().applied.0 + raft.last().index.0).sum();
         std::mem::replace(&mut self.rest.sum, sum) != sum
     }
 
     /// The leader of those who are back, once it has committed something in its term; and that term.
     fn settled_leader(&self) -> Option<(usize, u64)> {
         let slot = self.leader().filter(|slot| self.rest.back.contains(slot))?;
-        let raft = &self.nodes[slot].process.as_ref()?.raft;
+        let raft = self.raft(slot)?;
         let settled = raft.term_at(raft.commit()) == Some(raft.term());
         settled.then_some((slot, raft.term().0))
     }
@@ -266,17 +273,16 @@ impl World {
     /// Does everyone who is back have, and has applied, the same? The leader's term, if so.
     fn converged(&self) -> Option<u64> {
         let (leader, term) = self.settled_leader()?;
-        let raft = &self.nodes[leader].process.as_ref()?.raft;
+        let raft = self.raft(leader)?;
         let (last, membership) = (raft.last(), raft.membership());
         let members = self.members_back();
         // A change that is under way goes on, and learners that are there become voters.
         let joins = membership.joining().iter().any(|id| members.contains(&(id.0 as usize - 1)));
-        if membership != self.ghost.membership() || membership.is_joint() || joins {
+        if membership != self.lab.ghost.membership() || membership.is_joint() || joins {
             return None;
         }
         let same = |slot: &usize| {
-            self.nodes[*slot].process.as_ref().is_some_and(|process| {
-                let status = process.raft.status();
+            self.raft(*slot).map(Raft::status).is_some_and(|status| {
                 status.last == last
                     && status.commit == last.index
                     && status.applied == last.index
@@ -290,8 +296,7 @@ impl World {
     /// A joint membership that is held is left, as somebody asks for it.
     fn end_joint_membership(&mut self) -> Verdict {
         if let Some((leader, _)) = self.settled_leader()
-            && let Some(process) = &self.nodes[leader].process
-            && process.raft.membership().is_held()
+            && self.raft(leader).is_some_and(|raft| raft.membership().is_held())
         {
             return self.ask_change(leader, MembershipChange::leave());
         }
@@ -299,10 +304,9 @@ impl World {
     }
 
     fn describe(&self) -> String {
-        let nodes = self.rest.back.iter().map(|slot| match &self.nodes[*slot].process {
+        let nodes = self.rest.back.iter().map(|slot| match self.raft(*slot) {
             None => format!("n{} is down", slot + 1),
-            Some(process) => {
-                let raft = &process.raft;
+            Some(raft) => {
                 let role = match raft.role() {
                     RoleKind::Follower => "follows",
                     RoleKind::PreCandidate => "asks",

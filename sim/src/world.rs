@@ -1,19 +1,21 @@
-//! A run: everything that happens, in virtual time.
+//! A run: what happens when, in virtual time, drawn from a seed. What is done to the cluster goes through [`Lab::perform`].
 
-use quorate_core::{Input, Instant, Load, Membership, NodeId, Raft, SendId, Write};
+use std::collections::VecDeque;
+
+use quorate_core::{Instant, Membership, NodeId, Raft, RoleKind};
 
 use crate::{
     Options, Report,
-    digest::Digest,
-    disk::Disk,
-    ghost::Ghost,
-    network::{Network, Parcel},
-    node::{Clock, Node, Process, Stage},
+    faults::Fault,
+    lab::{Lab, Parcel},
+    network::Network,
+    node::Work,
+    op::{Kind, Op, What},
     plan::Plan,
     queue::Queue,
+    rest::Rest,
     rng::{Purpose, Rng},
-    snapshots::Shipment,
-    stats::{Count, Counts},
+    stats::Count,
     trace::Trace,
     violation::{Broken, Verdict, Violation},
     watch::{Seen, Watch},
@@ -23,6 +25,12 @@ use crate::{
 #[derive(Debug)]
 pub(crate) enum Event {
     Deliver(Parcel),
+    /// Somebody asks a node for something.
+    Ask {
+        slot: usize,
+        life: u64,
+        what: What,
+    },
     /// A process looks at its clock.
     Wake {
         slot: usize,
@@ -34,7 +42,7 @@ pub(crate) enum Event {
         life: u64,
         number: u64,
     },
-    /// A state machine is done with the oldest entries that it was handed.
+    /// A state machine is done with the oldest that it was handed.
     Applied {
         slot: usize,
         life: u64,
@@ -42,24 +50,24 @@ pub(crate) enum Event {
     Loaded {
         slot: usize,
         life: u64,
-        load: Load,
+        load: quorate_core::LoadId,
     },
     /// A machine's state of some time ago is durable as a snapshot.
     SnapshotTaken {
         slot: usize,
         life: u64,
-        index: u64,
-        state: u64,
     },
     /// All of a snapshot has come; its sender hears of that, or not.
     Shipped {
-        shipment: Box<Shipment>,
+        from: usize,
+        to: usize,
+        nth: u32,
         tell: bool,
     },
     ShippingFailed {
         slot: usize,
-        life: u64,
-        id: SendId,
+        to: usize,
+        nth: u32,
     },
     Restart {
         slot: usize,
@@ -68,7 +76,7 @@ pub(crate) enum Event {
         slot: usize,
         life: u64,
     },
-    Fault(crate::faults::Fault),
+    Fault(Fault),
     Request,
     TakeSnapshot,
     Operate,
@@ -82,22 +90,83 @@ pub(crate) enum Event {
     Rest,
 }
 
+/// Where a node is in its existence.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Stage {
+    Present,
+    /// It is no member any more, and will be gone some time.
+    Leaving,
+    /// It is no member any more, but nobody turns it off.
+    Lingering,
+    Gone,
+}
+
+/// What is around a node: its clock, the pace of its disk, and whether its process runs.
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) clock: Clock,
+    /// Until then its timers don't fire, though it does everything else.
+    pub(crate) ticks_from: u64,
+    /// A stopped process (as by SIGSTOP): what comes waits.
+    pub(crate) paused: bool,
+    pub(crate) inbox: VecDeque<Event>,
+    pub(crate) stage: Stage,
+    /// How many writes the disk is at, and how many times it has begun.
+    pub(crate) syncing: usize,
+    pub(crate) syncs: u64,
+    /// The state machine is at something.
+    pub(crate) applying: bool,
+    /// When the process will look at its clock next, in true time.
+    pub(crate) wake_at: u64,
+    /// Until then its disk is full.
+    pub(crate) full_until: u64,
+}
+
+impl Host {
+    /// Is it there, running or not?
+    pub(crate) const fn exists(&self) -> bool {
+        matches!(self.stage, Stage::Present | Stage::Leaving | Stage::Lingering)
+    }
+}
+
+/// A clock that began at another moment, and goes a little fast or slow.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    pub(crate) offset: u64,
+    /// Parts per million; negative for slow.
+    pub(crate) drift: i64,
+    /// How far it was set forward, or back, since it began.
+    pub(crate) jump: i64,
+}
+
+impl Clock {
+    /// What it shows at `now` of true time.
+    pub(crate) fn at(self, now: u64) -> Instant {
+        let rate = (1_000_000 + self.drift) as u64;
+        Instant(self.base() + (u128::from(now) * u128::from(rate) / 1_000_000) as u64)
+    }
+
+    fn base(self) -> u64 {
+        self.offset.saturating_add_signed(self.jump)
+    }
+
+    /// The first moment of true time at which it shows `instant` or later.
+    pub(crate) fn when(self, instant: Instant) -> u64 {
+        let rate = (1_000_000 + self.drift) as u64;
+        let shown = instant.0.saturating_sub(self.base());
+        (u128::from(shown) * 1_000_000).div_ceil(u128::from(rate)) as u64
+    }
+}
+
 /// One run.
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) plan: Plan,
+    pub(crate) lab: Lab,
     pub(crate) now: u64,
     pub(crate) queue: Queue<Event>,
-    /// Those that there are, or were: a slot is never used again.
-    pub(crate) nodes: Vec<Node>,
+    pub(crate) hosts: Vec<Host>,
     pub(crate) network: Network,
-    pub(crate) ghost: Ghost,
-    pub(crate) counts: Counts,
-    pub(crate) trace: Trace,
-    pub(crate) digest: Digest,
-    pub(crate) watchers: Vec<Box<dyn Watch>>,
-    /// Messages sent so far.
-    pub(crate) sent: u64,
     pub(crate) disk_rng: Rng,
     pub(crate) driver_rng: Rng,
     pub(crate) fault_rng: Rng,
@@ -111,7 +180,7 @@ pub(crate) struct World {
     pub(crate) no_writes_before: u64,
     /// When the last message arrives that was sent while they did.
     pub(crate) last_straggler: u64,
-    pub(crate) rest: crate::rest::Rest,
+    pub(crate) rest: Rest,
     pub(crate) done: bool,
 }
 
@@ -124,7 +193,8 @@ impl World {
     ) -> (Result<Report, Violation>, Trace) {
         let mut world = Self::new(options, trace, watchers);
         let verdict = world.go();
-        let World { now, counts, digest, trace, .. } = world;
+        let World { now, lab, .. } = world;
+        let Lab { counts, digest, trace, .. } = lab;
         let result = match verdict {
             Ok(()) => Ok(Report { seed: options.seed, simulated: now, counts, digest: digest.value() }),
             Err(Broken(invariant, what)) => Err(Violation { invariant, seed: options.seed, at: now, what }),
@@ -132,20 +202,15 @@ impl World {
         (result, trace)
     }
 
-    fn new(options: &Options, trace: Trace, watchers: Vec<Box<dyn Watch>>) -> Self {
+    pub(crate) fn new(options: &Options, trace: Trace, watchers: Vec<Box<dyn Watch>>) -> Self {
         let plan = Plan::draw(options);
         let rng = |purpose| Rng::new(options.seed, purpose);
-        let mut world = Self {
+        Self {
             now: 0,
+            lab: Lab::new(plan.setup.clone(), trace, watchers),
             queue: Queue::new(),
-            nodes: Vec::new(),
-            network: Network::new(rng(Purpose::Network), plan.slots),
-            ghost: Ghost::new(plan.slots, plan.membership.clone()),
-            counts: Counts::default(),
-            trace,
-            digest: Digest::default(),
-            watchers,
-            sent: 0,
+            hosts: Vec::new(),
+            network: Network::new(rng(Purpose::Network), plan.setup.slots),
             disk_rng: rng(Purpose::Disk),
             driver_rng: rng(Purpose::Driver),
             fault_rng: rng(Purpose::Faults),
@@ -156,42 +221,19 @@ impl World {
             faulty: true,
             no_writes_before: 0,
             last_straggler: 0,
-            rest: crate::rest::Rest::default(),
+            rest: Rest::default(),
             done: false,
             plan,
-        };
-        for _ in 0..world.plan.nodes {
-            world.provision(world.plan.membership.clone());
         }
-        world
     }
 
-    /// A machine for another node, whose disk says that the cluster is this.
-    pub(crate) fn provision(&mut self, membership: Membership) -> usize {
-        let (drift, rng) = (self.plan.drift, &mut self.fault_rng);
-        let drift = rng.below(2 * drift + 1) as i64 - drift as i64;
-        // Far enough from zero to be set back.
-        let clock = Clock { offset: 1 << 40 | rng.below(1_000_000_000), drift, jump: 0 };
-        self.nodes.push(Node {
-            disk: Disk::new(membership.clone()),
-            clock,
-            seen: Instant(0),
-            ticks_from: 0,
-            life: 0,
-            process: None,
-            paused: false,
-            inbox: Default::default(),
-            stage: Stage::Present,
-        });
-        let slot = self.nodes.len() - 1;
-        self.ghost.provision(slot, membership);
-        slot
-    }
-
-    fn go(&mut self) -> Verdict {
-        self.trace.line(self.now, || format!("plan: {:?}", self.plan));
-        for slot in 0..self.nodes.len() {
-            self.see(&Seen::Provisioned { slot, membership: &self.plan.membership.clone() })?;
+    /// Everything, from the beginning to the end.
+    pub(crate) fn go(&mut self) -> Verdict {
+        self.lab.trace.line(self.now, || format!("plan: {:?}", self.plan));
+        for _ in 0..self.plan.setup.nodes {
+            self.provision(self.plan.setup.membership.clone())?;
+        }
+        for slot in 0..self.hosts.len() {
             self.start(slot)?;
         }
         self.plan_faults();
@@ -211,43 +253,69 @@ impl World {
         Ok(())
     }
 
+    /// A machine for another node, whose disk says that the cluster is this.
+    pub(crate) fn provision(&mut self, membership: Membership) -> Result<usize, Broken> {
+        let (drift, rng) = (self.plan.drift, &mut self.fault_rng);
+        let drift = rng.below(2 * drift + 1) as i64 - drift as i64;
+        self.hosts.push(Host {
+            // Far enough from zero to be set back.
+            clock: Clock { offset: 1 << 40 | rng.below(1_000_000_000), drift, jump: 0 },
+            ticks_from: 0,
+            paused: false,
+            inbox: VecDeque::new(),
+            stage: Stage::Present,
+            syncing: 0,
+            syncs: 0,
+            applying: false,
+            wake_at: u64::MAX,
+            full_until: 0,
+        });
+        self.lab.perform(self.now, Op::Provision { membership })?;
+        Ok(self.hosts.len() - 1)
+    }
+
     /// `event` is to happen `delay` µs from now.
     pub(crate) fn push(&mut self, delay: u64, event: Event) {
         self.queue.push(self.now + delay, event);
     }
 
-    fn happen(&mut self, event: Event) -> Verdict {
+    pub(crate) fn happen(&mut self, event: Event) -> Verdict {
+        if let Some(slot) = self.whom(&event)
+            && self.hosts[slot].paused
+        {
+            // A socket's buffer has an end; what the process's own threads have to say is not lost.
+            let inbox = &mut self.hosts[slot].inbox;
+            if inbox.len() < 10_000 || !matches!(event, Event::Deliver(_)) {
+                inbox.push_back(event);
+            }
+            return Ok(());
+        }
         match event {
-            Event::Deliver(Parcel { id, from, to, message }) => {
-                // A cut link loses also what was under way.
-                if self.network.is_cut(from, to) {
-                    self.counts.bump(Count::Cut);
-                    return self.see(&Seen::Lost { id, why: "the link is cut" });
-                }
-                self.counts.bump(Count::Delivered);
-                let from = NodeId(from as u64 + 1);
-                self.feed_message(to, id, Input::Receive { from, message })
+            Event::Deliver(parcel) => self.deliver(parcel),
+            Event::Ask { slot, life, what } => {
+                if self.life(slot) == life { self.act(slot, what) } else { Ok(()) }
             }
             Event::Wake { slot, life } => self.wake(slot, life),
             Event::Synced { slot, life, number } => self.synced(slot, life, number),
             Event::Applied { slot, life } => self.applied(slot, life),
             Event::Loaded { slot, life, load } => {
-                if self.nodes[slot].life != life {
-                    return Ok(());
+                let loads = self.lab.nodes[slot].process.as_ref().map(|process| &process.loads);
+                let nth = loads.and_then(|loads| loads.iter().position(|open| open.id == load));
+                match nth {
+                    Some(nth) if self.life(slot) == life => self.act(slot, What::Load { nth }),
+                    Some(_) | None => Ok(()),
                 }
-                let result = self.nodes[slot].disk.load(&load);
-                self.feed(slot, Input::Loaded { id: load.id, result })
             }
-            Event::SnapshotTaken { slot, life, index, state } => {
-                self.snapshot_taken(slot, life, index, state)
+            Event::SnapshotTaken { slot, life } => self.snapshot_taken(slot, life),
+            Event::Shipped { from, to, nth, tell } => self.shipped(from, to, nth, tell),
+            Event::ShippingFailed { slot, to, nth } => {
+                self.act(slot, What::Shipped { to, nth, arrived: false })
             }
-            Event::Shipped { shipment, tell } => self.shipped(*shipment, tell),
-            Event::ShippingFailed { slot, life, id } => self.shipping_failed(slot, life, id),
             Event::TakeSnapshot => self.take_snapshot(),
             Event::Operate => self.operate(),
             Event::Retire { slot } => self.retire(slot),
             Event::Restart { slot } => {
-                if self.nodes[slot].process.is_none() && self.nodes[slot].exists() {
+                if self.lab.nodes[slot].process.is_none() && self.hosts[slot].exists() {
                     self.start(slot)
                 } else {
                     Ok(())
@@ -261,155 +329,221 @@ impl World {
         }
     }
 
+    /// Whose process must run for it.
+    const fn whom(&self, event: &Event) -> Option<usize> {
+        match event {
+            Event::Deliver(parcel) => Some(parcel.to),
+            Event::Shipped { to, .. } => Some(*to),
+            Event::Ask { slot, .. }
+            | Event::Synced { slot, .. }
+            | Event::Applied { slot, .. }
+            | Event::Loaded { slot, .. }
+            | Event::SnapshotTaken { slot, .. }
+            | Event::ShippingFailed { slot, .. } => Some(*slot),
+            Event::Wake { .. }
+            | Event::Restart { .. }
+            | Event::Resume { .. }
+            | Event::Fault(_)
+            | Event::Request
+            | Event::TakeSnapshot
+            | Event::Operate
+            | Event::Retire { .. }
+            | Event::Heal
+            | Event::Rest => None,
+        }
+    }
+
+    fn deliver(&mut self, parcel: Parcel) -> Verdict {
+        let Parcel { id, from, to, nth, vague, .. } = parcel;
+        // A cut link loses also what was under way.
+        if self.network.is_cut(from, to) {
+            self.lab.counts.bump(Count::Cut);
+            return self.lab.see(&Seen::Lost { id, why: "the link is cut" });
+        }
+        if self.lab.nodes[to].process.is_none() {
+            return self.lab.see(&Seen::Lost { id, why: "nobody is there" });
+        }
+        self.lab.counts.bump(Count::Delivered);
+        let kind = Kind::of(&parcel.message.body);
+        self.act_on(to, What::Deliver { from, kind, nth, vague }, Some(parcel))
+    }
+
+    // ---- looks ----
+
+    pub(crate) fn life(&self, slot: usize) -> u64 {
+        self.lab.nodes[slot].life
+    }
+
+    pub(crate) fn raft(&self, slot: usize) -> Option<&Raft> {
+        self.lab.nodes[slot].raft()
+    }
+
+    pub(crate) fn is_running(&self, slot: usize) -> bool {
+        self.lab.nodes[slot].process.is_some()
+    }
+
+    pub(crate) fn leads(&self, slot: usize) -> bool {
+        self.raft(slot).is_some_and(|raft| raft.role() == RoleKind::Leader)
+    }
+
+    /// Whoever takes itself for the leader.
+    pub(crate) fn leaders(&self) -> Vec<usize> {
+        (0..self.hosts.len()).filter(|slot| self.leads(*slot)).collect()
+    }
+
+    /// Whoever leads the latest term.
+    pub(crate) fn leader(&self) -> Option<usize> {
+        let term = |slot: &usize| self.raft(*slot).map(Raft::term);
+        self.leaders().into_iter().max_by_key(term)
+    }
+
     // ---- processes ----
 
     pub(crate) fn start(&mut self, slot: usize) -> Verdict {
-        let config = self.plan.config_of(slot);
-        let node = &mut self.nodes[slot];
-        node.life += 1;
-        node.paused = false;
-        node.inbox.clear();
-        let recovered = node.disk.recover(self.plan.durable_machine);
-        let newest = node.disk.newest();
-        let applied = recovered.applied.0;
-        let now = node.clock.at(self.now);
-        node.seen = now;
-        self.trace.line(self.now, || format!("n{} starts: {recovered:?}", slot + 1));
-        let raft = match Raft::new(config, recovered, now) {
-            Ok(raft) => raft,
-            Err(error) => return Err(Broken("D3", format!("node {} can't start: {error}", slot + 1))),
-        };
-        self.ghost.on_start(slot, &raft)?;
-        self.ghost.on_durable_snapshot(slot, newest)?;
-        node.process = Some(Process::new(raft, (applied, self.ghost.state_at(applied).unwrap_or_default())));
-        if !self.watchers.is_empty() {
-            let node = &self.nodes[slot];
-            if let Some(process) = &node.process {
-                for watcher in &mut self.watchers {
-                    watcher.see(self.now, &Seen::Started { slot, raft: &process.raft })?;
-                }
-            }
+        let now = self.hosts[slot].clock.at(self.now).0;
+        let host = &mut self.hosts[slot];
+        if host.full_until > self.now && self.faulty {
+            // Not even the incarnation can be written: it tries again.
+            self.push(500_000, Event::Restart { slot });
+            return Ok(());
+        }
+        host.began();
+        self.lab.perform(self.now, Op::Start { slot, now })?;
+        if !self.is_running(slot) {
+            // Its disk is damaged: it never comes back under its id.
+            self.hosts[slot].stage = Stage::Gone;
+            return Ok(());
         }
         self.plan_wake(slot);
         Ok(())
     }
 
-    /// Tells whoever looks on.
-    pub(crate) fn see(&mut self, seen: &Seen<'_>) -> Verdict {
-        self.watchers.iter_mut().try_for_each(|watcher| watcher.see(self.now, seen))
-    }
-
-    /// A fault strikes, or is mended.
-    pub(crate) fn tell(&mut self, slots: &[usize], what: impl Fn() -> String) -> Verdict {
-        self.trace.line(self.now, &what);
-        if self.watchers.is_empty() {
-            return Ok(());
-        }
-        self.see(&Seen::Fault { slots, what: &what() })
-    }
-
-    /// The process is gone; what its disk had not done is done in part: any number of the oldest writes.
+    /// The process is gone; what its disk had not done is done in part.
     pub(crate) fn crash(&mut self, slot: usize) -> Verdict {
-        let Some(process) = self.nodes[slot].process.take() else { return Ok(()) };
-        self.nodes[slot].life += 1;
-        self.counts.bump(Count::Crashes);
-        let mut writes: Vec<Write> = process.syncing.into_iter().chain(process.queued).collect();
-        let kept = self.disk_rng.index(writes.len() + 1);
-        let lost = writes.split_off(kept);
-        self.trace
-            .line(self.now, || format!("n{} crashes: {kept} writes kept, {} lost", slot + 1, lost.len()));
-        self.counts[Count::KeptWrites] += kept as u64;
-        self.counts[Count::LostWrites] += lost.len() as u64;
-        for write in &writes {
-            self.make_durable(slot, write)?;
+        let Some(process) = &self.lab.nodes[slot].process else { return Ok(()) };
+        // Any of the writes may have reached the disk, whole or in part; the store takes them in order up to the first that did
+        // not, so what counts is how many of the oldest did.
+        let survives = self.disk_rng.pick(&[0.0, 0.5, 0.9, 1.0]);
+        let waiting = process.writes.len();
+        let mut whole = Vec::new();
+        whole.resize_with(waiting, || self.disk_rng.chance(survives));
+        let kept = whole.iter().take_while(|whole| **whole).count();
+        if whole[kept..].contains(&true) {
+            self.lab.counts.bump(Count::TornWrites);
         }
-        self.see(&Seen::Crashed { slot, kept, lost: lost.len() })
+        self.crash_keeping(slot, kept)
+    }
+
+    pub(crate) fn crash_keeping(&mut self, slot: usize, kept: usize) -> Verdict {
+        self.hosts[slot].paused = false;
+        self.hosts[slot].inbox.clear();
+        self.lab.perform(self.now, Op::Crash { slot, kept })?;
+        self.lose_what_was_durable(slot)
     }
 
     fn resume(&mut self, slot: usize, life: u64) -> Verdict {
-        if self.nodes[slot].life != life || !self.nodes[slot].paused {
+        if self.life(slot) != life || !self.hosts[slot].paused {
             return Ok(());
         }
-        self.trace.line(self.now, || format!("n{} goes on", slot + 1));
-        self.nodes[slot].paused = false;
+        self.lab.tell(&[slot], || format!("n{} goes on", slot + 1))?;
+        self.hosts[slot].paused = false;
         // A client may come just now, and be heard before all that lies waiting.
-        if self.plan.config.lease_reads && self.rare_rng.chance(0.5) {
-            self.ask_leased(slot)?;
+        if self.plan.setup.config.lease_reads && self.rare_rng.chance(0.5) {
+            self.act(slot, What::Read { kind: quorate_core::ReadKind::Lease })?;
         }
         // The inbox first, then the clock.
-        while let Some((id, input)) = self.nodes[slot].inbox.pop_front() {
-            self.step_message(slot, id, input)?;
-            if self.nodes[slot].life != life {
+        while let Some(event) = self.hosts[slot].inbox.pop_front() {
+            self.happen(event)?;
+            if self.life(slot) != life || self.hosts[slot].paused {
                 return Ok(());
             }
         }
         self.tick_if_due(slot)
     }
 
-    /// Something comes in: it is taken up at once, unless the process is stopped.
-    pub(crate) fn feed(&mut self, slot: usize, input: Input) -> Verdict {
-        self.feed_message(slot, 0, input)
-    }
-
-    /// The same, with the number of the message that it is.
-    pub(crate) fn feed_message(&mut self, slot: usize, id: u64, input: Input) -> Verdict {
-        let node = &mut self.nodes[slot];
-        if node.process.is_none() {
-            return Ok(());
-        }
-        if node.paused {
-            // A socket's buffer has an end; what the process's own threads have to say is not lost.
-            if node.inbox.len() < 10_000 || !matches!(input, Input::Receive { .. }) {
-                node.inbox.push_back((id, input));
-            }
-            return Ok(());
-        }
-        self.step_message(slot, id, input)
-    }
-
     // ---- clocks ----
 
     pub(crate) fn plan_wake(&mut self, slot: usize) {
         let jitter = self.driver_rng.below(self.plan.tick_jitter + 1);
-        let node = &mut self.nodes[slot];
-        let Some(process) = &mut node.process else { return };
-        let Some((deadline, _)) = process.raft.deadline() else { return };
-        let due = node.clock.when(deadline).max(self.now).max(node.ticks_from) + jitter;
-        if due < process.wake_at {
-            process.wake_at = due;
-            let life = node.life;
+        let Some((deadline, _)) = self.lab.nodes[slot].raft().and_then(Raft::deadline) else { return };
+        let life = self.life(slot);
+        let host = &mut self.hosts[slot];
+        let due = host.clock.when(deadline).max(self.now).max(host.ticks_from) + jitter;
+        if due < host.wake_at {
+            host.wake_at = due;
             self.queue.push(due, Event::Wake { slot, life });
         }
     }
 
     fn wake(&mut self, slot: usize, life: u64) -> Verdict {
-        let node = &mut self.nodes[slot];
-        let now = self.now;
-        let Some(process) = &mut node.process else { return Ok(()) };
-        if node.life != life || process.wake_at != now {
+        let host = &mut self.hosts[slot];
+        if self.lab.nodes[slot].life != life || host.wake_at != self.now {
             return Ok(());
         }
-        process.wake_at = u64::MAX;
-        if node.paused {
+        host.wake_at = u64::MAX;
+        if host.paused {
             return Ok(());
         }
         self.tick_if_due(slot)
     }
 
     fn tick_if_due(&mut self, slot: usize) -> Verdict {
-        let node = &self.nodes[slot];
-        let Some(process) = &node.process else { return Ok(()) };
-        let due = process.raft.deadline().is_some_and(|(at, _)| at <= node.clock.at(self.now));
-        if due && node.ticks_from <= self.now {
-            self.counts.bump(Count::Ticks);
-            return self.step(slot, Input::Tick);
+        let host = &self.hosts[slot];
+        let Some(raft) = self.raft(slot) else { return Ok(()) };
+        let due = raft.deadline().is_some_and(|(at, _)| at <= host.clock.at(self.now));
+        if due && host.ticks_from <= self.now {
+            return self.act(slot, What::Tick);
         }
         self.plan_wake(slot);
         Ok(())
     }
+
+    /// Has its state machine anything to do?
+    pub(crate) fn next_work(&self, slot: usize) -> Option<&Work> {
+        self.lab.nodes[slot].process.as_ref()?.work.front()
+    }
+
+    /// The sender of a snapshot, in the life in which it sent it.
+    pub(crate) fn sends_still(&self, from: usize, to: usize, nth: u32) -> bool {
+        let ship = self.lab.shipment(from, to, nth);
+        self.is_running(from) && ship.is_some_and(|ship| ship.life == self.life(from))
+    }
+}
+
+impl Host {
+    /// Another process is there.
+    pub(crate) fn began(&mut self) {
+        self.paused = false;
+        self.inbox.clear();
+        self.syncing = 0;
+        self.applying = false;
+        self.wake_at = u64::MAX;
+    }
+}
+
+/// Whose node that is.
+pub(crate) const fn id_of(slot: usize) -> NodeId {
+    NodeId(slot as u64 + 1)
 }
 
 /// What a clock shows, for a trace.
 pub(crate) fn seconds(now: u64) -> f64 {
-    Instant(now).0 as f64 / 1e6
+    now as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_shows_what_it_was_asked_to_wait_for() {
+        for drift in [-100_000, -7, 0, 7, 100_000] {
+            let clock = Clock { offset: 12_340, drift, jump: 5 };
+            for instant in [0, 12_345, 12_346, 1_000_000, 77_777_777] {
+                let when = clock.when(Instant(instant));
+                assert!(clock.at(when) >= Instant(instant), "{drift} {instant}");
+                assert!(when == 0 || clock.at(when - 1) < Instant(instant), "{drift} {instant}");
+            }
+        }
+    }
 }

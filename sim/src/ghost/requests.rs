@@ -129,6 +129,19 @@ impl Ghost {
         }
     }
 
+    /// A read at an index that still waits there; the newest few thousand requests are looked at.
+    pub(crate) fn oldest_read_at_least(&self, slot: usize, life: u64) -> Option<u64> {
+        let waits = |request: &Request| {
+            matches!(request.kind, Kind::Read { why: Floor::Asked, .. })
+                && request.state == State::Open
+                && (request.slot, request.life) == (slot, life)
+        };
+        let all = &self.requests.all;
+        let first = all.len().saturating_sub(2000);
+        let at = all[first..].iter().position(waits)?;
+        Some((first + at) as u64)
+    }
+
     /// How many requests other than reads a node has taken and not resolved.
     pub(crate) fn open_requests(&self, slot: usize) -> u64 {
         self.requests.open[slot]

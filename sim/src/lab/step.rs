@@ -1,0 +1,215 @@
+//! One step of one core, with all its checks; and what it wants done, put where it belongs.
+
+use quorate_core::{
+    Action, Body, Input, Instant, LogId, Membership, Rebase, Rejected, Tokens, Write,
+};
+
+use super::{Lab, Parcel};
+use crate::{
+    ghost::{Cause, Wanted},
+    node::Work,
+    op::Kind,
+    stats::Count,
+    violation::{Verdict, hold},
+    watch::{Seen, Step, Stimulus},
+};
+
+/// A sound run of a minute takes a few ten thousand steps. Messages that beget more messages never end.
+const MOST_STEPS: u64 = 5_000_000;
+
+/// What must be remembered of an input while it is taken up.
+struct Asked {
+    tokens: Option<Tokens>,
+    wanted: Option<Wanted>,
+    snapshot: Option<LogId>,
+    cause: Cause,
+    from_peer: bool,
+    /// Of an earlier life, or about one: it is to be refused.
+    stale: bool,
+}
+
+impl Lab {
+    /// One step of one core; `id` is the message's number, if it is one.
+    pub(super) fn step(&mut self, slot: usize, now: Instant, id: u64, input: Input) -> Verdict {
+        let node = &mut self.nodes[slot];
+        let life = node.life;
+        node.seen = now.max(node.seen);
+        let Some(process) = &mut node.process else { return Ok(()) };
+        self.counts.bump(Count::Steps);
+        hold!(self.counts[Count::Steps] <= MOST_STEPS, "liveness", "a storm: {MOST_STEPS} steps, and no end");
+        self.digest.add(&(self.now, slot, &input));
+        self.trace.line(self.now, || format!("n{} <- {input:?}", slot + 1));
+        let raft = &mut process.raft;
+        let asked = asked(&input, raft.membership(), node.disk.incarnation());
+        let stimulus = (!self.watchers.is_empty()).then(|| Stimulus::of(&input, id));
+        let result = raft.step(now, input);
+        let actions: Vec<Action> = raft.drain().collect();
+        self.outcome.refused = result.err();
+        // Whoever looks on sees it before it is judged: so a picture has the step in it that breaks something.
+        if let Some(stimulus) = &stimulus {
+            let step = Step { slot, now, stimulus, result, actions: &actions, raft };
+            let seen = Seen::Stepped(step);
+            self.watchers.iter_mut().try_for_each(|watcher| watcher.see(self.now, &seen))?;
+        }
+        if let Err(rejected) = result {
+            self.trace.line(self.now, || format!("n{} refuses: {rejected}", slot + 1));
+            self.digest.add(&rejected);
+            check_refusal(slot, &rejected, &asked, &actions)?;
+        }
+        for action in &actions {
+            self.digest.add(action);
+            self.trace.line(self.now, || format!("n{} -> {action:?}", slot + 1));
+        }
+        if let Some(tokens) = asked.tokens {
+            self.ghost.on_taken(tokens, result.is_ok(), raft.term(), &mut self.counts);
+        }
+        // What it wrote, then what it is now, then what it says and hands out: each is held against the one before.
+        let mut wrote = false;
+        for write in actions.iter().filter_map(as_write) {
+            self.ghost.on_write(slot, raft, write, asked.cause, &mut self.counts)?;
+            wrote = true;
+        }
+        if let Some(tokens) = asked.tokens
+            && let Some(wanted) = asked.wanted
+            && result.is_ok()
+        {
+            self.ghost.on_change_taken(slot, &wanted)?;
+            self.ghost.want(tokens.first.0, wanted);
+        }
+        self.ghost.after_step(slot, raft, wrote, &mut self.counts)?;
+        for action in &actions {
+            self.ghost.on_action(slot, life, raft, action, &mut self.counts)?;
+        }
+        if let Some(last) = asked.snapshot
+            && !actions.iter().filter_map(as_write).any(|write| installs(write, last))
+        {
+            self.counts.bump(Count::SnapshotsUnwanted);
+            node.disk.unstage(last);
+        }
+        if self.counts[Count::Steps].is_multiple_of(32) {
+            self.check_bounds(slot)?;
+        }
+        actions.into_iter().try_for_each(|action| self.place(slot, action))
+    }
+
+    /// Puts what a core wants done where it waits to be done.
+    fn place(&mut self, slot: usize, action: Action) -> Verdict {
+        self.check_size(slot, &action)?;
+        let node = &mut self.nodes[slot];
+        let Some(process) = &mut node.process else { return Ok(()) };
+        match action {
+            Action::Send { to, message } => {
+                let (to, kind) = (to.0 as usize - 1, Kind::of(&message.body));
+                hold!(to < self.setup.slots && to != slot, "M5", "node {} sends to {to}", slot + 1);
+                let (id, nth) = (self.number(), self.count_sent(slot, to, kind));
+                if !self.watchers.is_empty() {
+                    self.see(&Seen::Sent { id, from: slot, to, message: &message })?;
+                }
+                let parcel = Parcel { id, from: slot, to, nth, vague: false, message };
+                if let Some(mail) = &mut self.mail {
+                    mail.insert((slot, to, kind, nth), parcel.clone());
+                }
+                self.outcome.sends.push(parcel);
+            }
+            Action::Write(write) => {
+                process.writes.push_back(write);
+                self.outcome.wrote = true;
+            }
+            Action::Apply(apply) => {
+                process.work.push_back(Work::Apply(apply));
+                self.outcome.work = true;
+            }
+            Action::Restore(snapshot) => {
+                let state = node.disk.picture(snapshot.last).map(|picture| picture.state);
+                process.work.push_back(Work::Restore(snapshot, state));
+                self.outcome.work = true;
+            }
+            Action::Load(load) => {
+                process.loads.push(load);
+                self.outcome.loads.push(load.id);
+            }
+            Action::SendSnapshot(send) => return self.send_snapshot(slot, send),
+            Action::Resolve { .. } | Action::Event(_) => {}
+        }
+        Ok(())
+    }
+}
+
+/// What an input asks for, before it is taken up.
+fn asked(input: &Input, membership: &Membership, incarnation: u64) -> Asked {
+    let wanted = match input {
+        Input::ChangeMembership { change, .. } => Some(Wanted::of(membership, change)),
+        _ => None,
+    };
+    let snapshot = match input {
+        Input::Receive { message, .. } => match &message.body {
+            Body::InstallSnapshot { snapshot } => Some(snapshot.last),
+            _ => None,
+        },
+        _ => None,
+    };
+    let stale = matches!(input, Input::Persisted(receipt) if receipt.incarnation().0 != incarnation);
+    Asked {
+        tokens: taken_tokens(input),
+        cause: Cause { change: wanted.is_some() },
+        wanted,
+        snapshot,
+        from_peer: matches!(input, Input::Receive { .. }),
+        stale,
+    }
+}
+
+fn check_refusal(slot: usize, rejected: &Rejected, asked: &Asked, actions: &[Action]) -> Verdict {
+    let n = slot + 1;
+    let wrongly =
+        matches!(rejected, Rejected::BadLoad | Rejected::StaleReceipt | Rejected::BadApplied { .. });
+    hold!(!wrongly || asked.stale, "contract", "node {n} refuses what its own driver says: {rejected}");
+    let impossible = matches!(rejected, Rejected::Malformed(_) | Rejected::Unexpected { .. });
+    hold!(
+        !(asked.from_peer && impossible),
+        "refused",
+        "node {n} refuses what a correct node has sent: {rejected}"
+    );
+    hold!(actions.is_empty(), "contract", "node {n} refuses ({rejected}), and yet: {actions:?}");
+    Ok(())
+}
+
+const fn as_write(action: &Action) -> Option<&Write> {
+    match action {
+        Action::Write(write) => Some(write),
+        Action::Send { .. }
+        | Action::Apply(_)
+        | Action::Restore(_)
+        | Action::SendSnapshot(_)
+        | Action::Load(_)
+        | Action::Resolve { .. }
+        | Action::Event(_) => None,
+    }
+}
+
+fn installs(write: &Write, last: LogId) -> bool {
+    matches!(write.rebase.as_deref(), Some(Rebase::Install(snapshot)) if snapshot.last == last)
+}
+
+/// The tokens that an input asks to be taken.
+const fn taken_tokens(input: &Input) -> Option<Tokens> {
+    match input {
+        Input::Propose(proposal) => Some(proposal.tokens()),
+        Input::Read { token, .. }
+        | Input::ChangeMembership { token, .. }
+        | Input::TransferLeadership { token, .. } => Some(Tokens::one(*token)),
+        Input::Tick
+        | Input::CancelRead { .. }
+        | Input::AbortTransfer
+        | Input::Campaign
+        | Input::ForgetLeader
+        | Input::Compact { .. }
+        | Input::SnapshotSent { .. }
+        | Input::Unreachable { .. }
+        | Input::Receive { .. }
+        | Input::Persisted(_)
+        | Input::Loaded { .. }
+        | Input::Applied { .. }
+        | Input::StorageFailed => None,
+    }
+}
