@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, ensure};
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use quorate_sim::{Count, Options, Profile, Summary, Trace, Violation, run_seeds, run_traced};
+use quorate_sim::{Count, Options, Profile, Summary, Trace, Violation, flight, run_seeds, run_traced};
 
 /// Whole quorate clusters in virtual time, under faults, with every invariant checked after every step.
 #[derive(Parser)]
@@ -28,6 +28,7 @@ enum Command {
                             quorate-sim run --seeds 0..100 --profile network --nodes 5 --json"
     )]
     Run(RunArgs),
+    Flight(flight::FlightArgs),
 }
 
 #[derive(Args)]
@@ -62,7 +63,10 @@ struct RunArgs {
 }
 
 fn main() -> ExitCode {
-    let Cli { command: Command::Run(args) } = Cli::parse();
+    let args = match Cli::parse().command {
+        Command::Run(args) => args,
+        Command::Flight(args) => return flight::main(&args),
+    };
     match run_all(&args) {
         Ok(code) => code,
         Err(error) => {
