@@ -96,6 +96,14 @@ impl Digest {
         item.hash(self);
     }
 
+    /// The value of bytes alone.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> u64 {
+        let mut digest = Self::default();
+        digest.write(bytes);
+        digest.value()
+    }
+
     /// Its value so far.
     #[must_use]
     pub const fn value(&self) -> u64 {
@@ -220,13 +228,8 @@ mod tests {
         assert_ne!(of(&state(None)), of(&state(Some(NodeId(0)))));
         assert_ne!(of(&state(Some(NodeId(1)))), of(&state(Some(NodeId(2)))));
         assert_ne!(of(&(1_u64, 2_u64)), of(&(2_u64, 1_u64)));
-        let bytes = |bytes: &[u8]| {
-            let mut digest = Digest::default();
-            digest.write(bytes);
-            digest.value()
-        };
-        assert_ne!(bytes(b"abc"), bytes(b"abc\0"));
-        assert_ne!(bytes(b""), bytes(b"\0"));
+        assert_ne!(Digest::of(b"abc"), Digest::of(b"abc\0"));
+        assert_ne!(Digest::of(b""), Digest::of(b"\0"));
     }
 
     /// Recordings outlive a release: these may only change together with [`VERSION`].

@@ -3,9 +3,9 @@
 use quorate_core::{Action, Apply, Body, Config, ENTRY_HEADER, NodeId, Run, Status, Write};
 
 use crate::{
+    lab::Lab,
     node::{Process, Work},
     violation::{Broken, Verdict, hold},
-    lab::Lab,
 };
 
 impl Lab {

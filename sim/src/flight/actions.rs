@@ -15,11 +15,7 @@ impl View {
     /// It wants something done, other than a write.
     pub(super) fn on_action(&mut self, action: &Action, raft: &Raft, known: &mut Known) -> Verdict {
         let n = self.node;
-        hold!(
-            is_silent(action) || !self.stopped,
-            "D4",
-            "node {n} goes on after its disk failed: {action:?}"
-        );
+        hold!(is_silent(action) || !self.stopped, "D4", "node {n} goes on after its disk failed: {action:?}");
         match action {
             Action::Send { to, message } => {
                 if let Body::Append { entries, .. } = &message.body {
@@ -76,7 +72,11 @@ impl View {
                     "S9",
                     "node {n} sends up to {end}, but its log ends at {last}"
                 );
-                hold!(self.led.contains(&term), "S1", "node {n} sends entries in term {term}, which it doesn't lead");
+                hold!(
+                    self.led.contains(&term),
+                    "S1",
+                    "node {n} sends entries in term {term}, which it doesn't lead"
+                );
                 Ok(())
             }
             Body::Conflict { .. }
@@ -107,8 +107,7 @@ impl View {
     /// The same, of a log: what is said in an earlier term may be about entries that are gone since.
     fn is_claim_durable(&self, term: u64, index: u64) -> bool {
         let earlier = term < self.durable_state.term.0;
-        self.durable_up_to(index)
-            || earlier && self.durable_in.get(&term).is_some_and(|most| *most >= index)
+        self.durable_up_to(index) || earlier && self.durable_in.get(&term).is_some_and(|most| *most >= index)
     }
 
     fn on_apply(&mut self, apply: &Apply, raft: &Raft, known: &mut Known) -> Verdict {

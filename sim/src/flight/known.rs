@@ -43,11 +43,7 @@ impl Known {
     /// A node has voted (S2).
     pub(super) fn note_vote(&mut self, node: u64, term: u64, candidate: u64) -> Verdict {
         let before = *self.votes.entry((node, term)).or_insert(candidate);
-        hold!(
-            before == candidate,
-            "S2",
-            "in term {term} node {node} votes for {before} and {candidate}"
-        );
+        hold!(before == candidate, "S2", "in term {term} node {node} votes for {before} and {candidate}");
         Ok(())
     }
 
@@ -103,7 +99,10 @@ impl Known {
 
     /// The term of the committed entry at `index`, if that is known.
     pub(super) fn committed_term(&self, index: u64) -> Option<u64> {
-        self.committed.iter().find(|(first, last, _)| (*first..=*last).contains(&index)).map(|(.., term)| *term)
+        self.committed
+            .iter()
+            .find(|(first, last, _)| (*first..=*last).contains(&index))
+            .map(|(.., term)| *term)
     }
 
     /// What is applied is what is known to be there.

@@ -22,7 +22,8 @@ pub(super) struct Log {
 impl Log {
     pub(super) fn of(recovered: &Recovered) -> Self {
         let first = (recovered.base.index.0, Arc::new(recovered.base_membership.clone()));
-        let others = recovered.memberships.iter().map(|(at, membership)| (at.0, Arc::new(membership.clone())));
+        let others =
+            recovered.memberships.iter().map(|(at, membership)| (at.0, Arc::new(membership.clone())));
         Self {
             base: recovered.base,
             starts: recovered.terms.clone(),

@@ -177,12 +177,9 @@ fn sort(recordings: Vec<Recording>) -> Result<(Vec<Track>, u64), FlightError> {
     let mut group: Option<GroupId> = None;
     let mut epoch = u64::MAX;
     let mut nodes: BTreeMap<u64, BTreeMap<u64, Recording>> = BTreeMap::new();
-    for recording in recordings {
+    for mut recording in recordings {
         let start = recording.first()?;
         let Start { config, recovered, unix_us, .. } = &start;
-        if config.id.0 == 0 {
-            return Err(recording.malformed("a node's id is never 0"));
-        }
         if group.is_some_and(|group| group != config.group) {
             let what = "these are recordings of different groups: replay those of one group together";
             return Err(unrelated(what.to_owned()));
@@ -193,7 +190,9 @@ fn sort(recordings: Vec<Recording>) -> Result<(Vec<Track>, u64), FlightError> {
         let lives = nodes.entry(config.id.0).or_default();
         if lives.insert(recovered.incarnation.0, recording).is_some() {
             let (node, life) = (config.id, recovered.incarnation);
-            return Err(unrelated(format!("{file}: another file begins with the same life {life} of node {node}")));
+            return Err(unrelated(format!(
+                "{file}: another file begins with the same life {life} of node {node}"
+            )));
         }
     }
     let tracks =

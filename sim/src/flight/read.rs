@@ -77,12 +77,18 @@ impl Recording {
     }
 
     /// How the first life in it starts, before anything is read.
-    pub(super) fn first(&self) -> Result<Start, FlightError> {
-        let line = self.next.as_deref().unwrap_or_default();
-        match self.parse(line)? {
-            Item::Start(start) => Ok(*start),
-            Item::Step(..) | Item::Polled(_) | Item::End(_) => Err(self.malformed("a life has no beginning")),
-        }
+    pub(super) fn first(&mut self) -> Result<Start, FlightError> {
+        self.line = 1;
+        let item = self.parse(self.next.as_deref().unwrap_or_default())?;
+        let start = match item {
+            Item::Start(start) if start.config.id.0 > 0 => *start,
+            Item::Start(_) => return Err(self.malformed("a node's id is never 0")),
+            Item::Step(..) | Item::Polled(_) | Item::End(_) => {
+                return Err(self.malformed("a life has no beginning"));
+            }
+        };
+        self.line = 0;
+        Ok(start)
     }
 
     pub(super) fn malformed(&self, what: impl Into<String>) -> FlightError {
@@ -102,7 +108,9 @@ impl Recording {
 
     fn parse(&self, line: &[u8]) -> Result<Item, FlightError> {
         let damaged = |error: &dyn std::fmt::Display| {
-            self.malformed(format!("{error}: the recording is damaged; what comes before it can be replayed alone"))
+            self.malformed(format!(
+                "{error}: the recording is damaged; what comes before it can be replayed alone"
+            ))
         };
         let mut value: Value = serde_json::from_slice(line).map_err(|error| damaged(&error))?;
         if let Some(version) = value.get(MARK)

@@ -48,7 +48,12 @@ impl Requests {
         Asked(match input {
             Input::Propose(proposal) => {
                 let contents = contents(&proposal.batch);
-                proposal.tokens().iter().map(|token| token.0).zip(contents.into_iter().map(Kind::Proposal)).collect()
+                proposal
+                    .tokens()
+                    .iter()
+                    .map(|token| token.0)
+                    .zip(contents.into_iter().map(Kind::Proposal))
+                    .collect()
             }
             Input::Read { token, kind: ReadKind::AtLeast(Index(index)) } => {
                 vec![(token.0, Kind::Read(*index))]
@@ -150,11 +155,17 @@ impl Requests {
                 (Outcome::Transferred { to }, Some(Kind::Transfer(term))) => {
                     let leads = raft.leader() == Some(to) && raft.term() > Term(*term)
                         || self.leaders.get(&to.0).is_some_and(|last| last > term);
-                    hold!(leads, "T1", "transfer {token} is said to be done, but node {to} was not seen to lead");
+                    hold!(
+                        leads,
+                        "T1",
+                        "transfer {token} is said to be done, but node {to} was not seen to lead"
+                    );
                 }
                 (Outcome::Refused { .. }, Some(Kind::Read(_) | Kind::Transfer(_)))
                 | (Outcome::Unknown, Some(_)) => {}
-                (_, kind) => hold!(false, "T1", "request {token} at node {node}, {kind:?}, ends as {outcome:?}"),
+                (_, kind) => {
+                    hold!(false, "T1", "request {token} at node {node}, {kind:?}, ends as {outcome:?}")
+                }
             }
         }
         Ok(())

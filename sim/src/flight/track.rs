@@ -118,7 +118,9 @@ impl Track {
             Item::Step(..) | Item::Polled(_) if self.life.is_none() => {
                 Err(self.malformed("a life has no beginning: the recording is damaged"))
             }
-            Item::Step(now, input) => self.step(now, input, known, wire).map_err(|broken| self.violated(broken)),
+            Item::Step(now, input) => {
+                self.step(now, input, known, wire).map_err(|broken| self.violated(broken))
+            }
             Item::Polled(polled) => {
                 let counted = self.life.as_ref().map_or(0, |life| life.steps);
                 if counted != polled.steps {
@@ -145,11 +147,14 @@ impl Track {
         let raft = Raft::new(config.clone(), recovered.clone(), start.now)
             .map_err(|error| self.malformed(&format!("no node starts from this: {error}")))?;
         if config.id.0 != self.node {
-            return Err(self.malformed(&format!("a life of node {} in a recording of node {}", config.id, self.node)));
+            return Err(
+                self.malformed(&format!("a life of node {} in a recording of node {}", config.id, self.node))
+            );
         }
         let slot = self.slot();
         let at = self.at();
-        wire.trace.line(at, || format!("n{} starts, life {incarnation}, format {}", self.node, start.version));
+        wire.trace
+            .line(at, || format!("n{} starts, life {incarnation}, format {}", self.node, start.version));
         let checked = match &self.view {
             None => {
                 let seen = Seen::Provisioned { slot, membership: &recovered.base_membership };
@@ -162,7 +167,10 @@ impl Track {
                     .then_some(())
                     .ok_or_else(|| {
                         let last = self.totals.incarnation;
-                        Broken("contract", format!("life {incarnation} of node {} comes after life {last}", self.node))
+                        Broken(
+                            "contract",
+                            format!("life {incarnation} of node {} comes after life {last}", self.node),
+                        )
                     })
                     .and_then(|()| view.check_next_life(recovered, complete))
             }
@@ -357,7 +365,9 @@ fn difference(actions: &[Action], polled: &Polled) -> String {
     };
     let mut pairs = recorded.iter().zip(actions);
     match pairs.find(|(then, now)| then != now) {
-        Some((then, now)) => format!("the core does something else than was recorded: then {then:?}, now {now:?}"),
+        Some((then, now)) => {
+            format!("the core does something else than was recorded: then {then:?}, now {now:?}")
+        }
         None => format!(
             "the core does something else than was recorded: {} actions then, {} now; of those recorded here the digest differs, or \
              {:?} are missing",

@@ -75,7 +75,12 @@ pub(super) struct Decision {
 
 impl View {
     /// A node starts from what its store holds.
-    pub(super) fn start(config: &Config, recovered: &Recovered, raft: &Raft, known: &mut Known) -> Result<Self, crate::violation::Broken> {
+    pub(super) fn start(
+        config: &Config,
+        recovered: &Recovered,
+        raft: &Raft,
+        known: &mut Known,
+    ) -> Result<Self, crate::violation::Broken> {
         let (node, state, log) = (config.id.0, recovered.hard_state, Log::of(recovered));
         if let Some(vote) = state.vote {
             known.note_vote(node, state.term.0, vote.0)?;
@@ -190,11 +195,7 @@ impl View {
 
     fn check_elected(&self, raft: &Raft) -> Verdict {
         let (n, term, state) = (self.node, raft.term().0, raft.hard_state());
-        hold!(
-            state.vote == Some(NodeId(n)),
-            "S9",
-            "node {n} leads term {term}, but did not vote for itself"
-        );
+        hold!(state.vote == Some(NodeId(n)), "S9", "node {n} leads term {term}, but did not vote for itself");
         hold!(self.durable_state == state, "D1", "node {n} leads term {term}, but its vote is not durable");
         let voted = |slot: usize| slot as u64 + 1 == n || self.grants.contains(&(slot as u64 + 1));
         hold!(
@@ -237,7 +238,12 @@ impl View {
         let Some(first) = write.entries.first().map(|run| run.first().0) else { return Ok(()) };
         let mut before = self.live.term_at(first - 1);
         for run in &write.entries {
-            hold!(run.term().0 <= term, "S9", "node {n} appends an entry of term {} in term {term}", run.term());
+            hold!(
+                run.term().0 <= term,
+                "S9",
+                "node {n} appends an entry of term {} in term {term}",
+                run.term()
+            );
             known.note_run(n, before, run)?;
             before = Some(run.term().0);
         }
@@ -291,7 +297,11 @@ impl View {
                 );
                 let (since, there) = self.live.membership_at(index);
                 let same = index < self.live.base() || snapshot.membership == **there;
-                hold!(same, "P1", "node {n} compacts up to {last} with another membership than that of {since}");
+                hold!(
+                    same,
+                    "P1",
+                    "node {n} compacts up to {last} with another membership than that of {since}"
+                );
             }
             Rebase::Install(_) => {
                 let leads = self.led.contains(&self.state.term.0);
@@ -303,7 +313,11 @@ impl View {
                     self.settled_commit
                 );
                 let matches = self.live.term_at(index) == Some(last.term.0);
-                hold!(!matches, "P2", "node {n} installs {last} and throws away a log that has that very entry");
+                hold!(
+                    !matches,
+                    "P2",
+                    "node {n} installs {last} and throws away a log that has that very entry"
+                );
             }
         }
         Ok(())
@@ -383,8 +397,15 @@ impl View {
 /// What must be remembered of an input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Told {
-    Granted { by: u64, term: u64 },
-    Acked { by: u64, term: u64, up_to: u64 },
+    Granted {
+        by: u64,
+        term: u64,
+    },
+    Acked {
+        by: u64,
+        term: u64,
+        up_to: u64,
+    },
     Persisted(u64),
     Applied(u64),
     /// A durable snapshot.

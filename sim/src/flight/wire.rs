@@ -41,7 +41,13 @@ impl Wire {
     }
 
     /// It arrives: which number has it? One that wasn't seen to leave is taken to leave now.
-    pub(super) fn received(&mut self, at: u64, from: NodeId, to: u64, message: &Message) -> Result<u64, crate::violation::Broken> {
+    pub(super) fn received(
+        &mut self,
+        at: u64,
+        from: NodeId,
+        to: u64,
+        message: &Message,
+    ) -> Result<u64, crate::violation::Broken> {
         if let Some(id) = self.left.get(&key(from.0, to, message)) {
             self.matched += 1;
             return Ok(*id);
