@@ -1,6 +1,6 @@
 //! Whatever a file holds, it is replayed or refused, with a reason; nothing panics.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, slice::from_ref};
 
 use quorate_core::NodeId;
 use quorate_sim::flight::{FlightError, replay};
@@ -13,7 +13,7 @@ async fn another_format_is_refused_and_the_known_ones_are_named() {
     let file = cluster.file(NodeId(1));
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, text.replacen("{\"quorate-flight\":1,", "{\"quorate-flight\":2,", 1)).unwrap();
-    let error = replay(&[file.clone()]).unwrap_err();
+    let error = replay(from_ref(&file)).unwrap_err();
     assert!(matches!(&error, FlightError::UnknownVersion { line: 1, .. }), "{error:?}");
     assert!(error.to_string().contains("format 2 is not known here (known: 1)"), "{error}");
 
@@ -31,7 +31,7 @@ async fn garbage_is_refused_and_never_a_panic() {
     let file = cluster.file(NodeId(2));
     for text in ["", "\n", "{", "[1,2]", "{\"quorate-flight\":1", "hello\nworld\n"] {
         fs::write(&file, text).unwrap();
-        let error = replay(&[file.clone()]).unwrap_err();
+        let error = replay(from_ref(&file)).unwrap_err();
         let typed = matches!(error, FlightError::NotARecording { .. } | FlightError::Malformed { .. });
         assert!(typed, "{text:?}: {error:?}");
     }
@@ -45,7 +45,7 @@ async fn garbage_is_refused_and_never_a_panic() {
         let at = if n % 3 == 0 { n * 7 % 1500 } else { n * 7919 * 31 % whole.len() };
         bytes[at] = b"0:,]}x\"9\n"[n % 9];
         fs::write(&file, &bytes).unwrap();
-        refused += usize::from(replay(&[file.clone()]).is_err());
+        refused += usize::from(replay(from_ref(&file)).is_err());
     }
     assert!(refused > 200, "only {refused}");
 }

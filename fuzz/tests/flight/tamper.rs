@@ -1,6 +1,6 @@
 //! Who changes a recording is found out: by the step, or by the invariant.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, slice::from_ref};
 
 use quorate_core::NodeId;
 use quorate_sim::flight::{FlightError, FlightViolation, replay};
@@ -33,7 +33,7 @@ fn unmarked(line: &Value) -> String {
 
 fn violation(file: &PathBuf, lines: &Lines) -> FlightViolation {
     write(file, lines);
-    match replay(&[file.clone()]) {
+    match replay(from_ref(file)) {
         Err(FlightError::Violated(violation)) => *violation,
         other => panic!("{other:?}"),
     }
@@ -58,7 +58,7 @@ async fn a_digest_or_an_input_that_was_changed_is_named_with_its_step() {
     let file = cluster.file(NodeId(1));
     let whole = read(&file);
     write(&file, &whole);
-    replay(&[file.clone()]).unwrap();
+    replay(from_ref(&file)).unwrap();
 
     let mut lines = whole.clone();
     let at = (100..).find(|at| is_polled(&lines[*at])).unwrap();
@@ -72,7 +72,7 @@ async fn a_digest_or_an_input_that_was_changed_is_named_with_its_step() {
     let at = (100..).find(|at| lines[*at].pointer("/1/Persisted").is_some()).unwrap();
     lines.remove(at);
     write(&file, &lines);
-    let error = replay(&[file.clone()]).unwrap_err().to_string();
+    let error = replay(from_ref(&file)).unwrap_err().to_string();
     assert!(error.contains("lines are missing"), "{error}");
     count_one_less(&mut lines, at);
     let found = violation(&file, &lines);

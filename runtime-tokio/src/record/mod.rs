@@ -156,7 +156,7 @@ pub enum RecordingEnded {
 pub(crate) struct Tape {
     steps: AtomicU64,
     bytes: AtomicU64,
-    /// Bytes of payload between the driver and the writer.
+    /// Bytes between the driver and the writer.
     queued: AtomicUsize,
     ended: Mutex<Option<RecordingEnded>>,
 }

@@ -2,11 +2,7 @@
 
 use std::{
     mem,
-    sync::{
-        Arc,
-        atomic::Ordering::Relaxed,
-        mpsc::{SyncSender, TrySendError},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed, mpsc::Sender},
 };
 
 use quorate_core::{
@@ -16,9 +12,9 @@ use quorate_core::{
 
 use super::{RecordingEnded, Tape, writer};
 
-/// So many sheets may wait for the writer, and so many bytes of payload in them.
-pub(super) const MAX_SHEETS: usize = 8192;
-const MAX_QUEUED_BYTES: usize = 64 << 20;
+/// So many bytes may wait for the writer: of payload, and what a note takes beside that.
+const MAX_QUEUED: usize = 64 << 20;
+const NOTE: usize = 256;
 
 /// A sheet with so many notes is handed over even if the queue of actions hasn't been found empty.
 const MAX_NOTES: usize = 1024;
@@ -36,7 +32,7 @@ pub(super) enum Note {
 #[derive(Default)]
 pub(super) struct Sheet {
     pub(super) notes: Vec<Note>,
-    /// Bytes of payload in them.
+    /// Bytes that they hold on to.
     pub(super) weight: usize,
 }
 
@@ -44,7 +40,7 @@ pub(super) struct Sheet {
 pub(crate) struct Recorder {
     node: NodeId,
     /// Gone when the recording is over.
-    queue: Option<SyncSender<Sheet>>,
+    queue: Option<Sender<Sheet>>,
     tape: Arc<Tape>,
     sheet: Sheet,
     /// Steps in this life.
@@ -59,7 +55,7 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    pub(super) fn new(node: NodeId, queue: SyncSender<Sheet>, tape: Arc<Tape>, actions: bool) -> Self {
+    pub(super) fn new(node: NodeId, queue: Sender<Sheet>, tape: Arc<Tape>, actions: bool) -> Self {
         Self {
             node,
             queue: Some(queue),
@@ -134,21 +130,17 @@ impl Recorder {
 
     fn hand_over(&mut self) {
         let Some(queue) = &self.queue else { return };
-        let sheet = mem::take(&mut self.sheet);
-        let weight = sheet.weight;
-        let full = self.tape.queued.load(Relaxed) > MAX_QUEUED_BYTES;
-        let result = if full { Err(TrySendError::Full(sheet)) } else { queue.try_send(sheet) };
-        match result {
-            Ok(()) => {
-                self.tape.queued.fetch_add(weight, Relaxed);
-                self.tape.steps.store(self.steps, Relaxed);
-            }
-            Err(TrySendError::Full(_)) => {
-                self.tape.end(self.node, RecordingEnded::Gap);
-                self.queue = None;
-            }
+        let mut sheet = mem::take(&mut self.sheet);
+        sheet.weight += sheet.notes.len() * NOTE;
+        let queued = self.tape.queued.fetch_add(sheet.weight, Relaxed);
+        if queued > MAX_QUEUED {
+            self.tape.end(self.node, RecordingEnded::Gap);
+            self.queue = None;
+        } else if queue.send(sheet).is_err() {
             // The writer has said why.
-            Err(TrySendError::Disconnected(_)) => self.queue = None,
+            self.queue = None;
+        } else {
+            self.tape.steps.store(self.steps, Relaxed);
         }
     }
 }

@@ -7,8 +7,10 @@ use std::{
     sync::{
         Arc,
         atomic::Ordering::Relaxed,
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{Receiver, Sender, channel},
     },
+    thread,
+    time::Duration,
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
@@ -18,7 +20,7 @@ use serde_json::ser::{CompactFormatter, Formatter, Serializer};
 
 use super::{
     Recording, RecordingEnded, Sink, Tape,
-    recorder::{MAX_SHEETS, Note, Sheet},
+    recorder::{Note, Sheet},
 };
 use crate::thread::{Alive, spawn};
 
@@ -28,14 +30,12 @@ const LAST_LINE: u64 = 64;
 /// So much text is gathered while more is waiting, before it is written.
 const AT_ONCE: usize = 256 << 10;
 
+/// So long the writer rests after it has written: whoever hands something over meanwhile need not wake it.
+const REST: Duration = Duration::from_millis(2);
+
 /// Starts the thread, and returns its queue. Whatever fails ends the recording, and nothing else.
-pub(super) fn start(
-    recording: Recording,
-    start: Start,
-    tape: &Arc<Tape>,
-    alive: &Alive,
-) -> SyncSender<Sheet> {
-    let (queue, sheets) = sync_channel(MAX_SHEETS);
+pub(super) fn start(recording: Recording, start: Start, tape: &Arc<Tape>, alive: &Alive) -> Sender<Sheet> {
+    let (queue, sheets) = channel();
     let node = start.config.id;
     let run = {
         let tape = tape.clone();
@@ -92,6 +92,7 @@ fn write(recording: Recording, start: &Start, sheets: &Receiver<Sheet>, tape: &T
             tape.end(start.config.id, RecordingEnded::Limit { bound });
             return Ok(());
         }
+        thread::sleep(REST);
     }
     let gap = tape.ended() == Some(RecordingEnded::Gap);
     say_end(&mut *sink, if gap { Ended::Gap } else { Ended::Stopped })?;

@@ -133,8 +133,8 @@ impl Known {
     pub(super) fn note_decided(&mut self, term: u64, index: u64) -> Verdict {
         let most = self.decided.entry(term).or_insert(0);
         *most = index.max(*most);
-        let later = self.leaders.range(term + 1..);
-        later.map(|(later, (node, log))| self.check_complete(*node, *later, log, index)).collect()
+        let mut later = self.leaders.range(term + 1..);
+        later.try_for_each(|(later, (node, log))| self.check_complete(*node, *later, log, index))
     }
 
     fn check_complete(&self, node: u64, term: u64, log: &Log, index: u64) -> Verdict {

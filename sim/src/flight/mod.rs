@@ -39,6 +39,8 @@ mod leader;
 mod log;
 mod read;
 mod requests;
+#[cfg(test)]
+mod tests;
 mod track;
 mod view;
 mod wire;

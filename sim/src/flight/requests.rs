@@ -164,7 +164,7 @@ impl Requests {
                 (Outcome::Refused { .. }, Some(Kind::Read(_) | Kind::Transfer(_)))
                 | (Outcome::Unknown, Some(_)) => {}
                 (_, kind) => {
-                    hold!(false, "T1", "request {token} at node {node}, {kind:?}, ends as {outcome:?}")
+                    hold!(false, "T1", "request {token} at node {node}, {kind:?}, ends as {outcome:?}");
                 }
             }
         }

@@ -104,7 +104,7 @@ impl Track {
     /// Does what comes next.
     pub(super) fn advance(&mut self, known: &mut Known, wire: &mut Wire) -> Result<(), FlightError> {
         let Some(item) = self.next.take() else { return Ok(()) };
-        let done = match item {
+        match item {
             Item::Start(start) => {
                 self.end_life(wire, None).map_err(|broken| self.violated(broken))?;
                 self.start(&start, known, wire)
@@ -130,10 +130,9 @@ impl Track {
                     );
                     return Err(self.malformed(&what));
                 }
-                self.polled(polled, known, wire).map_err(|broken| self.violated(broken))
+                self.polled(&polled, known, wire).map_err(|broken| self.violated(broken))
             }
-        };
-        done
+        }
     }
 
     /// There is nothing more: the last life was cut off, if it has no end.
@@ -234,7 +233,7 @@ impl Track {
         view.after_step(&life.raft)
     }
 
-    fn polled(&mut self, polled: Polled, known: &mut Known, wire: &mut Wire) -> Verdict {
+    fn polled(&mut self, polled: &Polled, known: &mut Known, wire: &mut Wire) -> Verdict {
         let (at, slot, n) = (self.at(), self.slot(), self.node);
         let (Some(life), Some(view)) = (&mut self.life, &mut self.view) else { return Ok(()) };
         let mut actions = Vec::new();
@@ -246,7 +245,7 @@ impl Track {
             actions.push(action);
         }
         let same = actions.len() == wanted && life.digest.value() == polled.digest;
-        let difference = || difference(&actions, &polled);
+        let difference = || difference(&actions, polled);
         if same || polled.actions.is_none() {
             hold!(same, "replay", "{}", difference());
         }
@@ -272,7 +271,7 @@ impl Track {
             view.on_action(action, &life.raft, known)?;
         }
         // Who looks through all of a node each time, looks long.
-        if same && !polled.more && self.totals.actions % 8 == 0 {
+        if same && !polled.more && self.totals.actions.is_multiple_of(8) {
             bounds::check_status(&life.raft.status(), &view.config, view.requests.open())?;
         }
         hold!(same, "replay", "{}", difference());

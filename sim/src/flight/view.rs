@@ -330,7 +330,9 @@ impl View {
         known: &mut Known,
         mut each: impl FnMut(&Write) -> Verdict,
     ) -> Verdict {
-        while let Some(write) = self.writes.pop_front_if(|write| write.seq().0 <= seq) {
+        while self.writes.front().is_some_and(|write| write.seq().0 <= seq)
+            && let Some(write) = self.writes.pop_front()
+        {
             let n = self.node;
             if let Some(state) = write.hard_state {
                 let before = self.durable_state.term;
