@@ -116,6 +116,8 @@ mod raft;
 mod read;
 mod receive;
 mod reconfigure;
+#[cfg(feature = "serde")]
+pub mod recording;
 mod recovery;
 mod replication;
 mod ring;

@@ -12,12 +12,15 @@ use quorate_core::{Config, ConfigError, GroupId, Index, NodeId, Raft, StateMachi
 use tokio::{runtime::Handle, sync::oneshot};
 use tracing::{info, warn};
 
+#[cfg(feature = "record")]
+use crate::record::Recording;
 use crate::{
     apply, clock,
     control::Controls,
     driver::{Driver, Lanes, LastWord, Reads},
     inbox::Limits,
     node::Node,
+    recorded::Recorded,
     shared::{Entrance, Shared},
     status::Leadership,
     storage,
@@ -36,6 +39,8 @@ pub struct Builder<S, St = ()> {
     shutdown_timeout: Duration,
     max_pending: usize,
     machine: PhantomData<fn(S)>,
+    #[cfg(feature = "record")]
+    recording: Option<Recording>,
 }
 
 /// Why a node can't start.
@@ -77,6 +82,8 @@ impl<S: StateMachine> Builder<S> {
             shutdown_timeout: Duration::from_secs(1),
             max_pending: 65_536,
             machine: PhantomData,
+            #[cfg(feature = "record")]
+            recording: None,
         }
     }
 }
@@ -139,9 +146,25 @@ impl<S: StateMachine, St> Builder<S, St> {
 
     /// Where what is durable lies.
     pub fn store<T: Store>(self, store: T) -> Builder<S, T> {
-        let Self { config, store: _, transport, request_timeout, shutdown_timeout, max_pending, machine } =
-            self;
-        Builder { config, store, transport, request_timeout, shutdown_timeout, max_pending, machine }
+        Builder {
+            config: self.config,
+            store,
+            transport: self.transport,
+            request_timeout: self.request_timeout,
+            shutdown_timeout: self.shutdown_timeout,
+            max_pending: self.max_pending,
+            machine: self.machine,
+            #[cfg(feature = "record")]
+            recording: self.recording,
+        }
+    }
+
+    /// Takes down all that the node's core is told, to be replayed by `quorate-sim flight`. Whatever becomes of the
+    /// recording, the node goes on: see [`Recording`].
+    #[cfg(feature = "record")]
+    pub fn record(mut self, recording: Recording) -> Self {
+        self.recording = Some(recording);
+        self
     }
 
     /// How to reach the others. A node that is alone needs none.
@@ -205,7 +228,17 @@ impl<S: StateMachine, St: Store> Builder<S, St> {
         );
 
         let batch_bytes = self.config.max_append_bytes.min(self.config.max_uncommitted_bytes);
-        let raft = Raft::new(self.config, recovered, clock::now())?;
+        let now = clock::now();
+        #[cfg(feature = "record")]
+        let origin = self.recording.map(|recording| (recording, self.config.clone(), recovered.clone()));
+        let raft = Raft::new(self.config, recovered, now)?;
+        // Not before the core has found what was recovered to be in order.
+        #[cfg(feature = "record")]
+        let recorder = origin.map(|(recording, config, recovered)| {
+            let (recorder, tape) = recording.start(config, recovered, now, &alive);
+            shared.tape.get_or_init(|| tape);
+            recorder
+        });
         shared.leadership.send_replace(Leadership {
             term: raft.term(),
             leader: raft.leader(),
@@ -220,7 +253,11 @@ impl<S: StateMachine, St: Store> Builder<S, St> {
         })?;
         let driver = Driver {
             last_word: LastWord::new(shared.clone()),
-            raft,
+            raft: Recorded::new(
+                raft,
+                #[cfg(feature = "record")]
+                recorder,
+            ),
             shared: shared.clone(),
             lanes: Lanes { writes, loads, jobs, quit },
             batch_bytes,
@@ -229,7 +266,7 @@ impl<S: StateMachine, St: Store> Builder<S, St> {
             reads: Reads::new(),
             controls: Controls::new(),
             lost: BTreeSet::new(),
-            now: clock::now(),
+            now,
             handed: Index(0),
             applied: Index(0),
             stopping: None,

@@ -19,6 +19,13 @@ pub(crate) fn now() -> Instant {
     Instant(seconds.saturating_mul(1_000_000).saturating_add(nanos / 1000))
 }
 
+/// The time by the wall clock, in µs since 1970.
+#[cfg(feature = "record")]
+pub(crate) fn wall() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

@@ -15,7 +15,7 @@ use std::{
 
 use quorate_core::{
     Action, Apply, Batch, Body, ENTRY_HEADER, Event, Index, Input, Instant, Message, NodeId, Outcome,
-    Proposal, Raft, ReadKind, Rejected, StateMachine, Token, Tokens,
+    Proposal, ReadKind, Rejected, StateMachine, Token, Tokens,
 };
 use tracing::{debug, error, info, warn};
 
@@ -26,6 +26,7 @@ use crate::{
     control::{Controls, Handover},
     error::{Refusal, StopReason, Stopped},
     inbox::{Answer, Inbox, Proposed, Work},
+    recorded::Recorded,
     shared::Shared,
     status::{Leadership, count},
     storage::{Loads, Writes},
@@ -50,7 +51,7 @@ const GRACE: Duration = Duration::from_millis(5);
 pub(crate) struct Driver<S: StateMachine> {
     /// Dropped first, so that whoever then finds his answer dropped can learn why.
     pub(crate) last_word: LastWord<S>,
-    pub(crate) raft: Raft,
+    pub(crate) raft: Recorded,
     pub(crate) shared: Arc<Shared<S>>,
     pub(crate) lanes: Lanes<S>,
     /// A batch of proposals is at most this big, unless it is of one.

@@ -81,6 +81,9 @@ mod forward;
 mod inbox;
 mod memory;
 mod node;
+#[cfg(feature = "record")]
+mod record;
+mod recorded;
 mod router;
 mod shared;
 mod status;
@@ -94,6 +97,8 @@ pub use consistency::Consistency;
 pub use error::{ControlError, ProposeError, ReadError, StopReason, Stopped};
 pub use memory::{MemoryNetwork, MemoryStore, MemoryStoreError, MemoryStoreReader};
 pub use node::Node;
+#[cfg(feature = "record")]
+pub use record::{Recording, RecordingEnded, RecordingStatus};
 pub use router::Router;
 pub use status::{Counts, Leadership, NodeStatus};
 pub use transport::{BoxFuture, ForwardError, Inbound, Transport};

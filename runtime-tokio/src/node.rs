@@ -155,6 +155,13 @@ impl<S: StateMachine> Node<S> {
         self.shared().group
     }
 
+    /// How its recording is: nothing if it is none of [`Builder::record`]'s.
+    #[cfg(feature = "record")]
+    #[must_use]
+    pub fn recording(&self) -> Option<crate::RecordingStatus> {
+        self.shared().tape.get().map(|tape| tape.status())
+    }
+
     /// Stops the node: takes no more requests, lets those under way end, hands leadership over if it leads and another voter
     /// is in touch (both within [`Builder::shutdown_timeout`]), writes what is queued. When it returns all of the node's threads have ended, store and state machine are dropped, and the
     /// transport is shut down; a call of the state machine or the store that doesn't return holds it up.

@@ -40,6 +40,9 @@ pub(crate) struct Shared<S: StateMachine> {
     /// All threads have ended.
     pub(crate) ended: watch::Sender<bool>,
     request_timeout: Duration,
+    /// Set when the node is put together, if it is recorded.
+    #[cfg(feature = "record")]
+    pub(crate) tape: std::sync::OnceLock<Arc<crate::record::Tape>>,
 }
 
 impl<S: StateMachine> Shared<S> {
@@ -63,6 +66,8 @@ impl<S: StateMachine> Shared<S> {
             elsewhere: Arc::default(),
             ended: watch::Sender::new(false),
             request_timeout,
+            #[cfg(feature = "record")]
+            tape: std::sync::OnceLock::new(),
         }
     }
 

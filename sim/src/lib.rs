@@ -18,6 +18,7 @@ mod digest;
 mod disk;
 mod driver;
 mod faults;
+pub mod flight;
 mod ghost;
 mod lab;
 mod network;

@@ -27,6 +27,7 @@ enum Command {
     Replay(cli::replay::Args),
     /// Make a file shorter, while what it says violates the same.
     Shrink(cli::shrink::Args),
+    Flight(quorate_sim::flight::FlightArgs),
 }
 
 fn main() -> ExitCode {
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Run(args) => cli::run::run(&args),
         Command::Replay(args) => cli::replay::run(&args),
         Command::Shrink(args) => cli::shrink::run(&args),
+        Command::Flight(args) => return quorate_sim::flight::main(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

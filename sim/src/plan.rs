@@ -530,7 +530,13 @@ impl Plan {
         let drift = rng.below(2 * self.drift + 1) as i64 - most;
         let (extreme, slow) = (rng.chance(0.7), rng.chance(0.4));
         match self.profile {
-            Profile::Clock | Profile::Drift if extreme => if slow { -most } else { most },
+            Profile::Clock | Profile::Drift if extreme => {
+                if slow {
+                    -most
+                } else {
+                    most
+                }
+            }
             _ => drift,
         }
     }

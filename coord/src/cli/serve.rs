@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use quorate_coord::{machine::Machine, server};
 use quorate_core::{GroupId, Membership, NodeId};
-use quorate_runtime_tokio::Node;
+use quorate_runtime_tokio::{Node, Recording};
 use quorate_storage_redb::{self as storage, RedbStore};
 use quorate_transport_quic::{self as quic, ClusterId, QuicTransport, pki};
 use tokio::{
@@ -50,6 +50,13 @@ Clients are served without TLS and without authentication: by default only on
 this machine. SIGTERM and SIGINT (Ctrl-C) stop the node in an orderly way: if it
 leads, it hands over first.
 RUST_LOG chooses what is logged (default: info).
+
+--record FILE is a flight recorder. `quorate-sim flight FILE` replays it step by
+step, with the invariants that it can decide; so it is what to add to a report
+of something that should not have happened. It begins with the node's start and
+ends at 256 MiB; a restart adds to the file, or moves it to FILE.old if that is
+half full. Whatever becomes of it, the node goes on. What clients have written
+is in it.
 
 Examples:
   quorate serve --config node-1/node.toml --bootstrap    the very first start
@@ -103,6 +110,12 @@ pub(crate) struct Args {
     /// Make the node's store; only at its very first start. Refused if there is one
     #[arg(long)]
     bootstrap: bool,
+    /// Record all that the node's core is told, for `quorate-sim flight`: see below
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    /// Record what it did as well, not only a digest of that: several times as big
+    #[arg(long, requires = "record")]
+    record_actions: bool,
     /// How log lines look
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -115,9 +128,10 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> Result {
     logs::start(args.log_format)?;
     let (bootstrap, supervised) = (args.bootstrap, args.supervised);
+    let recording = args.record.as_ref().map(|file| Recording::to_file(file).actions(args.record_actions));
     let stop = Stop::watch(supervised)?;
     let config = args.config()?;
-    serve(&config, bootstrap, supervised, stop).await
+    serve(&config, bootstrap, supervised, recording, stop).await
 }
 
 impl Args {
@@ -191,7 +205,13 @@ fn identity(config: &NodeConfig) -> storage::Identity {
 }
 
 /// Runs the node of this configuration.
-async fn serve(config: &NodeConfig, make: bool, supervised: bool, stop: Stop) -> Result {
+async fn serve(
+    config: &NodeConfig,
+    make: bool,
+    supervised: bool,
+    recording: Option<Recording>,
+    stop: Stop,
+) -> Result {
     let id = NodeId(config.id);
     // What may be wrong with the configuration comes first: a store is made only if all else is well.
     let refused = |error: io::Error| {
@@ -209,6 +229,9 @@ async fn serve(config: &NodeConfig, make: bool, supervised: bool, stop: Stop) ->
     let mut builder = Node::builder(id).store(store);
     if let Some(transport) = transport {
         builder = builder.transport(Arc::new(transport));
+    }
+    if let Some(recording) = recording {
+        builder = builder.record(recording);
     }
     let node = builder.start(Machine::new()).await.map_err(|error| Failure::new(error.to_string()))?;
 

@@ -22,7 +22,7 @@ pub(crate) fn agree(membership: &Membership, holds: impl Fn(usize) -> bool) -> b
 }
 
 /// The highest value that a quorum has reached.
-pub(super) fn reached(membership: &Membership, value: impl Fn(usize) -> u64) -> u64 {
+pub(crate) fn reached(membership: &Membership, value: impl Fn(usize) -> u64) -> u64 {
     let of_set = |set: &[NodeId]| {
         let values = set.iter().map(|id| value(slot(*id)));
         let enough =
@@ -70,6 +70,32 @@ impl Wanted {
             ids.sort_unstable();
         }
         wanted
+    }
+
+    /// It was taken: is this what node `n` appends for it?
+    pub(crate) fn check_taken(&self, n: usize, membership: &Membership) -> Verdict {
+        hold!(
+            self.is(membership) && membership.is_held() == self.held,
+            "M3",
+            "node {n} was asked for {self:?}, but appends {membership:?}"
+        );
+        Ok(())
+    }
+
+    /// It is said to be done at `index`: is it this membership, in force since `since`?
+    pub(crate) fn check_changed(
+        &self,
+        token: u64,
+        index: u64,
+        since: u64,
+        membership: &Membership,
+    ) -> Verdict {
+        hold!(
+            since == index && self.is(membership) && membership.is_joint() == self.held,
+            "T1",
+            "change {token} to {self:?} is said to be done at {index}, but since {since} it is {membership:?}"
+        );
+        Ok(())
     }
 
     /// Is it that?
@@ -130,14 +156,7 @@ impl Ghost {
 
     /// A change was taken, and is in the log now.
     pub(crate) fn on_change_taken(&self, slot: usize, wanted: &Wanted) -> Verdict {
-        let (index, membership) = self.nodes[slot].live.membership();
-        hold!(
-            wanted.is(membership) && membership.is_held() == wanted.held,
-            "M3",
-            "node {} was asked for {wanted:?}, but appends {membership:?} at {index}",
-            slot + 1
-        );
-        Ok(())
+        wanted.check_taken(slot + 1, self.nodes[slot].live.membership().1)
     }
 
     /// A change is said to be done by the membership at `index`.
@@ -148,17 +167,12 @@ impl Ghost {
             "change {token} is said to be done at {index}, which is not committed"
         );
         let (since, membership) = self.committed.membership_at(index);
-        hold!(
-            since == index && wanted.is(membership) && membership.is_joint() == wanted.held,
-            "T1",
-            "change {token} to {wanted:?} is said to be done at {index}, but since {since} it is {membership:?}"
-        );
-        Ok(())
+        wanted.check_changed(token, index, since, membership)
     }
 }
 
 /// One membership after another in a log: any quorum of the one meets any of the other (M2), and no id comes back.
-fn check_succession(n: usize, index: u64, old: &Membership, new: &Membership) -> Verdict {
+pub(crate) fn check_succession(n: usize, index: u64, old: &Membership, new: &Membership) -> Verdict {
     let same_voters = old.voters() == new.voters();
     let right = if old == new {
         // Said again.

@@ -27,7 +27,7 @@ use crate::{
 };
 
 use image::Image;
-pub(crate) use membership::{Wanted, agree};
+pub(crate) use membership::{Wanted, agree, check_succession, reached};
 pub(crate) use requests::{Floor, Kind};
 
 /// One node, as followed from outside.

@@ -81,6 +81,8 @@ pub(crate) struct Keeper {
     pub(crate) program: PathBuf,
     /// Start again what has ended?
     pub(crate) restart: bool,
+    /// Record what each node's core is told?
+    pub(crate) record: bool,
     /// Tell every line that is logged?
     pub(crate) verbose: bool,
     /// Where news goes.
@@ -114,9 +116,12 @@ impl Keeper {
     /// Runs the process once.
     async fn run(&mut self, plan: &Plan) -> io::Result<(u32, Ended)> {
         let log = Log::open(&plan.dir)?;
-        let mut child = Command::new(&self.program)
-            .args(["serve", "--supervised", "--config"])
-            .arg(plan.config())
+        let mut command = Command::new(&self.program);
+        command.args(["serve", "--supervised", "--config"]).arg(plan.config());
+        if self.record {
+            command.arg("--record").arg(plan.dir.join("flight"));
+        }
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -8,6 +8,7 @@
 //! node-N/*.pem, *.key  the node's certificate
 //! node-N/store/        its data
 //! node-N/log, log.1    what it has logged
+//! node-N/flight        what its core was told, with `--record`
 //! ```
 
 use std::{

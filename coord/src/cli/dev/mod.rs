@@ -55,6 +55,9 @@ pub(crate) struct Args {
     /// Leave a node that has ended as it is
     #[arg(long)]
     no_restart: bool,
+    /// Record what each node's core is told, in DIR/node-N/flight: see `quorate serve --help`
+    #[arg(long)]
+    record: bool,
     /// Show what the nodes log
     #[arg(long, short)]
     verbose: bool,
@@ -77,7 +80,14 @@ pub(crate) async fn run(args: Args) -> Result {
     let (news, receive) = mpsc::channel(NEWS);
     let (order, orders) = watch::channel(Order::Run);
     let mut keepers = JoinSet::new();
-    let keeper = Keeper { program, restart: !args.no_restart, verbose: args.verbose, news, order: orders };
+    let keeper = Keeper {
+        program,
+        restart: !args.no_restart,
+        record: args.record,
+        verbose: args.verbose,
+        news,
+        order: orders,
+    };
     for plan in &layout.nodes {
         keepers.spawn(keeper.clone().keep(plan.clone()));
     }

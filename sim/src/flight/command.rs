@@ -1,0 +1,73 @@
+//! `quorate-sim flight`.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use super::{FlightError, FlightReport, Totals, how, replay_traced};
+use crate::Trace;
+
+/// Replay what real nodes have recorded, with every invariant that this can decide.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+A recording is made by `quorate serve --record FILE`, or by Builder::record. Files of several nodes of one cluster are \
+brought together.
+Exit code 1: an invariant is violated, or the core does something else than was recorded. 2: a file can't be read.
+
+Examples:
+  quorate-sim flight node-1.flight
+  quorate-sim flight node-*.flight
+  quorate-sim flight node-1.flight --trace | less")]
+pub struct FlightArgs {
+    /// Recordings.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Print everything that happens.
+    #[arg(long, conflicts_with = "json")]
+    trace: bool,
+    /// Print the summary as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command: prints what it came to, and says how.
+#[must_use]
+pub fn main(args: &FlightArgs) -> ExitCode {
+    let (result, _) = replay_traced(&args.files, if args.trace { Trace::Print } else { Trace::Off });
+    match &result {
+        Ok(report) if args.json => println!("{}", json(&serde_json::json!({ "ok": report }))),
+        Ok(report) => println!("{}", as_text(report)),
+        Err(FlightError::Violated(violation)) if args.json => {
+            println!("{}", json(&serde_json::json!({ "violation": violation })));
+        }
+        Err(FlightError::Violated(violation)) => println!("VIOLATION: {violation}"),
+        Err(error) => eprintln!("error: {error}"),
+    }
+    match result {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(FlightError::Violated(_)) => ExitCode::FAILURE,
+        Err(_) => ExitCode::from(2),
+    }
+}
+
+fn json(value: &serde_json::Value) -> String {
+    value.to_string()
+}
+
+fn as_text(report: &FlightReport) -> String {
+    let FlightReport { nodes, committed, leaders, messages, messages_from_elsewhere, duration } = report;
+    let steps: u64 = nodes.iter().map(|node| node.steps).sum();
+    let actions: u64 = nodes.iter().map(|node| node.actions).sum();
+    let mut text = format!(
+        "ok: {} nodes, {steps} steps and {actions} actions the same over {:.3} s; committed up to {committed}, {leaders} terms led, \
+         {messages} messages seen to leave and arrive, {messages_from_elsewhere} from elsewhere",
+        nodes.len(),
+        *duration as f64 / 1e6
+    );
+    for Totals { node, lives, steps, refused, ended, torn, .. } in nodes {
+        let torn = if *torn { ", with half a line" } else { "" };
+        text.push_str(&format!(
+            "\n  node {node}: {lives} lives, {steps} steps, {refused} refused; the last ends: {}{torn}",
+            how(*ended)
+        ));
+    }
+    text
+}

@@ -1,0 +1,378 @@
+//! Replays one node: a core of its own for each of its lives, told what was recorded, when it was recorded, and held against it.
+
+use std::collections::VecDeque;
+
+use quorate_core::{
+    Action, Input, Instant, Raft, Rejected,
+    recording::{Digest, Ended, Polled, Start},
+};
+
+use super::{
+    FlightError, FlightViolation, Totals,
+    known::Known,
+    read::{Item, Recording},
+    view::{Told, View},
+    wire::Wire,
+};
+use crate::{
+    bounds,
+    violation::{Broken, Verdict, hold},
+    watch::{Seen, Step, Stimulus},
+};
+
+/// The recordings of one node, in the order of its lives.
+pub(super) struct Track {
+    pub(super) node: u64,
+    /// The first is the one that is being read.
+    recordings: VecDeque<Recording>,
+    next: Option<Item>,
+    /// The line and file of `next`, or of the last one.
+    line: u64,
+    /// µs between the earliest start of all and this life's.
+    begins: u64,
+    origin: Instant,
+    now: Instant,
+    life: Option<Life>,
+    view: Option<View>,
+    pub(super) totals: Totals,
+}
+
+/// A life that goes on.
+struct Life {
+    raft: Raft,
+    incarnation: u64,
+    steps: u64,
+    digest: Digest,
+    /// The last step, not told to onlookers yet: what it led to comes with the next poll.
+    step: Option<(Instant, Stimulus, Result<(), Rejected>)>,
+}
+
+impl Track {
+    pub(super) fn new(node: u64, recordings: VecDeque<Recording>) -> Self {
+        let totals = Totals { node, ..Totals::default() };
+        let zero = Instant(0);
+        Self {
+            node,
+            recordings,
+            next: None,
+            line: 0,
+            begins: 0,
+            origin: zero,
+            now: zero,
+            life: None,
+            view: None,
+            totals,
+        }
+    }
+
+    /// Reads what comes next. `epoch`: when the earliest of all lives began, by the wall clock.
+    pub(super) fn fetch(&mut self, epoch: u64) -> Result<(), FlightError> {
+        if self.next.is_some() {
+            return Ok(());
+        }
+        while let Some(recording) = self.recordings.front_mut() {
+            self.next = recording.next()?;
+            self.line = recording.line;
+            self.totals.torn |= recording.torn;
+            match &self.next {
+                Some(Item::Start(start)) => {
+                    self.begins = start.unix_us.saturating_sub(epoch);
+                    (self.origin, self.now) = (start.now, start.now);
+                }
+                Some(Item::Step(now, _)) => self.now = *now,
+                Some(Item::Polled(_) | Item::End(_)) => {}
+                None if self.recordings.len() > 1 => {
+                    self.recordings.pop_front();
+                    continue;
+                }
+                None => {}
+            }
+            return Ok(());
+        }
+        Ok(())
+    }
+
+    /// What comes next, and when: µs since the earliest start.
+    pub(super) fn next(&self) -> Option<(u64, &Item)> {
+        self.next.as_ref().map(|item| (self.at(), item))
+    }
+
+    fn at(&self) -> u64 {
+        self.begins + self.now.since(self.origin)
+    }
+
+    /// Does what comes next.
+    pub(super) fn advance(&mut self, known: &mut Known, wire: &mut Wire) -> Result<(), FlightError> {
+        let Some(item) = self.next.take() else { return Ok(()) };
+        match item {
+            Item::Start(start) => {
+                self.end_life(wire, None).map_err(|broken| self.violated(broken))?;
+                self.start(&start, known, wire)
+            }
+            Item::End(ended) => {
+                if self.life.is_none() {
+                    return Err(self.malformed("an end before any start: the recording is damaged"));
+                }
+                self.end_life(wire, Some(ended)).map_err(|broken| self.violated(broken))
+            }
+            Item::Step(..) | Item::Polled(_) if self.life.is_none() => {
+                Err(self.malformed("a life has no beginning: the recording is damaged"))
+            }
+            Item::Step(now, input) => {
+                self.step(now, input, known, wire).map_err(|broken| self.violated(broken))
+            }
+            Item::Polled(polled) => {
+                let counted = self.life.as_ref().map_or(0, |life| life.steps);
+                if counted != polled.steps {
+                    let what = format!(
+                        "there are {counted} steps before it, but {} were recorded: lines are missing, or too many",
+                        polled.steps
+                    );
+                    return Err(self.malformed(&what));
+                }
+                self.polled(&polled, known, wire).map_err(|broken| self.violated(broken))
+            }
+        }
+    }
+
+    /// There is nothing more: the last life was cut off, if it has no end.
+    pub(super) fn finish(&mut self, wire: &mut Wire) -> Result<(), FlightError> {
+        self.end_life(wire, None).map_err(|broken| self.violated(broken))
+    }
+
+    fn start(&mut self, start: &Start, known: &mut Known, wire: &mut Wire) -> Result<(), FlightError> {
+        let (config, recovered) = (&start.config, &start.recovered);
+        let incarnation = recovered.incarnation.0;
+        let raft = Raft::new(config.clone(), recovered.clone(), start.now)
+            .map_err(|error| self.malformed(&format!("no node starts from this: {error}")))?;
+        if config.id.0 != self.node {
+            return Err(
+                self.malformed(&format!("a life of node {} in a recording of node {}", config.id, self.node))
+            );
+        }
+        let slot = self.slot();
+        let at = self.at();
+        wire.trace
+            .line(at, || format!("n{} starts, life {incarnation}, format {}", self.node, start.version));
+        let checked = match &self.view {
+            None => {
+                let seen = Seen::Provisioned { slot, membership: &recovered.base_membership };
+                wire.see(at, &seen)
+            }
+            Some(view) => {
+                let complete = self.totals.ended == Some(Ended::Stopped);
+                let later = incarnation > self.totals.incarnation;
+                later
+                    .then_some(())
+                    .ok_or_else(|| {
+                        let last = self.totals.incarnation;
+                        Broken(
+                            "contract",
+                            format!("life {incarnation} of node {} comes after life {last}", self.node),
+                        )
+                    })
+                    .and_then(|()| view.check_next_life(recovered, complete))
+            }
+        };
+        self.totals.incarnation = incarnation;
+        self.totals.lives += 1;
+        self.totals.ended = None;
+        let floor = self.view.as_ref().map_or(0, |view| view.requests.floor);
+        let viewed = checked.and_then(|()| View::start(config, recovered, &raft, known));
+        let mut view = viewed.map_err(|broken| self.violated(broken))?;
+        view.requests.floor = floor;
+        self.view = Some(view);
+        let seen = wire.see(at, &Seen::Started { slot, raft: &raft });
+        self.life = Some(Life { raft, incarnation, steps: 0, digest: Digest::default(), step: None });
+        seen.map_err(|broken| self.violated(broken))
+    }
+
+    fn step(&mut self, now: Instant, input: Input, known: &mut Known, wire: &mut Wire) -> Verdict {
+        let (at, slot, n) = (self.at(), self.slot(), self.node);
+        let (Some(life), Some(view)) = (&mut self.life, &mut self.view) else { return Ok(()) };
+        life.tell(slot, at, &[], wire)?;
+        life.steps += 1;
+        self.totals.steps += 1;
+        wire.trace.line(at, || format!("n{n} <- {input:?}"));
+        let mut id = 0;
+        if let Input::Receive { from, message } = &input {
+            id = wire.received(at, *from, n, message)?;
+        }
+        if let Input::Loaded { result: quorate_core::Loaded::Entries(runs), .. } = &input {
+            runs.iter().try_for_each(|run| known.note_run(n, None, run))?;
+        }
+        let told = Told::of(&input);
+        let asked = view.requests.ask(&input, &life.raft);
+        let stimulus = Stimulus::of(&input, id);
+        let result = life.raft.step(now, input);
+        match result {
+            Ok(()) => {
+                view.on_taken(&told, &life.raft);
+                view.requests.take(n, asked, &life.raft)?;
+                if let Told::Persisted(seq) = told {
+                    view.on_persisted(seq, known, |write| wire.see(at, &Seen::Durable { slot, write }))?;
+                }
+                let seen = match told {
+                    Told::Applied(index) => Some(Seen::Applied { slot, index, restored: false }),
+                    Told::Snapshot(index) => Some(Seen::SnapshotTaken { slot, index }),
+                    _ => None,
+                };
+                seen.map_or(Ok(()), |seen| wire.see(at, &seen))?;
+            }
+            Err(rejected) => {
+                self.totals.refused += 1;
+                wire.trace.line(at, || format!("n{n} refuses: {rejected}"));
+                let wrongly = matches!(
+                    rejected,
+                    Rejected::BadLoad | Rejected::StaleReceipt | Rejected::BadApplied { .. }
+                );
+                hold!(!wrongly, "contract", "node {n} refuses what its own driver says: {rejected}");
+            }
+        }
+        life.step = Some((now, stimulus, result));
+        view.after_step(&life.raft)
+    }
+
+    fn polled(&mut self, polled: &Polled, known: &mut Known, wire: &mut Wire) -> Verdict {
+        let (at, slot, n) = (self.at(), self.slot(), self.node);
+        let (Some(life), Some(view)) = (&mut self.life, &mut self.view) else { return Ok(()) };
+        let mut actions = Vec::new();
+        let wanted = usize::try_from(polled.count).unwrap_or(usize::MAX);
+        // One more than was recorded is asked for if the recorder did, too: it found nothing.
+        while actions.len() < wanted || !polled.more && actions.len() == wanted {
+            let Some(action) = life.raft.poll() else { break };
+            life.digest.add(&action);
+            actions.push(action);
+        }
+        let same = actions.len() == wanted && life.digest.value() == polled.digest;
+        let difference = || difference(&actions, polled);
+        if same || polled.actions.is_none() {
+            hold!(same, "replay", "{}", difference());
+        }
+        self.totals.actions += actions.len() as u64;
+        for action in &actions {
+            wire.trace.line(at, || format!("n{n} -> {action:?}"));
+        }
+        // What was really done is held against the invariants, though this core does something else.
+        let others = (!same).then_some(polled.actions.as_deref()).flatten();
+        let done = others.unwrap_or(&actions);
+        for action in done {
+            if let Action::Write(write) = action {
+                hold!(!view.stopped, "D4", "node {n} goes on after its disk failed: {action:?}");
+                let waiting = view.waiting();
+                bounds::check_write(n, &view.config, write, waiting)?;
+                view.on_write(write, &life.raft, known)?;
+            }
+        }
+        if same && !polled.more {
+            view.settle(&life.raft, known)?;
+        }
+        for action in done {
+            view.on_action(action, &life.raft, known)?;
+        }
+        // Who looks through all of a node each time, looks long.
+        if same && !polled.more && self.totals.actions.is_multiple_of(8) {
+            bounds::check_status(&life.raft.status(), &view.config, view.requests.open())?;
+        }
+        hold!(same, "replay", "{}", difference());
+        if view.stopped && !polled.more {
+            view.requests.all_resolved(n)?;
+        }
+        life.tell(slot, at, &actions, wire)?;
+        for action in &actions {
+            let (to, message) = match action {
+                Action::Send { to, message } => (*to, message),
+                Action::SendSnapshot(send) => (send.to, &send.message),
+                _ => continue,
+            };
+            wire.sent(at, n, to, message)?;
+        }
+        view.keep(actions);
+        Ok(())
+    }
+
+    /// A process is gone; `ended` is how its recording says so.
+    fn end_life(&mut self, wire: &mut Wire, ended: Option<Ended>) -> Verdict {
+        let (at, slot, n) = (self.at(), self.slot(), self.node);
+        let Some(mut life) = self.life.take() else { return Ok(()) };
+        self.totals.ended = ended;
+        wire.trace.line(at, || format!("n{n} ends: {}", super::how(ended)));
+        let lost = self.view.as_ref().map_or(0, |view| view.writes.len());
+        life.tell(slot, at, &[], wire)?;
+        wire.see(at, &Seen::Crashed { slot, kept: 0, lost })
+    }
+
+    fn slot(&self) -> usize {
+        usize::try_from(self.node - 1).unwrap_or(usize::MAX)
+    }
+
+    fn file(&self) -> std::path::PathBuf {
+        self.recordings.front().map(|recording| recording.file.clone()).unwrap_or_default()
+    }
+
+    fn malformed(&self, what: &str) -> FlightError {
+        FlightError::Malformed { file: self.file(), line: self.line, what: what.to_owned() }
+    }
+
+    fn violated(&self, Broken(invariant, what): Broken) -> FlightError {
+        FlightError::Violated(Box::new(FlightViolation {
+            invariant,
+            node: self.node,
+            incarnation: self.life.as_ref().map_or(self.totals.incarnation, |life| life.incarnation),
+            step: self.life.as_ref().map_or(0, |life| life.steps),
+            at: self.at(),
+            file: self.file(),
+            line: self.line,
+            what,
+        }))
+    }
+}
+
+impl Life {
+    /// Tells onlookers of the last step, and what has come out since.
+    fn tell(&mut self, slot: usize, at: u64, actions: &[Action], wire: &mut Wire) -> Verdict {
+        let Some((now, stimulus, result)) = self.step.take() else { return Ok(()) };
+        let step = Step { slot, now, stimulus: &stimulus, result, actions, raft: &self.raft };
+        wire.see(at, &Seen::Stepped(step))
+    }
+}
+
+impl View {
+    /// Bytes that are issued and not known to be durable.
+    fn waiting(&self) -> usize {
+        self.writes.iter().map(quorate_core::Write::bytes).sum()
+    }
+
+    /// Keeps the writes until they are durable.
+    fn keep(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            if let Action::Write(write) = action {
+                self.writes.push_back(write);
+            }
+        }
+    }
+}
+
+/// The first action that isn't what was recorded, in words.
+fn difference(actions: &[Action], polled: &Polled) -> String {
+    let Some(recorded) = &polled.actions else {
+        return format!(
+            "the core does something else than was recorded: {} actions then, {} now: {actions:?}",
+            polled.count,
+            actions.len()
+        );
+    };
+    let mut pairs = recorded.iter().zip(actions);
+    match pairs.find(|(then, now)| then != now) {
+        Some((then, now)) => {
+            format!("the core does something else than was recorded: then {then:?}, now {now:?}")
+        }
+        None => format!(
+            "the core does something else than was recorded: {} actions then, {} now; of those recorded here the digest differs, or \
+             {:?} are missing",
+            polled.count,
+            actions.len(),
+            recorded.get(actions.len())
+        ),
+    }
+}
