@@ -29,6 +29,7 @@ mod rest;
 mod rng;
 mod runner;
 mod snapshots;
+pub mod spec;
 mod stats;
 mod trace;
 mod violation;

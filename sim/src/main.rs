@@ -53,6 +53,9 @@ struct RunArgs {
     /// Print everything that happens; for one seed.
     #[arg(long, requires = "seed", conflicts_with = "json")]
     trace: bool,
+    /// Hold every protocol step against the specification `spec/quorate.tla` instead: the first steps of each run.
+    #[arg(long, conflicts_with = "trace")]
+    spec: bool,
     /// Print the summary as JSON.
     #[arg(long)]
     json: bool,
@@ -92,6 +95,10 @@ fn run_all(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     // A panic in the core is a violation like any other, and is told as one.
     std::panic::set_hook(Box::new(|_| {}));
+    if args.spec {
+        let held = quorate_sim::spec::cli::run(seeds, &options, jobs, args.json, args.counts)?;
+        return Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
     let started = clock();
     let bar = progress_bar(seeds.end - seeds.start);
     let simulated = Mutex::new(0);
