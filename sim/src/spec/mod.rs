@@ -69,9 +69,9 @@ pub fn run_against_spec(options: &Options) -> Result<Held, Violation> {
 pub fn hold(options: &Options, most_steps: u64, whole: bool) -> Result<Held, Violation> {
     let violation = |Broken(invariant, what)| Violation { invariant, seed: options.seed, at: 0, what };
     let plan = Plan::draw(options);
-    let mut judge = Judge::new(plan.slots, plan.config.pre_vote).map_err(violation)?;
+    let mut judge = Judge::new(plan.setup.slots, plan.setup.config.pre_vote).map_err(violation)?;
     judge.whole = whole;
-    let mut translator = Translator::new(plan.slots, plan.config.pre_vote, most_steps);
+    let mut translator = Translator::new(plan.setup.slots, plan.setup.config.pre_vote, most_steps);
     translator.judge = Some(judge);
     let shared = Arc::new(Mutex::new(translator));
     let (result, _) = run_watched(options, Trace::Off, vec![Box::new(Shared(Arc::clone(&shared)))]);
