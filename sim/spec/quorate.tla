@@ -41,8 +41,8 @@ Max(a, b) == IF a > b THEN a ELSE b
 Min(a, b) == IF a < b THEN a ELSE b
 
 ----------------------------------------------------------------------------
-(* Logs.  `terms` has the terms of the entries after `base`, `members` the *)
-(* memberships among them and the one at the base: [at |-> n, who |-> C].  *)
+(* Logs.  `terms` has the terms of the entries after `base`, `members` all *)
+(* memberships that are known: [at |-> n, who |-> C], C in force from n.   *)
 
 Last(l) == l.base + Len(l.terms)
 TermAt(l, n) == IF n = l.base THEN l.baseTerm ELSE l.terms[n - l.base]
@@ -107,9 +107,9 @@ Persist(i) ==
     /\ queue' = [queue EXCEPT ![i] = Tail(@)]
     /\ UNCHANGED <<hard, role, log, commit, agreed, ballot, match, msgs>>
 
-\* A process begins, from its disk; a crash has lost the rest.  Of what it knew to be committed it may know all up to n.
+\* A process begins, from its disk; a crash has lost the rest.  What was committed it may have to learn again, from n on.
 Restart(i, n) ==
-    /\ n >= disk[i].log.base /\ n <= Max(commit[i], disk[i].log.base)
+    /\ n <= Max(commit[i], disk[i].log.base)
     /\ term' = [term EXCEPT ![i] = disk[i].term]
     /\ vote' = [vote EXCEPT ![i] = disk[i].vote]
     /\ log' = [log EXCEPT ![i] = disk[i].log]
@@ -123,9 +123,8 @@ Restart(i, n) ==
 \* What is committed and durable may be forgotten: a snapshot has it.
 Compact(i, n) ==
     /\ n > log[i].base /\ n <= commit[i] /\ LogIsDurable(i, n)
-    /\ log' = [log EXCEPT ![i] = [
-           base |-> n, baseTerm |-> TermAt(@, n), terms |-> SubSeq(@.terms, n - @.base + 1, Len(@.terms)),
-           members |-> {x \in @.members : x.at > n} \cup {Latest({x \in @.members : x.at <= n})}]]
+    /\ log' = [log EXCEPT ![i] = [base |-> n, baseTerm |-> TermAt(@, n), members |-> @.members,
+                                  terms |-> SubSeq(@.terms, n - @.base + 1, Len(@.terms))]]
     /\ UNCHANGED <<hard, role, commit, agreed, ballot, match, stored, msgs>>
 
 ----------------------------------------------------------------------------
@@ -231,7 +230,7 @@ Reconfigure(i, C) ==
     /\ role[i] = "leader"
     /\ \/ Last(log[i]) = 0 /\ C = InForce(log[i])
        \/ /\ Latest(log[i].members).at <= commit[i]
-          /\ TermAt(log[i], commit[i]) = term[i]
+          /\ commit[i] >= log[i].base /\ TermAt(log[i], commit[i]) = term[i]
           /\ Follows(InForce(log[i]), C)
     /\ log' = [log EXCEPT ![i] = With(@, term[i], {[at |-> Last(@) + 1, who |-> C]})]
     /\ UNCHANGED <<hard, role, commit, agreed, ballot, match, stored, msgs>>
@@ -384,7 +383,7 @@ SendSnapshot(i, m) ==
     /\ Says(i, m, "Snapshot") /\ role[i] = "leader"
     /\ TermIsDurable(i)
     /\ Committed(i, m.last)
-    /\ m.last[2] < log[i].base \/ m.who = Latest({x \in log[i].members : x.at <= m.last[2]}).who
+    /\ m.who = Latest({x \in log[i].members : x.at <= m.last[2]}).who
     /\ Sent(m)
 SendTimeoutNow(i, m) == Says(i, m, "TimeoutNow") /\ role[i] = "leader" /\ TermIsDurable(i) /\ Sent(m)
 \* Whatever else: it speaks for a term.

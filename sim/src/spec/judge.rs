@@ -63,20 +63,21 @@ impl Event {
         self.action.starts_with("Send")
     }
 
-    fn value(&self) -> Value {
+    /// What the variables of `steps.tla` say of it.
+    fn values(&self) -> [Change; 6] {
         let nobody = || {
             let nothing = [("type", Value::string("none")), ("from", int(0)), ("to", int(0)), ("term", int(0))];
             record(nothing)
         };
         let nothing = || record(["new", "old", "learners"].map(|name| (name, Value::set([]))));
-        record([
-            ("name", Value::string(self.action)),
+        [
+            ("action", Value::string(self.action)),
             ("node", int(self.node)),
             ("message", self.message.clone().unwrap_or_else(nobody)),
             ("index", int(self.index)),
             ("members", self.members.clone().unwrap_or_else(nothing)),
             ("id", pair(self.id.0, self.id.1)),
-        ])
+        ]
     }
 }
 
@@ -127,7 +128,8 @@ impl Judge {
             view.from.insert(variable.to_owned(), only(node, part));
         }
         view.from.insert("msgs".to_owned(), Value::set([]));
-        view.from.insert("event".to_owned(), Event::new("Init", node).value());
+        let event = Event::new("Init", node).values();
+        view.from.extend(event.map(|(variable, value)| (variable.to_owned(), value)));
         view.to = view.from.clone();
         match self.evaluator.holds_at("Init", &view.from) {
             Ok(true) => Ok(()),
@@ -196,7 +198,9 @@ impl Judge {
             _ => known.clone(),
         };
         set("msgs", Some(known), after);
-        set("event", None, event.value());
+        for (variable, value) in event.values() {
+            set(variable, None, value);
+        }
     }
 
     fn ask(&self, name: &str, node: u64) -> tla_eval::Result<bool> {
@@ -232,7 +236,9 @@ impl Judge {
             to.insert(variable.to_owned(), parts(&picked));
         }
         for (state, view) in [(&mut from, &own.from), (&mut to, &own.to)] {
-            state.extend(view.get("event").map(|event| ("event".to_owned(), event.clone())));
+            let event = ["action", "node", "message", "index", "members", "id"];
+            let said = event.into_iter().filter_map(|name| Some((name.to_owned(), view.get(name)?.clone())));
+            state.extend(said);
         }
         (from, to)
     }

@@ -24,7 +24,7 @@ use judge::Judge;
 use translate::{ENOUGH, Translator};
 
 /// So many steps of a run are held against the specification, if nothing else is said.
-pub const MOST_STEPS: u64 = 15_000;
+pub const MOST_STEPS: u64 = 8_000;
 
 /// A run of which every step was allowed.
 #[derive(Clone, Debug, Default)]

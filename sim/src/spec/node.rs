@@ -100,6 +100,12 @@ impl Node {
         index <= disk.last() && (index < disk.base || disk.term_at(index) == self.log.term_at(index))
     }
 
+    /// So many entries are shown to the specification.
+    pub(super) fn shown(&self) -> u64 {
+        let logs = self.queue.iter().map(|image| &image.log).chain([&self.log, &self.disk.log]);
+        logs.map(|log| log.last().saturating_sub(log.base)).sum()
+    }
+
     /// Its part of a variable.
     pub(super) fn part(&self, variable: &'static str) -> Change {
         let ints = |numbers: &[u64]| Value::Seq(numbers.iter().map(|number| int(*number)).collect());
