@@ -3,6 +3,7 @@
 use std::{
     io::{IsTerminal, stderr},
     ops::Range,
+    path::PathBuf,
     process::ExitCode,
     sync::Mutex,
 };
@@ -56,6 +57,12 @@ struct RunArgs {
     /// Hold every protocol step against the specification `spec/quorate.tla` instead: the first steps of each run.
     #[arg(long, conflicts_with = "trace")]
     spec: bool,
+    /// Write the first protocol steps of one run to a file, as lines of JSON (`spec/README.md` describes them).
+    #[arg(long, value_name = "FILE", requires = "seed", conflicts_with_all = ["trace", "spec", "json"])]
+    export_steps: Option<PathBuf>,
+    /// How many of them.
+    #[arg(long, value_name = "N", default_value_t = 5000, requires = "export_steps")]
+    export_most: u64,
     /// Print the summary as JSON.
     #[arg(long)]
     json: bool,
@@ -89,6 +96,9 @@ fn run_all(args: &RunArgs) -> anyhow::Result<ExitCode> {
             println!("{violation}");
         }
         return Ok(code(violation.as_ref()));
+    }
+    if let Some(file) = &args.export_steps {
+        return Ok(code(quorate_sim::spec::cli::export(&options, args.export_most, file)?.as_ref()));
     }
     let seeds = args.seed.map_or_else(|| args.seeds.clone(), |seed| seed..seed + 1);
     ensure!(!seeds.is_empty(), "no seeds in {}..{}", seeds.start, seeds.end);

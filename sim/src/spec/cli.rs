@@ -2,8 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, IsTerminal, Write, stderr},
+    fs::File,
+    io::{self, BufWriter, IsTerminal, Write, stderr},
     ops::Range,
+    path::Path,
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -13,7 +15,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Held, run_against_spec};
+use super::{Held, export_steps, run_against_spec};
 use crate::{Options, Violation};
 
 /// What many runs came to.
@@ -111,6 +113,19 @@ pub fn run(seeds: Range<u64>, template: &Options, jobs: usize, json: bool, count
         }
     }
     Ok(violation.is_none())
+}
+
+/// `run --export-steps FILE`. Says what the run has violated, if it got so far.
+///
+/// # Errors
+/// If the file can't be written.
+pub fn export(options: &Options, most: u64, file: &Path) -> io::Result<Option<Violation>> {
+    let mut out = BufWriter::new(File::create(file)?);
+    let violation = export_steps(options, most, &mut out)?.err();
+    if let Some(violation) = &violation {
+        writeln!(io::stdout().lock(), "VIOLATION: {violation}")?;
+    }
+    Ok(violation)
 }
 
 fn bar(seeds: u64) -> ProgressBar {

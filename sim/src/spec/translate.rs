@@ -11,7 +11,7 @@ use super::{
     export::Exporter,
     judge::{Event, Judge, VARIABLES},
     log::{Entry, Log, entries_of},
-    node::{Image, Node},
+    node::Node,
     value::{membership_value, message_value},
 };
 use crate::{
@@ -135,7 +135,7 @@ impl Translator {
         self.terms(slot, heard, &shown, &sends)?;
         self.roles(slot, heard, &shown, &sends)?;
         self.logs(slot, heard, raft, &shown, &writes)?;
-        self.commits(slot, heard, raft, &shown)?;
+        self.commits(slot, heard, &shown)?;
         // A leader that leaves says so as one.
         self.send(slot, &sends, |_, message| message.term.0 >= shown.term && is_leaders(&message.body))?;
         if shown.role == RoleKind::Follower && self.nodes[slot].role != RoleKind::Follower {
@@ -150,6 +150,9 @@ impl Translator {
             self.take(slot, &event, ["queue"])?;
         }
         self.compare(slot, raft, &shown, !writes.is_empty())?;
+        if let Some(exporter) = &mut self.exporter {
+            exporter.received(self.at, step, &self.nodes)?;
+        }
         self.forget(slot)
     }
 
@@ -354,7 +357,7 @@ impl Translator {
     }
 
     /// What is committed, and what a follower knows its leader to have.
-    fn commits(&mut self, slot: usize, heard: Option<&Heard<'_>>, raft: &Raft, shown: &Shown) -> Verdict {
+    fn commits(&mut self, slot: usize, heard: Option<&Heard<'_>>, shown: &Shown) -> Verdict {
         let node = &mut self.nodes[slot];
         let news = shown.commit > node.commit;
         if node.role == RoleKind::Leader {
@@ -396,7 +399,6 @@ impl Translator {
         }
         node.agreed = node.agreed.max(end);
         node.commit = shown.commit.max(node.commit);
-        let _ = raft;
         let event = Event::new(action, id).about(Some(&heard.value));
         self.take(slot, &event, ["agreed", "commit"])
     }
@@ -491,12 +493,6 @@ impl Shown {
     }
 }
 
-impl Default for Image {
-    fn default() -> Self {
-        Self { term: 0, vote: 0, log: Log::new(Membership::of_voters([])) }
-    }
-}
-
 fn as_send(action: &Action) -> Option<(u64, &Message)> {
     match action {
         Action::Send { to, message } => Some((to.0, message)),
@@ -537,7 +533,7 @@ const fn is_leaders(body: &Body) -> bool {
     )
 }
 
-const fn send_action(body: &Body) -> &'static str {
+pub(super) const fn send_action(body: &Body) -> &'static str {
     match body {
         Body::PreVote { .. } => "SendPreVote",
         Body::PreVoteReply { .. } => "SendPreVoteReply",
