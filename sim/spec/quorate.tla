@@ -228,10 +228,10 @@ ClientRequest(i) ==
 \* A membership: one at a time, and none before an entry of its own term is committed.  A log begins with its membership.
 Reconfigure(i, C) ==
     /\ role[i] = "leader"
-    /\ \/ Last(log[i]) = 0 /\ C = InForce(log[i])
-       \/ /\ Latest(log[i].members).at <= commit[i]
-          /\ commit[i] >= log[i].base /\ TermAt(log[i], commit[i]) = term[i]
-          /\ Follows(InForce(log[i]), C)
+    /\ Last(log[i]) = 0 => C = InForce(log[i])
+    /\ Last(log[i]) > 0 => Latest(log[i].members).at <= commit[i]
+    /\ Last(log[i]) > 0 => commit[i] >= log[i].base /\ TermAt(log[i], commit[i]) = term[i]
+    /\ Last(log[i]) > 0 => Follows(InForce(log[i]), C)
     /\ log' = [log EXCEPT ![i] = With(@, term[i], {[at |-> Last(@) + 1, who |-> C]})]
     /\ UNCHANGED <<hard, role, commit, agreed, ballot, match, stored, msgs>>
 

@@ -191,7 +191,8 @@ impl Disk {
     /// The newest writes are gone, though they were durable. False if it can't forget so much.
     pub(crate) fn forget(&mut self, writes: usize) -> bool {
         let Some(past) = &mut self.past else { return false };
-        let Some(then) = writes.checked_sub(1).and_then(|at| past.drain(..=at.min(past.len().saturating_sub(1))).last())
+        let Some(then) =
+            writes.checked_sub(1).and_then(|at| past.drain(..=at.min(past.len().saturating_sub(1))).last())
         else {
             return false;
         };

@@ -110,7 +110,8 @@ impl World {
         if stall {
             self.lab.counts.bump(Count::Stalls);
             // Seconds, or for good, as far as anybody can tell.
-            delay += if self.disk_rng.chance(0.1) { 60_000_000 } else { self.disk_rng.exponential(3_000_000) };
+            delay +=
+                if self.disk_rng.chance(0.1) { 60_000_000 } else { self.disk_rng.exponential(3_000_000) };
         }
         let life = self.life(slot);
         self.push(delay, Event::Synced { slot, life, number });

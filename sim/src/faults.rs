@@ -155,9 +155,7 @@ impl World {
                     self.hold_up_leader()
                 }
             }
-            Fault::Split => {
-                self.split(false)
-            }
+            Fault::Split => self.split(false),
             Fault::Wish { slot } => {
                 self.hold_up_leader()?;
                 match self.rare_rng.below(3) {
@@ -273,7 +271,8 @@ impl World {
         let election = self.plan.election();
         let until = self.now + self.rare_rng.between(election, 5 * election);
         self.lab.counts.bump(Count::Holds);
-        let told = self.lab.tell(&[leader], || format!("n{} is held up for {} µs", leader + 1, until - self.now));
+        let told =
+            self.lab.tell(&[leader], || format!("n{} is held up for {} µs", leader + 1, until - self.now));
         for other in (0..self.hosts.len()).filter(|other| *other != leader) {
             self.network.clog(leader, other, until);
             self.network.clog(other, leader, until);
@@ -394,7 +393,8 @@ impl World {
             let delay = self.fault_rng.exponential(length / 2 + 1);
             self.push(delay, Event::Fault(Fault::Swizzle { left: left - 1 }));
         }
-        self.lab.tell(&[from, to], || format!("the link n{}>n{} is clogged for {length} µs", from + 1, to + 1))
+        self.lab
+            .tell(&[from, to], || format!("the link n{}>n{} is clogged for {length} µs", from + 1, to + 1))
     }
 
     /// Links go up and down quickly: long enough to lose something, too short to be noticed.
@@ -441,7 +441,8 @@ impl World {
         self.push(delay, Event::Fault(Fault::Reopen));
         let slot = self.victim();
         let Some(process) = &self.lab.nodes[slot].process else { return Ok(()) };
-        if self.hosts[slot].paused || self.hosts[slot].full_until > self.now || process.raft.status().stopped {
+        if self.hosts[slot].paused || self.hosts[slot].full_until > self.now || process.raft.status().stopped
+        {
             return Ok(());
         }
         let kept = self.rare_rng.index(process.writes.len() + 1);

@@ -219,7 +219,8 @@ impl Lab {
             Ok(recovered) => recovered,
             Err(Damaged) => {
                 self.counts.bump(Count::Damaged);
-                return self.tell(&[slot], || format!("n{} finds its disk damaged, and doesn't start", slot + 1));
+                return self
+                    .tell(&[slot], || format!("n{} finds its disk damaged, and doesn't start", slot + 1));
             }
         };
         let newest = node.disk.newest();
@@ -339,7 +340,8 @@ impl Lab {
             What::Propose { commands, term } => {
                 let first = self.ghost.next_token();
                 self.ghost.ask(slot, life, Request::Proposal, commands.len() as u64);
-                let batch = commands.iter().zip(first..).map(|(command, token)| tagged(token, command)).collect();
+                let batch =
+                    commands.iter().zip(first..).map(|(command, token)| tagged(token, command)).collect();
                 Input::Propose(Proposal { first_token: Token(first), batch, term })
             }
             What::Read { kind } => {

@@ -293,7 +293,11 @@ impl World {
         match event {
             Event::Deliver(parcel) => self.deliver(parcel),
             Event::Ask { slot, life, what } => {
-                if self.life(slot) == life { self.act(slot, what) } else { Ok(()) }
+                if self.life(slot) == life {
+                    self.act(slot, what)
+                } else {
+                    Ok(())
+                }
             }
             Event::Wake { slot, life } => self.wake(slot, life),
             Event::Synced { slot, life, number } => self.synced(slot, life, number),

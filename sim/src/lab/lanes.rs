@@ -33,9 +33,8 @@ impl Lab {
             let receipt = write.into_receipt();
             merged = Some(match merged {
                 None => receipt,
-                Some(before) => Receipt::merge(before, receipt).map_err(|_| {
-                    Broken("contract", "receipts of consecutive writes don't merge".into())
-                })?,
+                Some(before) => Receipt::merge(before, receipt)
+                    .map_err(|_| Broken("contract", "receipts of consecutive writes don't merge".into()))?,
             });
         }
         match merged {

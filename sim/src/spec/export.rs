@@ -43,17 +43,25 @@ pub(super) struct Exporter {
     receptions: Receptions,
     /// Messages in flight, and how many of each.
     flying: BTreeMap<u64, (u64, Value)>,
+    /// The message that the present step takes up.
+    heard: Option<u64>,
     written: u64,
     most: u64,
 }
 
 impl Exporter {
     pub(super) const fn new(lines: SyncSender<String>, receptions: Receptions, most: u64) -> Self {
-        Self { lines, receptions, flying: BTreeMap::new(), written: 0, most }
+        Self { lines, receptions, flying: BTreeMap::new(), heard: None, written: 0, most }
     }
 
     /// Something has happened; a step is told when its parts are known.
     pub(super) fn see(&mut self, at: u64, seen: &Seen<'_>, nodes: &[Node]) -> Verdict {
+        if let Seen::Stepped(step) = seen {
+            self.heard = match step.stimulus {
+                Stimulus::Receive { id, .. } => Some(*id),
+                _ => None,
+            };
+        }
         match seen {
             Seen::Sent { id, from, to, message } => {
                 let value = message_json(*id, *from as u64 + 1, *to as u64 + 1, message);
@@ -104,7 +112,8 @@ impl Exporter {
             "CountAck" => Some("HandleAppendEntriesResponse"),
             _ => None,
         };
-        self.line(at, (event.action, raft), event.node, None, nodes)
+        let message = event.message.as_ref().and(self.heard);
+        self.line(at, (event.action, raft), event.node, message, nodes)
     }
 
     /// A message was taken up, with whatever that has led to: it is in flight no more.
@@ -138,7 +147,8 @@ impl Exporter {
         message: Option<u64>,
         nodes: &[Node],
     ) -> Verdict {
-        let messages: Vec<_> = self.flying.values().map(|(count, value)| InFlight { count: *count, value }).collect();
+        let messages: Vec<_> =
+            self.flying.values().map(|(count, value)| InFlight { count: *count, value }).collect();
         let line = Line {
             step: self.written,
             at,

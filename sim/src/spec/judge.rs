@@ -31,9 +31,8 @@ fn in_one_module() -> String {
 }
 
 /// The variables that have a part for each node.
-pub(super) const VARIABLES: [&str; 12] = [
-    "term", "vote", "role", "log", "commit", "agreed", "votes", "round", "match", "disk", "queue", "msgs",
-];
+pub(super) const VARIABLES: [&str; 12] =
+    ["term", "vote", "role", "log", "commit", "agreed", "votes", "round", "match", "disk", "queue", "msgs"];
 
 /// What a step is meant to be.
 #[derive(Clone, Debug)]
@@ -66,7 +65,8 @@ impl Event {
     /// What the variables of `steps.tla` say of it.
     fn values(&self) -> [Change; 6] {
         let nobody = || {
-            let nothing = [("type", Value::string("none")), ("from", int(0)), ("to", int(0)), ("term", int(0))];
+            let nothing =
+                [("type", Value::string("none")), ("from", int(0)), ("to", int(0)), ("term", int(0))];
             record(nothing)
         };
         let nothing = || record(["new", "old", "learners"].map(|name| (name, Value::set([]))));
@@ -133,9 +133,24 @@ impl Judge {
         view.to = view.from.clone();
         match self.evaluator.holds_at("Init", &view.from) {
             Ok(true) => Ok(()),
-            Ok(false) => Err(Broken("spec", format!("node {node}: its state when it was set up is not `Init`"))),
+            Ok(false) => {
+                Err(Broken("spec", format!("node {node}: its state when it was set up is not `Init`")))
+            }
             Err(error) => Err(Broken("spec", format!("node {node}: `Init` can't be evaluated: {error}"))),
         }
+    }
+
+    /// A node in the midst of things, and what was sent by then.
+    #[cfg(test)]
+    pub(super) fn put(&mut self, node: u64, parts: Vec<Change>, sent: &[Value]) {
+        let event = Event::new("Init", node).values();
+        let parts = parts.into_iter().map(|(variable, part)| (variable.to_owned(), only(node, part)));
+        let view = &mut self.views[node as usize - 1];
+        view.from.extend(parts);
+        view.from.insert("msgs".to_owned(), Value::set([]));
+        view.from.extend(event.map(|(variable, value)| (variable.to_owned(), value)));
+        view.to = view.from.clone();
+        self.sent.extend(sent.iter().cloned());
     }
 
     /// A step is taken: it must be what it is meant to be.
@@ -232,7 +247,9 @@ impl Judge {
                 Value::function(parts.flatten().collect())
             };
             from.insert(variable.to_owned(), parts(&|view, _| view.from.get(variable).cloned()));
-            let picked = |view: &View, own: bool| if own { view.to.get(variable) } else { view.from.get(variable) }.cloned();
+            let picked = |view: &View, own: bool| {
+                if own { view.to.get(variable) } else { view.from.get(variable) }.cloned()
+            };
             to.insert(variable.to_owned(), parts(&picked));
         }
         for (state, view) in [(&mut from, &own.from), (&mut to, &own.to)] {
@@ -254,7 +271,8 @@ impl Judge {
             Ok(blocked) => {
                 for why in blocked.iter().take(1) {
                     let (conjunct, satisfied, total) = (&why.conjunct, why.satisfied, why.total);
-                    told += &format!(": `{conjunct}` does not hold ({satisfied} of its {total} conjuncts do)");
+                    told +=
+                        &format!(": `{conjunct}` does not hold ({satisfied} of its {total} conjuncts do)");
                 }
                 if blocked.is_empty() {
                     told += ", though each conjunct holds";

@@ -92,7 +92,8 @@ pub(super) struct Entry {
 /// The entries of a run, one by one.
 pub(super) fn entries_of(run: &Run) -> impl Iterator<Item = Entry> + '_ {
     run.entries().map(|entry| {
-        let membership = (entry.kind == EntryKind::Membership).then(|| Membership::decode(&entry.payload).ok());
+        let membership =
+            (entry.kind == EntryKind::Membership).then(|| Membership::decode(&entry.payload).ok());
         let hash = Digest::of(&entry.payload) ^ entry.kind as u64;
         Entry { term: entry.id.term.0, hash, membership: membership.flatten() }
     })

@@ -5,6 +5,8 @@ mod export;
 mod judge;
 mod log;
 mod node;
+#[cfg(test)]
+mod tests;
 mod translate;
 mod value;
 

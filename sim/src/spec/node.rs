@@ -28,7 +28,12 @@ impl Image {
         }
         if let Some(Rebase::Install(snapshot)) = write.rebase.as_deref() {
             let (last, membership) = (snapshot.last, snapshot.membership.clone());
-            image.log.install(last.index.0, last.term.0, membership, Some(whole).filter(|log| log.last() >= last.index.0));
+            image.log.install(
+                last.index.0,
+                last.term.0,
+                membership,
+                Some(whole).filter(|log| log.last() >= last.index.0),
+            );
         }
         if let Some(from) = write.truncate {
             image.log.truncate(from.0);

@@ -84,7 +84,17 @@ impl Watch for Translator {
 
 impl Translator {
     pub(super) fn new(slots: usize, asks_first: bool, most_steps: u64) -> Self {
-        Self { judge: None, exporter: None, nodes: Vec::new(), slots, asks_first, steps: 0, cost: 0, most_steps, at: 0 }
+        Self {
+            judge: None,
+            exporter: None,
+            nodes: Vec::new(),
+            slots,
+            asks_first,
+            steps: 0,
+            cost: 0,
+            most_steps,
+            at: 0,
+        }
     }
 
     fn provisioned(&mut self, slot: usize, membership: &Membership) -> Verdict {
@@ -115,7 +125,10 @@ impl Translator {
     fn durable(&mut self, slot: usize) -> Verdict {
         let node = &mut self.nodes[slot];
         let Some(image) = node.queue.pop_front() else {
-            return Err(Broken("spec", format!("the disk of node {} does a write that was not issued", slot + 1)));
+            return Err(Broken(
+                "spec",
+                format!("the disk of node {} does a write that was not issued", slot + 1),
+            ));
         };
         node.disk = image;
         let event = Event::new("Persist", node.id);
@@ -158,24 +171,38 @@ impl Translator {
 
     fn heard<'a>(&self, step: &Step<'a>) -> Option<Heard<'a>> {
         match step.stimulus {
-            Stimulus::Receive { from, message, .. } if step.result.is_ok() => {
-                Some(Heard { from: from.0, message, value: message_value(from.0, step.slot as u64 + 1, message) })
-            }
+            Stimulus::Receive { from, message, .. } if step.result.is_ok() => Some(Heard {
+                from: from.0,
+                message,
+                value: message_value(from.0, step.slot as u64 + 1, message),
+            }),
             _ => None,
         }
     }
 
     /// A later term, a candidacy.
-    fn terms(&mut self, slot: usize, heard: Option<&Heard<'_>>, shown: &Shown, sends: &[(u64, &Message)]) -> Verdict {
+    fn terms(
+        &mut self,
+        slot: usize,
+        heard: Option<&Heard<'_>>,
+        shown: &Shown,
+        sends: &[(u64, &Message)],
+    ) -> Verdict {
         let node = &mut self.nodes[slot];
-        if let Some(heard) = heard.filter(|heard| (node.term + 1..=shown.term).contains(&heard.message.term.0)) {
+        if let Some(heard) =
+            heard.filter(|heard| (node.term + 1..=shown.term).contains(&heard.message.term.0))
+        {
             (node.term, node.vote, node.role, node.agreed) = (heard.message.term.0, 0, RoleKind::Follower, 0);
             node.votes.clear();
             let event = Event::new("UpdateTerm", node.id).about(Some(&heard.value));
             self.take(slot, &event, ["term", "vote", "role", "votes", "agreed"])?;
         }
         let node = &mut self.nodes[slot];
-        if let Some(Heard { from, message: Message { body: Body::PreVoteReply { id, granted: true }, .. }, value }) = heard
+        if let Some(Heard {
+            from,
+            message: Message { body: Body::PreVoteReply { id, granted: true }, .. },
+            value,
+        }) = heard
             && node.role == RoleKind::PreCandidate
             && (id.incarnation.0, id.number) == node.round
         {
@@ -217,7 +244,13 @@ impl Translator {
     }
 
     /// Votes, and what part it plays. A leader steps down later: it may have things to say.
-    fn roles(&mut self, slot: usize, heard: Option<&Heard<'_>>, shown: &Shown, sends: &[(u64, &Message)]) -> Verdict {
+    fn roles(
+        &mut self,
+        slot: usize,
+        heard: Option<&Heard<'_>>,
+        shown: &Shown,
+        sends: &[(u64, &Message)],
+    ) -> Verdict {
         let learns = heard.filter(|heard| heard.is_vote());
         if let Some(heard) = learns.filter(|_| shown.commit > self.nodes[slot].commit) {
             let node = &mut self.nodes[slot];
@@ -258,7 +291,11 @@ impl Translator {
     fn lead(&mut self, slot: usize) -> Verdict {
         let node = &mut self.nodes[slot];
         let (id, disk) = (node.id, &node.disk);
-        if node.role == RoleKind::Candidate && disk.term == node.term && disk.vote == id && node.votes.insert(id) {
+        if node.role == RoleKind::Candidate
+            && disk.term == node.term
+            && disk.vote == id
+            && node.votes.insert(id)
+        {
             self.take(slot, &Event::new("CountOwnVote", id), ["votes"])?;
         }
         let node = &mut self.nodes[slot];
@@ -268,7 +305,14 @@ impl Translator {
     }
 
     /// What the log loses and gains. A leader's log may gain a membership because more is committed, or the other way round.
-    fn logs(&mut self, slot: usize, heard: Option<&Heard<'_>>, raft: &Raft, shown: &Shown, writes: &[&Write]) -> Verdict {
+    fn logs(
+        &mut self,
+        slot: usize,
+        heard: Option<&Heard<'_>>,
+        raft: &Raft,
+        shown: &Shown,
+        writes: &[&Write],
+    ) -> Verdict {
         self.matches(slot, heard, raft)?;
         for write in writes {
             if let Some(Rebase::Install(snapshot)) = write.rebase.as_deref() {
@@ -340,7 +384,8 @@ impl Translator {
                 node.matches[at] = peer.match_index.0;
                 node.nexts[at] = peer.next_index.0;
             }
-        } else if let Some(Heard { from, message: Message { term, body: Body::Appended { up_to } }, .. }) = heard
+        } else if let Some(Heard { from, message: Message { term, body: Body::Appended { up_to } }, .. }) =
+            heard
             && node.role == RoleKind::Leader
             && term.0 == node.term
         {
@@ -411,7 +456,8 @@ impl Translator {
     ) -> Verdict {
         for (to, message) in sends.iter().filter(|(to, message)| which(*to, message)) {
             let id = slot as u64 + 1;
-            let event = Event::new(send_action(&message.body), id).about(Some(&message_value(id, *to, message)));
+            let event =
+                Event::new(send_action(&message.body), id).about(Some(&message_value(id, *to, message)));
             self.take(slot, &event, [])?;
         }
         Ok(())
@@ -441,8 +487,15 @@ impl Translator {
         );
         if wrote {
             for index in node.log.base.max(1)..=node.log.last() {
-                let term = raft.term_at(quorate_core::Index(index)).map_or_else(|| node.log.term_at(index), |term| term.0);
-                hold!(term == node.log.term_at(index), "spec", "entry {index} of node {id} is of term {term}, not {}", node.log.term_at(index));
+                let term = raft
+                    .term_at(quorate_core::Index(index))
+                    .map_or_else(|| node.log.term_at(index), |term| term.0);
+                hold!(
+                    term == node.log.term_at(index),
+                    "spec",
+                    "entry {index} of node {id} is of term {term}, not {}",
+                    node.log.term_at(index)
+                );
             }
             hold!(
                 node.log.membership() == Some(raft.membership()),

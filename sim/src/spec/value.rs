@@ -33,8 +33,7 @@ pub(super) fn membership_value(membership: &Membership) -> Value {
 /// Memberships with the indexes of their entries.
 pub(super) fn members_value<'a>(members: impl Iterator<Item = (u64, &'a Membership)>) -> Value {
     Value::set(
-        members
-            .map(|(at, membership)| record([("at", int(at)), ("who", membership_value(membership))])),
+        members.map(|(at, membership)| record([("at", int(at)), ("who", membership_value(membership))])),
     )
 }
 
