@@ -102,7 +102,7 @@ pub fn run(seeds: Range<u64>, template: &Options, jobs: usize, json: bool, count
     match &violation {
         None => writeln!(out, "ok: {told}")?,
         Some(violation) => {
-            writeln!(out, "VIOLATION: {violation} (see it: run --seed {} --trace); {told}", violation.seed)?
+            writeln!(out, "VIOLATION: {violation} (see it: run --seed {} --trace); {told}", violation.seed)?;
         }
     }
     if counts {

@@ -1,6 +1,7 @@
 //! Runs held against a TLA+ specification (`spec/quorate.tla`), step by step, and exported for other specifications.
 
 pub mod cli;
+mod elections;
 mod export;
 mod judge;
 mod log;

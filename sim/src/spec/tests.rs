@@ -53,26 +53,26 @@ fn vote(last: LogId) -> Value {
 }
 
 /// Is it a step from `before` to what `change` makes of it?
-fn verdict(before: Node, event: Event, sent: bool, change: impl FnOnce(&mut Node)) -> Verdict {
+fn verdict(before: Node, event: &Event, sent: bool, change: impl FnOnce(&mut Node)) -> Verdict {
     let parts = |node: &Node| VARIABLES[..11].iter().map(|variable| node.part(variable)).collect::<Vec<_>>();
     let mut judge = Judge::new(3, true)?;
     let known: Vec<Value> = event.message.iter().filter(|_| sent).cloned().collect();
     judge.put(1, parts(&before), &known);
     let mut after = before;
     change(&mut after);
-    judge.take(&event, parts(&after))
+    judge.take(event, parts(&after))
 }
 
 #[track_caller]
 fn allowed(before: Node, event: Event, change: impl FnOnce(&mut Node)) {
     let sent = !event.action.starts_with("Send");
-    assert_eq!(verdict(before, event, sent, change), Ok(()));
+    assert_eq!(verdict(before, &event, sent, change), Ok(()));
 }
 
 #[track_caller]
 fn refused(conjunct: &str, before: Node, event: Event, change: impl FnOnce(&mut Node)) {
     let sent = !event.action.starts_with("Send");
-    let Err(Broken("spec", what)) = verdict(before, event, sent, change) else {
+    let Err(Broken("spec", what)) = verdict(before, &event, sent, change) else {
         panic!("allowed, though not `{conjunct}`");
     };
     let told = what.split_once(": `").and_then(|(_, rest)| rest.split_once("` does not hold"));
@@ -102,7 +102,9 @@ fn no_vote_for_a_log_that_lacks_something() {
 #[test]
 fn nothing_is_heard_that_was_not_said() {
     let grant = event("Grant", &vote(id(2, 3)));
-    let Err(Broken(_, what)) = verdict(node(), grant, false, |node| node.vote = 2) else { panic!("allowed") };
+    let Err(Broken(_, what)) = verdict(node(), &grant, false, |node| node.vote = 2) else {
+        panic!("allowed")
+    };
     assert!(what.contains("`m \\in msgs` does not hold"), "{what}");
 }
 

@@ -32,7 +32,7 @@ pub(super) struct Translator {
     pub(super) exporter: Option<Exporter>,
     pub(super) nodes: Vec<Node>,
     slots: usize,
-    asks_first: bool,
+    pub(super) asks_first: bool,
     pub(super) steps: u64,
     /// The same, but steps with long logs count more.
     cost: u64,
@@ -41,24 +41,24 @@ pub(super) struct Translator {
 }
 
 /// A message that was received, and what the specification takes it for.
-struct Heard<'a> {
-    from: u64,
-    message: &'a Message,
-    value: Value,
+pub(super) struct Heard<'a> {
+    pub(super) from: u64,
+    pub(super) message: &'a Message,
+    pub(super) value: Value,
 }
 
 impl Heard<'_> {
-    const fn is_vote(&self) -> bool {
+    pub(super) const fn is_vote(&self) -> bool {
         matches!(self.message.body, Body::Vote { .. } | Body::VoteReply { .. })
     }
 }
 
 /// What a node shows after a step.
-struct Shown {
-    term: u64,
-    vote: u64,
-    role: RoleKind,
-    commit: u64,
+pub(super) struct Shown {
+    pub(super) term: u64,
+    pub(super) vote: u64,
+    pub(super) role: RoleKind,
+    pub(super) commit: u64,
 }
 
 impl Watch for Translator {
@@ -178,130 +178,6 @@ impl Translator {
             }),
             _ => None,
         }
-    }
-
-    /// A later term, a candidacy.
-    fn terms(
-        &mut self,
-        slot: usize,
-        heard: Option<&Heard<'_>>,
-        shown: &Shown,
-        sends: &[(u64, &Message)],
-    ) -> Verdict {
-        let node = &mut self.nodes[slot];
-        if let Some(heard) =
-            heard.filter(|heard| (node.term + 1..=shown.term).contains(&heard.message.term.0))
-        {
-            (node.term, node.vote, node.role, node.agreed) = (heard.message.term.0, 0, RoleKind::Follower, 0);
-            node.votes.clear();
-            let event = Event::new("UpdateTerm", node.id).about(Some(&heard.value));
-            self.take(slot, &event, ["term", "vote", "role", "votes", "agreed"])?;
-        }
-        let node = &mut self.nodes[slot];
-        if let Some(Heard {
-            from,
-            message: Message { body: Body::PreVoteReply { id, granted: true }, .. },
-            value,
-        }) = heard
-            && node.role == RoleKind::PreCandidate
-            && (id.incarnation.0, id.number) == node.round
-        {
-            node.votes.insert(*from);
-            let event = Event::new("CountPreVote", node.id).about(Some(value));
-            self.take(slot, &event, ["votes"])?;
-        }
-        if shown.term == self.nodes[slot].term {
-            return Ok(());
-        }
-        let told = heard.filter(|heard| matches!(heard.message.body, Body::TimeoutNow));
-        let answered = heard.is_some();
-        if self.asks_first && !answered {
-            self.ask(slot, sends)?;
-        }
-        let node = &mut self.nodes[slot];
-        (node.term, node.vote, node.role, node.agreed) = (shown.term, shown.vote, RoleKind::Candidate, 0);
-        node.votes.clear();
-        let event = Event::new(if told.is_some() { "TakeOver" } else { "Timeout" }, node.id);
-        let event = event.about(told.map(|heard| &heard.value));
-        self.take(slot, &event, ["term", "vote", "role", "votes", "agreed"])
-    }
-
-    fn ask(&mut self, slot: usize, sends: &[(u64, &Message)]) -> Verdict {
-        let node = &mut self.nodes[slot];
-        node.role = RoleKind::PreCandidate;
-        node.round = question(sends).unwrap_or((0, 0));
-        node.votes = [node.id].into();
-        let event = Event { id: node.round, ..Event::new("Ask", node.id) };
-        self.take(slot, &event, ["role", "votes", "round"])
-    }
-
-    fn step_down(&mut self, slot: usize) -> Verdict {
-        let node = &mut self.nodes[slot];
-        node.role = RoleKind::Follower;
-        node.votes.clear();
-        let event = Event::new("StepDown", node.id);
-        self.take(slot, &event, ["role", "votes"])
-    }
-
-    /// Votes, and what part it plays. A leader steps down later: it may have things to say.
-    fn roles(
-        &mut self,
-        slot: usize,
-        heard: Option<&Heard<'_>>,
-        shown: &Shown,
-        sends: &[(u64, &Message)],
-    ) -> Verdict {
-        let learns = heard.filter(|heard| heard.is_vote());
-        if let Some(heard) = learns.filter(|_| shown.commit > self.nodes[slot].commit) {
-            let node = &mut self.nodes[slot];
-            node.commit = shown.commit;
-            let event = Event::new("LearnCommit", node.id).about(Some(&heard.value));
-            self.take(slot, &event, ["commit"])?;
-        }
-        let node = &mut self.nodes[slot];
-        if let Some(Heard { from, message, value }) = heard
-            && matches!(message.body, Body::VoteReply { granted: true, .. })
-            && node.role == RoleKind::Candidate
-            && message.term.0 == node.term
-        {
-            node.votes.insert(*from);
-            let event = Event::new("CountVote", node.id).about(Some(value));
-            self.take(slot, &event, ["votes"])?;
-        }
-        let role = self.nodes[slot].role;
-        match shown.role {
-            RoleKind::PreCandidate if role != RoleKind::PreCandidate || question(sends).is_some() => {
-                self.ask(slot, sends)?;
-            }
-            RoleKind::Follower if role == RoleKind::Candidate || role == RoleKind::PreCandidate => {
-                self.step_down(slot)?;
-            }
-            RoleKind::Leader if role != RoleKind::Leader => self.lead(slot)?,
-            RoleKind::PreCandidate | RoleKind::Follower | RoleKind::Candidate | RoleKind::Leader => {}
-        }
-        let node = &mut self.nodes[slot];
-        if shown.vote != node.vote {
-            node.vote = shown.vote;
-            let event = Event::new("Grant", node.id).about(heard.map(|heard| &heard.value));
-            self.take(slot, &event, ["vote"])?;
-        }
-        Ok(())
-    }
-
-    fn lead(&mut self, slot: usize) -> Verdict {
-        let node = &mut self.nodes[slot];
-        let (id, disk) = (node.id, &node.disk);
-        if node.role == RoleKind::Candidate
-            && disk.term == node.term
-            && disk.vote == id
-            && node.votes.insert(id)
-        {
-            self.take(slot, &Event::new("CountOwnVote", id), ["votes"])?;
-        }
-        let node = &mut self.nodes[slot];
-        node.role = RoleKind::Leader;
-        node.matches.fill(0);
-        self.take(slot, &Event::new("BecomeLeader", id), ["role", "match"])
     }
 
     /// What the log loses and gains. A leader's log may gain a membership because more is committed, or the other way round.
@@ -521,7 +397,12 @@ impl Translator {
     }
 
     /// One step of the specification: held against it, and exported.
-    fn take<const N: usize>(&mut self, slot: usize, event: &Event, changed: [&'static str; N]) -> Verdict {
+    pub(super) fn take<const N: usize>(
+        &mut self,
+        slot: usize,
+        event: &Event,
+        changed: [&'static str; N],
+    ) -> Verdict {
         self.steps += 1;
         // Long logs are slow to look at.
         self.cost += 1 + self.nodes[slot].shown() / 64;
@@ -564,14 +445,6 @@ const fn as_write(action: &Action) -> Option<&Write> {
         Action::Write(write) => Some(write),
         _ => None,
     }
-}
-
-/// Which question is asked, if one is.
-fn question(sends: &[(u64, &Message)]) -> Option<(u64, u64)> {
-    sends.iter().find_map(|(_, message)| match &message.body {
-        Body::PreVote { id, .. } => Some((id.incarnation.0, id.number)),
-        _ => None,
-    })
 }
 
 /// Does only a leader say such a thing?
