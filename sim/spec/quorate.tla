@@ -103,21 +103,16 @@ Issue(i) ==
 \* The oldest write is done.
 Persist(i) ==
     /\ queue[i] # <<>>
-    /\ disk' = [disk EXCEPT ![i] = Head(queue[i])]
-    /\ queue' = [queue EXCEPT ![i] = Tail(@)]
+    /\ disk' = [disk EXCEPT ![i] = Head(queue[i])] /\ queue' = [queue EXCEPT ![i] = Tail(@)]
     /\ UNCHANGED <<hard, role, log, commit, agreed, ballot, match, msgs>>
 
 \* A process begins, from its disk; a crash has lost the rest.  What was committed it may have to learn again, from n on.
 Restart(i, n) ==
     /\ n <= Max(commit[i], disk[i].log.base)
-    /\ term' = [term EXCEPT ![i] = disk[i].term]
-    /\ vote' = [vote EXCEPT ![i] = disk[i].vote]
-    /\ log' = [log EXCEPT ![i] = disk[i].log]
-    /\ commit' = [commit EXCEPT ![i] = n]
-    /\ role' = [role EXCEPT ![i] = "follower"]
-    /\ agreed' = [agreed EXCEPT ![i] = 0]
-    /\ votes' = [votes EXCEPT ![i] = {}]
-    /\ queue' = [queue EXCEPT ![i] = <<>>]
+    /\ term' = [term EXCEPT ![i] = disk[i].term] /\ vote' = [vote EXCEPT ![i] = disk[i].vote]
+    /\ log' = [log EXCEPT ![i] = disk[i].log] /\ commit' = [commit EXCEPT ![i] = n]
+    /\ role' = [role EXCEPT ![i] = "follower"] /\ agreed' = [agreed EXCEPT ![i] = 0]
+    /\ votes' = [votes EXCEPT ![i] = {}] /\ queue' = [queue EXCEPT ![i] = <<>>]
     /\ UNCHANGED <<round, match, disk, msgs>>
 
 \* What is committed and durable may be forgotten: a snapshot has it.
@@ -139,16 +134,13 @@ MayLead(i) ==
 \* Would a quorum vote for it?  It asks, and would itself.
 Ask(i, id) ==
     /\ role[i] # "leader" /\ MayLead(i)
-    /\ role' = [role EXCEPT ![i] = "precandidate"]
-    /\ votes' = [votes EXCEPT ![i] = {i}]
+    /\ role' = [role EXCEPT ![i] = "precandidate"] /\ votes' = [votes EXCEPT ![i] = {i}]
     /\ round' = [round EXCEPT ![i] = id]
     /\ UNCHANGED <<hard, log, commit, agreed, match, stored, msgs>>
 
 Campaign(i) ==
-    /\ term' = [term EXCEPT ![i] = @ + 1]
-    /\ vote' = [vote EXCEPT ![i] = i]
-    /\ role' = [role EXCEPT ![i] = "candidate"]
-    /\ votes' = [votes EXCEPT ![i] = {}]
+    /\ term' = [term EXCEPT ![i] = @ + 1] /\ vote' = [vote EXCEPT ![i] = i]
+    /\ role' = [role EXCEPT ![i] = "candidate"] /\ votes' = [votes EXCEPT ![i] = {}]
     /\ agreed' = [agreed EXCEPT ![i] = 0]
     /\ UNCHANGED <<log, commit, round, match, stored, msgs>>
 
@@ -165,27 +157,22 @@ TakeOver(i, m) ==
 
 \* A later term is heard of.
 UpdateTerm(i, m) ==
-    /\ m \in msgs /\ m.to = i
-    /\ m.term > term[i]
-    /\ term' = [term EXCEPT ![i] = m.term]
-    /\ vote' = [vote EXCEPT ![i] = 0]
-    /\ role' = [role EXCEPT ![i] = "follower"]
-    /\ votes' = [votes EXCEPT ![i] = {}]
+    /\ m \in msgs /\ m.to = i /\ m.term > term[i]
+    /\ term' = [term EXCEPT ![i] = m.term] /\ vote' = [vote EXCEPT ![i] = 0]
+    /\ role' = [role EXCEPT ![i] = "follower"] /\ votes' = [votes EXCEPT ![i] = {}]
     /\ agreed' = [agreed EXCEPT ![i] = 0]
     /\ UNCHANGED <<log, commit, round, match, stored, msgs>>
 
 \* Anybody may give up, at any time.
 StepDown(i) ==
     /\ role[i] # "follower"
-    /\ role' = [role EXCEPT ![i] = "follower"]
-    /\ votes' = [votes EXCEPT ![i] = {}]
+    /\ role' = [role EXCEPT ![i] = "follower"] /\ votes' = [votes EXCEPT ![i] = {}]
     /\ UNCHANGED <<hard, log, commit, agreed, round, match, stored, msgs>>
 
 \* One vote a term, for a log that lacks nothing of its own.
 Grant(i, m) ==
     /\ m \in msgs /\ m.to = i /\ m.type = "Vote" /\ m.term = term[i]
-    /\ role[i] = "follower"
-    /\ vote[i] \in {0, m.from}
+    /\ role[i] = "follower" /\ vote[i] \in {0, m.from}
     /\ UpToDate(m.last, LastId(log[i]))
     /\ vote' = [vote EXCEPT ![i] = m.from]
     /\ UNCHANGED <<term, role, log, commit, agreed, ballot, match, stored, msgs>>
@@ -204,16 +191,14 @@ CountVote(i, m) ==
 
 \* Its own counts like anybody's: when it is durable.
 CountOwnVote(i) ==
-    /\ role[i] = "candidate"
-    /\ VoteIsDurable(i, i)
+    /\ role[i] = "candidate" /\ VoteIsDurable(i, i)
     /\ votes' = [votes EXCEPT ![i] = @ \cup {i}]
     /\ UNCHANGED <<hard, role, log, commit, agreed, round, match, stored, msgs>>
 
 BecomeLeader(i) ==
     /\ role[i] = "candidate" /\ MayLead(i)
     /\ IsQuorum(votes[i], InForce(log[i]))
-    /\ role' = [role EXCEPT ![i] = "leader"]
-    /\ match' = [match EXCEPT ![i] = [j \in Server |-> 0]]
+    /\ role' = [role EXCEPT ![i] = "leader"] /\ match' = [match EXCEPT ![i] = [j \in Server |-> 0]]
     /\ UNCHANGED <<hard, log, commit, agreed, ballot, stored, msgs>>
 
 ----------------------------------------------------------------------------
@@ -243,8 +228,7 @@ CountAck(i, m) ==
 
 \* An entry of its own term is committed once a quorum has it durably; its own log counts as far as it is durable.
 AdvanceCommit(i, n) ==
-    /\ role[i] = "leader"
-    /\ n > commit[i] /\ n <= Last(log[i])
+    /\ role[i] = "leader" /\ n > commit[i] /\ n <= Last(log[i])
     /\ TermAt(log[i], n) = term[i]
     /\ LET others == {j \in Server \ {i} : match[i][j] >= n}
            self == IF LogIsDurable(i, n) THEN {i} ELSE {}
@@ -285,25 +269,21 @@ AppendEntry(i, m) ==
 
 \* All that m carries is in the log.  More of the log may be none of the leader's: it is not committed by this.
 Accept(i, m) ==
-    /\ FromLeader(i, m, "Append")
-    /\ Has(log[i], m.prev)
-    /\ Has(log[i], End(m))
+    /\ FromLeader(i, m, "Append") /\ Has(log[i], m.prev) /\ Has(log[i], End(m))
     /\ agreed' = [agreed EXCEPT ![i] = Max(@, End(m)[2])]
     /\ commit' = [commit EXCEPT ![i] = Max(@, Min(m.commit, End(m)[2]))]
     /\ UNCHANGED <<hard, role, log, ballot, match, stored, msgs>>
 
 \* The leader knows the log to match up to m.commit.
 FollowCommit(i, m) ==
-    /\ FromLeader(i, m, "Commit")
-    /\ m.commit <= Last(log[i])
+    /\ FromLeader(i, m, "Commit") /\ m.commit <= Last(log[i])
     /\ commit' = [commit EXCEPT ![i] = Max(@, m.commit)]
     /\ UNCHANGED <<hard, role, log, agreed, ballot, match, stored, msgs>>
 
 \* Votes tell of the last committed entry, too: who has that very entry learns from it.
 LearnCommit(i, m) ==
     /\ m \in msgs /\ m.to = i /\ m.type \in {"Vote", "VoteReply"}
-    /\ role[i] # "leader"
-    /\ Has(log[i], m.commit)
+    /\ role[i] # "leader" /\ Has(log[i], m.commit)
     /\ commit' = [commit EXCEPT ![i] = Max(@, m.commit[2])]
     /\ UNCHANGED <<hard, role, log, agreed, ballot, match, stored, msgs>>
 
@@ -337,8 +317,7 @@ Committed(i, id) == id[2] <= commit[i] /\ Has(log[i], id)
 \* Pre-votes promise nothing.
 SendPreVote(i, m) ==
     /\ Says(i, m, "PreVote") /\ role[i] = "precandidate" /\ m.id = round[i]
-    /\ m.last = LastId(log[i])
-    /\ Sent(m)
+    /\ m.last = LastId(log[i]) /\ Sent(m)
 SendPreVoteReply(i, m) == Says(i, m, "PreVoteReply") /\ Sent(m)
 
 \* Lost in a crash, the end of its log would have been voted for all the same.
@@ -346,14 +325,11 @@ SendVote(i, m) ==
     /\ Says(i, m, "Vote") /\ role[i] = "candidate"
     /\ VoteIsDurable(i, i)
     /\ m.last = LastId(log[i]) /\ LogIsDurable(i, m.last[2])
-    /\ Committed(i, m.commit)
-    /\ Sent(m)
+    /\ Committed(i, m.commit) /\ Sent(m)
 SendVoteReply(i, m) ==
-    /\ Says(i, m, "VoteReply")
-    /\ TermIsDurable(i)
+    /\ Says(i, m, "VoteReply") /\ TermIsDurable(i)
     /\ m.granted => VoteIsDurable(i, m.to)
-    /\ Committed(i, m.commit)
-    /\ Sent(m)
+    /\ Committed(i, m.commit) /\ Sent(m)
 
 \* Entries need not be durable to be sent on.
 SendAppend(i, m) ==
@@ -368,23 +344,17 @@ SendAppend(i, m) ==
         /\ Sent(m)
 \* "I have what you have, up to here, durably."
 SendAppended(i, m) ==
-    /\ Says(i, m, "Appended")
-    /\ TermIsDurable(i)
+    /\ Says(i, m, "Appended") /\ TermIsDurable(i)
     /\ m.upTo <= agreed[i]
-    /\ LogIsDurable(i, m.upTo)
-    /\ Sent(m)
+    /\ LogIsDurable(i, m.upTo) /\ Sent(m)
 \* Heartbeats, too.
 SendCommit(i, m) ==
-    /\ Says(i, m, "Commit") /\ role[i] = "leader"
-    /\ TermIsDurable(i)
-    /\ m.commit <= Min(commit[i], match[i][m.to])
-    /\ Sent(m)
+    /\ Says(i, m, "Commit") /\ role[i] = "leader" /\ TermIsDurable(i)
+    /\ m.commit <= Min(commit[i], match[i][m.to]) /\ Sent(m)
 SendSnapshot(i, m) ==
-    /\ Says(i, m, "Snapshot") /\ role[i] = "leader"
-    /\ TermIsDurable(i)
+    /\ Says(i, m, "Snapshot") /\ role[i] = "leader" /\ TermIsDurable(i)
     /\ Committed(i, m.last)
-    /\ m.who = Latest({x \in log[i].members : x.at <= m.last[2]}).who
-    /\ Sent(m)
+    /\ m.who = Latest({x \in log[i].members : x.at <= m.last[2]}).who /\ Sent(m)
 SendTimeoutNow(i, m) == Says(i, m, "TimeoutNow") /\ role[i] = "leader" /\ TermIsDurable(i) /\ Sent(m)
 \* Whatever else: it speaks for a term.
 SendOther(i, m) == Says(i, m, "Other") /\ TermIsDurable(i) /\ Sent(m)
