@@ -64,12 +64,14 @@ fn verdict(before: Node, event: &Event, sent: bool, change: impl FnOnce(&mut Nod
 }
 
 #[track_caller]
+#[expect(clippy::needless_pass_by_value, reason = "made where it is said")]
 fn allowed(before: Node, event: Event, change: impl FnOnce(&mut Node)) {
     let sent = !event.action.starts_with("Send");
     assert_eq!(verdict(before, &event, sent, change), Ok(()));
 }
 
 #[track_caller]
+#[expect(clippy::needless_pass_by_value, reason = "made where it is said")]
 fn refused(conjunct: &str, before: Node, event: Event, change: impl FnOnce(&mut Node)) {
     let sent = !event.action.starts_with("Send");
     let Err(Broken("spec", what)) = verdict(before, &event, sent, change) else {
