@@ -3,9 +3,9 @@
 use quorate_core::{Action, Apply, Body, ENTRY_HEADER, Run, Write};
 
 use crate::{
-    lab::Lab,
     node::{Process, Work},
     violation::{Verdict, hold},
+    lab::Lab,
 };
 
 impl Lab {

@@ -7,13 +7,18 @@ use quorate_core::{
     TermStart, Write,
 };
 
-use crate::violation::{Verdict, hold};
+use crate::{
+    violation::{Verdict, hold},
+    workload::State,
+};
 
 /// A snapshot, and the state that it holds.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Picture {
     pub(crate) of: Snapshot,
     pub(crate) state: u64,
+    /// What the state machine made of itself.
+    pub(crate) body: State,
 }
 
 /// So many are kept: the one that the core knows of, and a newer one that it is about to hear of.
@@ -47,10 +52,11 @@ pub(crate) struct Disk {
 #[derive(Debug)]
 struct Past {
     hard_state: HardState,
-    base: LogId,
-    base_membership: Membership,
-    log: Vec<Run>,
-    pictures: Vec<Picture>,
+    /// What else there was, if the write let the log begin later.
+    before: Option<(LogId, Membership, Vec<Picture>)>,
+    /// The log's runs up to here are the same still; these followed.
+    same: usize,
+    rest: Vec<Run>,
 }
 
 impl Disk {
@@ -77,16 +83,7 @@ impl Disk {
 
     /// Does a write: all of it.
     pub(crate) fn apply(&mut self, write: &Write) -> Verdict {
-        if let Some(past) = &mut self.past {
-            past.truncate(PAST - 1);
-            past.push_front(Past {
-                hard_state: self.hard_state,
-                base: self.base,
-                base_membership: self.base_membership.clone(),
-                log: self.log.clone(),
-                pictures: self.pictures.clone(),
-            });
-        }
+        self.remember(write);
         self.hard_state = write.hard_state.unwrap_or(self.hard_state);
         match write.rebase.as_deref() {
             Some(Rebase::Compact(snapshot)) => {
@@ -113,6 +110,17 @@ impl Disk {
         }
         self.log.extend(write.entries.iter().cloned());
         Ok(())
+    }
+
+    /// Keeps what the write is about to change, where it may be lost again.
+    fn remember(&mut self, write: &Write) {
+        let Some(past) = &mut self.past else { return };
+        let rebases = write.rebase.is_some();
+        let before = rebases.then(|| (self.base, self.base_membership.clone(), self.pictures.clone()));
+        let kept = |from| self.log.partition_point(|run| run.last() < from);
+        let same = if rebases { 0 } else { write.truncate.map_or(self.log.len(), kept) };
+        past.truncate(PAST - 1);
+        past.push_front(Past { hard_state: self.hard_state, before, same, rest: self.log[same..].to_vec() });
     }
 
     fn remove_up_to(&mut self, base: Index) {
@@ -154,8 +162,14 @@ impl Disk {
         self.pictures.iter().find(|picture| picture.of.last == last)
     }
 
+    /// What a snapshot at `index` holds.
+    pub(crate) fn newest_body(&self, index: u64) -> Option<State> {
+        let picture = self.pictures.iter().rev().find(|picture| picture.of.last.index.0 == index)?;
+        Some(picture.body.clone())
+    }
+
     /// A machine's state at `index` becomes a snapshot, unless a newer one is there.
-    pub(crate) fn take_picture(&mut self, index: Index, state: u64) {
+    pub(crate) fn take_picture(&mut self, index: Index, state: u64, body: State) {
         if index.0 <= self.newest() || index <= self.base.index {
             return;
         }
@@ -163,7 +177,7 @@ impl Disk {
         let memberships = self.log.iter().take_while(|run| run.first() <= index).flat_map(Run::memberships);
         let membership = memberships.filter(|(at, _)| *at <= index).last().map(|(_, membership)| membership);
         let membership = membership.unwrap_or_else(|| self.base_membership.clone());
-        self.add_picture(Picture { of: Snapshot { last: LogId::new(term, index), membership }, state });
+        self.add_picture(Picture { of: Snapshot { last: LogId::new(term, index), membership }, state, body });
     }
 
     fn add_picture(&mut self, picture: Picture) {
@@ -191,15 +205,16 @@ impl Disk {
     /// The newest writes are gone, though they were durable. False if it can't forget so much.
     pub(crate) fn forget(&mut self, writes: usize) -> bool {
         let Some(past) = &mut self.past else { return false };
-        let Some(then) =
-            writes.checked_sub(1).and_then(|at| past.drain(..=at.min(past.len().saturating_sub(1))).last())
-        else {
-            return false;
-        };
-        let Past { hard_state, base, base_membership, log, pictures } = then;
-        (self.hard_state, self.base, self.base_membership) = (hard_state, base, base_membership);
-        (self.log, self.pictures) = (log, pictures);
-        true
+        let count = writes.min(past.len());
+        for Past { hard_state, before, same, rest } in past.drain(..count) {
+            self.hard_state = hard_state;
+            self.log.truncate(same);
+            self.log.extend(rest);
+            if let Some((base, membership, pictures)) = before {
+                (self.base, self.base_membership, self.pictures) = (base, membership, pictures);
+            }
+        }
+        count > 0
     }
 
     /// Something in it is not what was written any more.

@@ -32,6 +32,7 @@ impl World {
 
     /// Plans what a step has led to; now and then, the process crashes in the middle of doing it.
     pub(crate) fn follow_up(&mut self, slot: usize) -> Verdict {
+        self.hear()?;
         let Outcome { sends, wrote, work, loads, ships, .. } = &mut self.lab.outcome;
         let (wrote, work) = (*wrote, *work);
         let (mut sends, loads, mut ships) =
@@ -110,8 +111,7 @@ impl World {
         if stall {
             self.lab.counts.bump(Count::Stalls);
             // Seconds, or for good, as far as anybody can tell.
-            delay +=
-                if self.disk_rng.chance(0.1) { 60_000_000 } else { self.disk_rng.exponential(3_000_000) };
+            delay += if self.disk_rng.chance(0.1) { 60_000_000 } else { self.disk_rng.exponential(3_000_000) };
         }
         let life = self.life(slot);
         self.push(delay, Event::Synced { slot, life, number });

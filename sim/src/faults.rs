@@ -1,5 +1,9 @@
 //! Faults: when they strike, and whom.
 
+mod planned;
+
+pub use planned::{Faults, Planned, Strike};
+
 use crate::{
     ghost::agree,
     op::{Op, What},
@@ -48,6 +52,8 @@ pub(crate) enum Fault {
     Swizzle { left: u64 },
     /// One of a storm of transfers.
     Transfer,
+    /// What somebody has planned, by its place.
+    Planned(usize),
 }
 
 impl World {
@@ -78,6 +84,9 @@ impl World {
                 let delay = self.rare_rng.exponential(mean);
                 self.push(delay, Event::Fault(fault));
             }
+        }
+        for (at, planned) in self.plan.planned.iter().enumerate() {
+            self.queue.push(planned.at, Event::Fault(Fault::Planned(at)));
         }
         if self.plan.profile != Profile::Calm {
             for n in 1..=6 {
@@ -155,7 +164,9 @@ impl World {
                     self.hold_up_leader()
                 }
             }
-            Fault::Split => self.split(false),
+            Fault::Split => {
+                self.split(false)
+            }
             Fault::Wish { slot } => {
                 self.hold_up_leader()?;
                 match self.rare_rng.below(3) {
@@ -177,6 +188,7 @@ impl World {
             Fault::Flap { left } => self.flap(left),
             Fault::Swizzle { left } => self.swizzle(left),
             Fault::Transfer => self.hand_over(),
+            Fault::Planned(at) => self.strike_planned(at),
             Fault::AfterDiskFailure { .. } | Fault::EarlyTick => Ok(()),
         }
     }
@@ -271,8 +283,7 @@ impl World {
         let election = self.plan.election();
         let until = self.now + self.rare_rng.between(election, 5 * election);
         self.lab.counts.bump(Count::Holds);
-        let told =
-            self.lab.tell(&[leader], || format!("n{} is held up for {} µs", leader + 1, until - self.now));
+        let told = self.lab.tell(&[leader], || format!("n{} is held up for {} µs", leader + 1, until - self.now));
         for other in (0..self.hosts.len()).filter(|other| *other != leader) {
             self.network.clog(leader, other, until);
             self.network.clog(other, leader, until);
@@ -393,8 +404,7 @@ impl World {
             let delay = self.fault_rng.exponential(length / 2 + 1);
             self.push(delay, Event::Fault(Fault::Swizzle { left: left - 1 }));
         }
-        self.lab
-            .tell(&[from, to], || format!("the link n{}>n{} is clogged for {length} µs", from + 1, to + 1))
+        self.lab.tell(&[from, to], || format!("the link n{}>n{} is clogged for {length} µs", from + 1, to + 1))
     }
 
     /// Links go up and down quickly: long enough to lose something, too short to be noticed.
@@ -441,8 +451,7 @@ impl World {
         self.push(delay, Event::Fault(Fault::Reopen));
         let slot = self.victim();
         let Some(process) = &self.lab.nodes[slot].process else { return Ok(()) };
-        if self.hosts[slot].paused || self.hosts[slot].full_until > self.now || process.raft.status().stopped
-        {
+        if self.hosts[slot].paused || self.hosts[slot].full_until > self.now || process.raft.status().stopped {
             return Ok(());
         }
         let kept = self.rare_rng.index(process.writes.len() + 1);
@@ -478,7 +487,9 @@ impl World {
         let memberships = self.lab.ghost.possible_memberships();
         // The memberships that follow may be smaller by one.
         let enough = memberships.iter().all(|set| agree(set, well) && set.voters().len() > 2);
-        if !enough || !self.hosts[slot].exists() || self.lab.nodes[slot].disk.is_rotten() {
+        // Who is no member yet may be made one, and the only one.
+        let member = self.lab.ghost.membership().contains(crate::world::id_of(slot));
+        if !enough || !member || !self.hosts[slot].exists() || self.lab.nodes[slot].disk.is_rotten() {
             return Ok(());
         }
         for other in 0..self.hosts.len() {

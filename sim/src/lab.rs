@@ -1,6 +1,7 @@
 //! The cluster itself: cores, disks and state machines, with all that checks them. It does what it is told, one [`Op`] after
 //! another; when and what is up to [`World`](crate::world::World), or to a schedule that was written down.
 
+mod judge;
 mod lanes;
 mod ships;
 mod step;
@@ -8,7 +9,7 @@ mod step;
 use std::collections::BTreeMap;
 
 use quorate_core::{
-    Config, Input, Instant, LoadId, Membership, Message, NodeId, Proposal, Raft, ReadKind, Rejected, Token,
+    Config, Input, Instant, LoadId, Membership, Message, NodeId, Proposal, Raft, ReadKind, Rejected, Token, Tokens,
     Write,
 };
 use serde::{Deserialize, Serialize};
@@ -20,10 +21,13 @@ use crate::{
     node::{Node, Process},
     op::{Kind, Op, Timed, What},
     stats::{Count, Counts},
+    workload::Service,
     trace::Trace,
     violation::{Broken, Verdict, hold},
     watch::{Seen, Watch},
 };
+pub(crate) use judge::{Answered, Query};
+use judge::Judge;
 pub(crate) use ships::Shipment;
 
 /// How the cluster is set up: all that must be known to do a list of operations again.
@@ -41,6 +45,10 @@ pub(crate) struct Setup {
     pub(crate) priorities: bool,
     /// What a state machine has applied survives a crash.
     pub(crate) durable_machine: bool,
+    /// What runs on the nodes.
+    pub(crate) service: String,
+    /// Clients have sessions.
+    pub(crate) sessions: bool,
     /// Disks may lose what they said was durable.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) forgetful: bool,
@@ -82,15 +90,23 @@ pub(crate) struct Outcome {
     pub(crate) refused: Option<Rejected>,
     /// A snapshot is durable, and the newest: at this index.
     pub(crate) snapshot: Option<u64>,
+    /// The tokens that a request was given, if it was one.
+    pub(crate) asked: Option<(u64, u64)>,
+    pub(crate) answered: Vec<Answered>,
+    /// How requests have ended, but for those that are answered.
+    pub(crate) resolved: Vec<(Tokens, quorate_core::Outcome)>,
     /// There was such a thing to be done.
     pub(crate) done: bool,
 }
 
 impl Outcome {
     fn clear(&mut self) {
-        let Self { sends, wrote, work, loads, ships, refused, snapshot, done } = self;
+        let Self { sends, wrote, work, loads, ships, refused, snapshot, asked, answered, resolved, done } = self;
         sends.clear();
         loads.clear();
+        answered.clear();
+        resolved.clear();
+        *asked = None;
         ships.clear();
         (*wrote, *work, *done) = (false, false, false);
         (*refused, *snapshot) = (None, None);
@@ -120,10 +136,11 @@ pub(crate) struct Lab {
     /// Everything that was done, if it is to be written down.
     pub(crate) tape: Option<Vec<Timed>>,
     ships: BTreeMap<(usize, usize, u32), Shipment>,
+    judge: Judge,
 }
 
 impl Lab {
-    pub(crate) fn new(setup: Setup, trace: Trace, watchers: Vec<Box<dyn Watch>>) -> Self {
+    pub(crate) fn new(setup: Setup, service: Service, trace: Trace, watchers: Vec<Box<dyn Watch>>) -> Self {
         let slots = setup.slots;
         Self {
             now: 0,
@@ -139,6 +156,7 @@ impl Lab {
             mail: None,
             tape: None,
             ships: BTreeMap::new(),
+            judge: Judge::new(service, setup.sessions),
             setup,
         }
     }
@@ -202,7 +220,7 @@ impl Lab {
         if self.setup.forgetful {
             disk.may_forget();
         }
-        self.nodes.push(Node { disk, seen: Instant(0), life: 0, process: None });
+        self.nodes.push(Node { disk, seen: Instant(0), life: 0, process: None, machine: None });
         self.ghost.provision(slot, membership.clone());
         self.outcome.done = true;
         self.see(&Seen::Provisioned { slot, membership: &membership })
@@ -219,8 +237,7 @@ impl Lab {
             Ok(recovered) => recovered,
             Err(Damaged) => {
                 self.counts.bump(Count::Damaged);
-                return self
-                    .tell(&[slot], || format!("n{} finds its disk damaged, and doesn't start", slot + 1));
+                return self.tell(&[slot], || format!("n{} finds its disk damaged, and doesn't start", slot + 1));
             }
         };
         let newest = node.disk.newest();
@@ -238,6 +255,9 @@ impl Lab {
         }
         let machine = (applied, self.ghost.state_at(applied).unwrap_or_default());
         self.nodes[slot].process = Some(Process::new(raft, machine));
+        if !(self.setup.durable_machine && self.nodes[slot].machine.is_some() && applied > newest) {
+            self.restore_machine(slot, applied)?;
+        }
         self.outcome.done = true;
         Ok(())
     }
@@ -275,6 +295,9 @@ impl Lab {
         }
         self.see(&Seen::Crashed { slot, kept: writes.len(), lost: late.len() })?;
         self.start(slot, now)?;
+        if self.nodes[slot].process.is_none() {
+            return Ok(());
+        }
         for write in writes.into_iter().chain(late) {
             let stale = self.nodes[slot].disk.is_stale(&write);
             hold!(stale, "D3", "node {}'s store takes a write of an earlier incarnation", slot + 1);
@@ -314,21 +337,28 @@ impl Lab {
         }
         self.outcome.done = true;
         let life = self.nodes[slot].life;
+        let asks = matches!(what, What::Read { query: Some(_), .. });
         let input = match what {
             What::Tick => {
                 self.counts.bump(Count::Ticks);
                 Input::Tick
             }
-            What::Deliver { from, kind, nth, vague } => {
-                let Some(parcel) = parcel.or_else(|| self.fetch(from, slot, kind, nth, vague)) else {
+            What::Deliver { from, kind, ago, vague } => {
+                let Some(parcel) = parcel.or_else(|| self.fetch(from, slot, kind, ago, vague)) else {
                     self.outcome.done = false;
                     return Ok(());
                 };
                 let from = NodeId(from as u64 + 1);
                 return self.step(slot, now, parcel.id, Input::Receive { from, message: parcel.message });
             }
-            What::Ship { from, nth } => return self.ship(slot, now, from, nth),
-            What::Shipped { to, nth, arrived } => return self.shipped(slot, now, to, nth, arrived),
+            What::Ship { from, ago } => {
+                let nth = self.nth(from, slot, Kind::InstallSnapshot, ago);
+                return self.ship(slot, now, from, nth);
+            }
+            What::Shipped { to, ago, arrived } => {
+                let nth = self.nth(slot, to, Kind::InstallSnapshot, ago);
+                return self.shipped(slot, now, to, nth, arrived);
+            }
             What::Persist { count } => return self.persist(slot, now, count),
             What::DiskFails { count } => return self.disk_fails(slot, now, count),
             What::Load { nth } => return self.load(slot, now, nth),
@@ -337,14 +367,14 @@ impl Lab {
                 let newest = self.nodes[slot].disk.newest();
                 Input::Compact { snapshot: quorate_core::Index(snapshot.unwrap_or(newest)), keep }
             }
-            What::Propose { commands, term } => {
+            What::Propose { commands, term, pad } => {
                 let first = self.ghost.next_token();
                 self.ghost.ask(slot, life, Request::Proposal, commands.len() as u64);
-                let batch =
-                    commands.iter().zip(first..).map(|(command, token)| tagged(token, command)).collect();
+                self.outcome.asked = Some((first, commands.len() as u64));
+                let batch = commands.iter().zip(first..).map(|(command, token)| tagged(token, pad, command)).collect();
                 Input::Propose(Proposal { first_token: Token(first), batch, term })
             }
-            What::Read { kind } => {
+            What::Read { kind, query } => {
                 let token = Token(self.ghost.next_token());
                 let (floor, why) = match kind {
                     ReadKind::Linearizable => (self.ghost.floor(), Floor::Acknowledged),
@@ -352,6 +382,12 @@ impl Lab {
                     ReadKind::AtLeast(index) => (index.0, Floor::Asked),
                 };
                 self.ghost.ask(slot, life, Request::Read { floor, why }, 1);
+                self.outcome.asked = Some((token.0, 1));
+                if let Some(query) = query
+                    && let Some(process) = &mut self.nodes[slot].process
+                {
+                    process.reads.push((token.0, query));
+                }
                 Input::Read { token, kind }
             }
             What::CancelRead => {
@@ -373,10 +409,19 @@ impl Lab {
             What::ForgetLeader => Input::ForgetLeader,
             What::Unreachable { peer } => Input::Unreachable { peer },
         };
-        self.step(slot, now, 0, input)
+        let reads = self.nodes[slot].process.as_ref().map_or(0, |process| process.reads.len());
+        self.step(slot, now, 0, input)?;
+        // A read that was refused at once waits for nothing.
+        if self.outcome.refused.is_some()
+            && let Some(process) = &mut self.nodes[slot].process
+        {
+            process.reads.truncate(reads - usize::from(asks));
+        }
+        Ok(())
     }
 
-    fn fetch(&self, from: usize, to: usize, kind: Kind, nth: u32, vague: bool) -> Option<Parcel> {
+    fn fetch(&self, from: usize, to: usize, kind: Kind, ago: u32, vague: bool) -> Option<Parcel> {
+        let nth = self.nth(from, to, kind, ago);
         let mut parcel = self.mail.as_ref()?.get(&(from, to, kind, nth))?.clone();
         if vague {
             parcel.make_vague();
@@ -390,8 +435,23 @@ impl Lab {
         self.numbers
     }
 
+    /// Which message that is, from 0; none at all where there are not so many.
+    fn nth(&self, from: usize, to: usize, kind: Kind, ago: u32) -> u32 {
+        let sent = self.sent.get(self.count_of(from, to, kind)).copied().unwrap_or_default();
+        sent.checked_sub(ago + 1).unwrap_or(u32::MAX)
+    }
+
+    /// How many of its kind were sent there since the nth.
+    pub(crate) fn ago(&self, from: usize, to: usize, kind: Kind, nth: u32) -> u32 {
+        self.sent[self.count_of(from, to, kind)].saturating_sub(nth + 1)
+    }
+
+    fn count_of(&self, from: usize, to: usize, kind: Kind) -> usize {
+        (from * self.setup.slots + to) * Kind::COUNT + kind as usize
+    }
+
     fn count_sent(&mut self, from: usize, to: usize, kind: Kind) -> u32 {
-        let at = (from * self.setup.slots + to) * Kind::COUNT + kind as usize;
+        let at = self.count_of(from, to, kind);
         let nth = self.sent[at];
         self.sent[at] += 1;
         nth
@@ -415,12 +475,17 @@ impl Lab {
 }
 
 /// A command with its token in front, by which the observer knows it again.
-fn tagged(token: u64, command: &[u8]) -> Vec<u8> {
-    let mut tagged = Vec::with_capacity(8 + command.len());
+fn tagged(token: u64, pad: u32, command: &[u8]) -> Vec<u8> {
+    let mut tagged = Vec::with_capacity(TAG + pad as usize + command.len());
     tagged.extend_from_slice(&token.to_le_bytes());
+    tagged.extend_from_slice(&pad.to_le_bytes());
+    tagged.resize(TAG + pad as usize, b'.');
     tagged.extend_from_slice(command);
     tagged
 }
+
+/// In front of each command in the log: its token, and how many bytes follow that mean nothing.
+const TAG: usize = 12;
 
 impl Parcel {
     /// A hint that names an earlier entry than it could is as true. It leads the leader back further than need be, and so to

@@ -12,6 +12,7 @@
 //! One seed is one run, on every machine. See the folder's README for what is checked and what is not there yet.
 
 mod bounds;
+mod cast;
 mod clients;
 mod digest;
 mod disk;
@@ -23,29 +24,41 @@ mod network;
 mod node;
 mod op;
 mod operator;
+mod picture;
 mod plan;
 mod queue;
 mod rest;
 mod rng;
 mod runner;
+mod schedule;
+mod simulation;
 mod snapshots;
 pub mod spec;
 mod stats;
 mod trace;
 mod violation;
 mod watch;
+pub mod workload;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-pub use plan::Profile;
+use serde::{Deserialize, Serialize};
+
+use cast::Cast;
+
+pub use faults::{Faults, Planned, Strike};
+pub use picture::{MOST_EVENTS, run_pictured, run_pictured_within};
+pub use plan::{Profile, Without};
 pub use runner::{Summary, run_seeds};
+pub use schedule::{Replayed, Schedule, ScheduleError, Shrinking};
+pub use simulation::{Builder, Failure, Simulation};
 pub use stats::{Count, Counts};
 pub use trace::Trace;
 pub use violation::Violation;
 
 /// What to run.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Options {
     /// Everything follows from it.
     pub seed: u64,
@@ -55,13 +68,38 @@ pub struct Options {
     pub nodes: Option<usize>,
     /// µs of virtual time with faults; 60 s if not said. Such a shorter run may not reach the least that is asked of one.
     pub duration: Option<u64>,
+    /// What is left out of whatever the seed draws.
+    #[serde(default)]
+    pub without: Vec<Without>,
+    /// What runs on the nodes: one of [`workload::Service::NAMES`]; drawn if not said.
+    #[serde(default)]
+    pub workload: Option<String>,
+    /// How strong faults are, in place of what is drawn.
+    #[serde(default)]
+    pub faults: Faults,
+    /// What happens in any case.
+    #[serde(default)]
+    pub planned: Vec<Planned>,
+    /// The nodes' configuration, but for id, seed and priority, in place of the one that is drawn.
+    #[serde(default)]
+    pub config: Option<quorate_core::Config>,
 }
 
 impl Options {
     /// A whole run of everything.
     #[must_use]
-    pub const fn new(seed: u64) -> Self {
-        Self { seed, profile: Profile::Everything, nodes: None, duration: None }
+    pub fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            profile: Profile::Everything,
+            nodes: None,
+            duration: None,
+            without: Vec::new(),
+            workload: None,
+            faults: Faults::default(),
+            planned: Vec::new(),
+            config: None,
+        }
     }
 }
 
@@ -83,25 +121,28 @@ pub struct Report {
 /// # Errors
 /// The first violation, a panic included, or `coverage` if a whole run with faults has met too little.
 pub fn run(options: &Options) -> Result<Report, Violation> {
-    run_traced(options, Trace::Off).0
+    run_with(options, &Cast::default())
+}
+
+pub(crate) fn run_with(options: &Options, cast: &Cast) -> Result<Report, Violation> {
+    run_watched(options, cast, Trace::Off, Vec::new()).0
 }
 
 /// Runs a seed, and tells of everything that happens.
 pub fn run_traced(options: &Options, trace: Trace) -> (Result<Report, Violation>, Trace) {
-    run_watched(options, trace, Vec::new())
+    run_watched(options, &Cast::default(), trace, Vec::new())
 }
 
 /// The same, with onlookers.
 pub(crate) fn run_watched(
     options: &Options,
+    cast: &Cast,
     trace: Trace,
     watchers: Vec<Box<dyn watch::Watch>>,
 ) -> (Result<Report, Violation>, Trace) {
-    let ended = catch_unwind(AssertUnwindSafe(|| world::World::run(options, trace, watchers)));
+    let ended = catch_unwind(AssertUnwindSafe(|| world::World::run(options, cast, trace, watchers)));
     let (result, trace) = ended.unwrap_or_else(|payload| {
-        let text = payload.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        let what = text.unwrap_or_else(|| "a panic without words".to_owned());
+        let what = words_of(&*payload);
         (Err(Violation { invariant: "panic", seed: options.seed, at: 0, what }), Trace::Off)
     });
     let enough = |report: Report| {
@@ -114,4 +155,11 @@ pub(crate) fn run_watched(
         }
     };
     (result.and_then(enough), trace)
+}
+
+/// What a panic has said.
+pub(crate) fn words_of(payload: &(dyn std::any::Any + Send)) -> String {
+    let text = payload.downcast_ref::<String>().cloned();
+    let text = text.or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+    text.unwrap_or_else(|| "a panic without words".to_owned())
 }

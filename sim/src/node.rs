@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use quorate_core::{Apply, Instant, Load, Raft, Snapshot, Write};
 
-use crate::disk::Disk;
+use crate::{disk::Disk, lab::Query, workload::{Replica, State}};
 
 /// What a node's machine holds.
 #[derive(Debug)]
@@ -15,6 +16,8 @@ pub(crate) struct Node {
     /// Counts its processes: an event for an earlier one is for nobody.
     pub(crate) life: u64,
     pub(crate) process: Option<Process>,
+    /// Its state machine: with the process, or durable of its own.
+    pub(crate) machine: Option<Box<dyn Replica>>,
 }
 
 impl Node {
@@ -43,7 +46,10 @@ pub(crate) struct Process {
     /// Up to here its state machine is, and in what state.
     pub(crate) machine: (u64, u64),
     /// What a snapshot that is being written down shows.
-    pub(crate) picture: Option<(u64, u64)>,
+    pub(crate) picture: Option<(u64, u64, State)>,
+    /// Reads that were taken with a query, and those that wait for the state machine.
+    pub(crate) reads: Vec<(u64, Bytes)>,
+    pub(crate) queries: Vec<Query>,
 }
 
 impl Process {
@@ -55,6 +61,8 @@ impl Process {
             loads: Vec::new(),
             machine,
             picture: None,
+            reads: Vec::new(),
+            queries: Vec::new(),
         }
     }
 }

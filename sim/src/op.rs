@@ -1,8 +1,8 @@
 //! What is done to a cluster, one thing after another. A run is a list of these, and nothing else: whoever does the same
 //! again sees the same, without queue, dice or plan. So a schedule that fails can be written down, replayed, and made shorter.
 //!
-//! Everything is named by what a reader would count: "the third Append that node 1 sent to node 2", "the oldest two writes of
-//! node 3". Whatever is not there (any more) is left out, so that any part of a list is a run of its own: the network may
+//! Everything is named by what is there at that moment: "the Append that node 1 has sent to node 2 last but one", "the oldest two
+//! writes of node 3": so that a name outlives it if something before is left out. Whatever is not there (any more) is left out, so that any part of a list is a run of its own: the network may
 //! lose or hold up anything, a disk take its time, and a client not ask.
 
 use bytes::Bytes;
@@ -41,32 +41,42 @@ pub(crate) enum Op {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum What {
     Tick,
-    /// The nth message of that kind that `from` has sent to this node, from 0.
+    /// The message of that kind that `from` has sent to this node last (0), last but one (1), and so on.
     Deliver {
         from: usize,
         kind: Kind,
-        nth: u32,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        ago: u32,
         /// A hint in it says less than it could, as another version might have it.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         vague: bool,
     },
-    /// The nth snapshot from there is here, whole.
+    /// The last snapshot from there (or an earlier one) is here, whole.
     Ship {
         from: usize,
-        nth: u32,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        ago: u32,
     },
-    /// The nth snapshot that this node has sent there has arrived, or not.
+    /// The last snapshot that this node has sent there (or an earlier one) has arrived, or not.
     Shipped {
         to: usize,
-        nth: u32,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        ago: u32,
         arrived: bool,
     },
     Propose {
         commands: Vec<Bytes>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         term: Option<Term>,
+        /// Each is longer by so many bytes, which mean nothing.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        pad: u32,
     },
+    /// A read; what is asked of the state machine when it may be, if anything is.
     Read {
         kind: ReadKind,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        query: Option<Bytes>,
     },
     /// The oldest read at an index that is open here is given up.
     CancelRead,
@@ -101,6 +111,11 @@ pub(crate) enum What {
     },
     /// The state machine is done with the oldest that it was handed.
     Apply,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// The kinds of message, without what they say.

@@ -3,15 +3,19 @@
 use std::time::Duration;
 
 use quorate_core::{Config, Membership, MembershipParts, NodeId};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     Options,
+    cast::Cast,
+    faults::Planned,
     lab::Setup,
     rng::{Purpose, Rng},
+    workload::Service,
 };
 
 /// Which faults may be drawn.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
     /// No faults but delay.
@@ -32,6 +36,96 @@ pub enum Profile {
     Lies,
     /// Disks on which an old image is restored: a loss is to be expected, and must be noticed.
     Stale,
+}
+
+/// A kind of fault, or of circumstance, that can be left out of whatever a seed draws.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Without {
+    /// Messages that are lost.
+    Loss,
+    /// Messages that arrive twice, or again much later.
+    Duplicates,
+    /// Messages that are damaged.
+    Damage,
+    /// Hints that say less than they could.
+    Vagueness,
+    /// Partitions, and clogged links.
+    Cuts,
+    /// Links that flap.
+    Flaps,
+    /// Leaders that are held up, or lose some of the others.
+    Holds,
+    /// Crashes at random times.
+    Crashes,
+    /// Crashes between two actions.
+    CrashesAtActions,
+    /// Groups that are started again within their process.
+    Reopens,
+    /// Processes that stop for a while.
+    Pauses,
+    /// Disks that stall.
+    Stalls,
+    /// Disks that fail, or are full.
+    DiskFailures,
+    /// Disks that are damaged.
+    Rot,
+    /// State machines that stall.
+    ApplyStalls,
+    /// Clocks that differ.
+    Drift,
+    /// Clocks that are set back or forth.
+    Jumps,
+    /// Ticks that come before they are due.
+    EarlyTicks,
+    /// Snapshots and compaction.
+    Snapshots,
+    /// Changes of the membership.
+    Changes,
+    /// Leadership that is handed over.
+    Transfers,
+    /// Campaigns and the like that somebody asks for.
+    Meddling,
+    /// Nodes that differ in priority.
+    Priorities,
+    /// Learners and joint memberships at the beginning.
+    UnequalMembers,
+    /// An end at which only a quorum comes back.
+    QuorumOnly,
+    /// More than one command at a time, and commands of any length.
+    Batches,
+}
+
+impl Without {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::Loss,
+        Self::Duplicates,
+        Self::Damage,
+        Self::Vagueness,
+        Self::Cuts,
+        Self::Flaps,
+        Self::Holds,
+        Self::Crashes,
+        Self::CrashesAtActions,
+        Self::Reopens,
+        Self::Pauses,
+        Self::Stalls,
+        Self::DiskFailures,
+        Self::Rot,
+        Self::ApplyStalls,
+        Self::Drift,
+        Self::Jumps,
+        Self::EarlyTicks,
+        Self::Snapshots,
+        Self::Changes,
+        Self::Transfers,
+        Self::Meddling,
+        Self::Priorities,
+        Self::UnequalMembers,
+        Self::QuorumOnly,
+        Self::Batches,
+    ];
 }
 
 /// How long messages take, about their mean.
@@ -142,12 +236,15 @@ pub(crate) struct Plan {
     pub(crate) forgets: f64,
     pub(crate) forgets_most: u64,
 
+    /// What happens in any case.
+    pub(crate) planned: Vec<Planned>,
+
     /// At the end only a quorum comes back, and the others stay half cut off for ever.
     pub(crate) quorum_only: bool,
 }
 
 impl Plan {
-    pub(crate) fn draw(options: &Options) -> Self {
+    pub(crate) fn draw(options: &Options, cast: &Cast) -> (Self, Service) {
         let rng = &mut Rng::new(options.seed, Purpose::Plan);
         let nodes = options.nodes.unwrap_or_else(|| rng.pick(&[3, 3, 3, 5, 5, 5, 4, 1, 7, 2]));
         let profile = options.profile;
@@ -198,6 +295,8 @@ impl Plan {
                 membership: Membership::of_voters((1..=nodes as u64).map(NodeId)),
                 priorities: false,
                 durable_machine: rng.chance(0.5),
+                service: String::new(),
+                sessions: true,
                 forgetful: matches!(profile, Profile::Lies | Profile::Stale),
                 config,
             },
@@ -218,6 +317,7 @@ impl Plan {
             flap_every: 0,
             forgets: 0.0,
             forgets_most: 0,
+            planned: options.planned.clone(),
             delays: Delays::Exponential,
             duration: options.duration.unwrap_or(60_000_000),
             delay_min: rng.magnitude(50, 2000),
@@ -249,7 +349,22 @@ impl Plan {
             // A leader that can speak but not hear must know to step down.
             quorum_only: quorum_only && nodes >= 3 && check_quorum,
         };
-        plan.with_rarities(&mut Rng::new(options.seed, Purpose::Rare))
+        let mut plan = plan.with_rarities(&mut Rng::new(options.seed, Purpose::Rare));
+        options.without.iter().for_each(|kind| plan.leave_out(*kind));
+        plan.obey(&options.faults);
+        if let Some(config) = &options.config {
+            let seed = plan.setup.config.seed;
+            plan.setup.config = Config { seed, id: NodeId(1), ..config.clone() };
+        }
+        // The user's own, one of those that there are, or whatever is drawn.
+        let rng = &mut Rng::new(options.seed, Purpose::Service);
+        let drawn = rng.pick(&["register", "counter", "append-list"]);
+        let own = cast.service.as_ref().map(|own| own.name);
+        let name = own.or(options.workload.as_deref()).unwrap_or(drawn);
+        let service = cast.service(name).or_else(|| Service::named(drawn)).unwrap_or_else(Service::default);
+        plan.setup.service = service.name.to_owned();
+        plan.setup.sessions = cast.sessions.unwrap_or(rng.chance(0.75));
+        (plan, service)
     }
 
     fn with_rarities(mut self, rng: &mut Rng) -> Self {
@@ -325,7 +440,7 @@ impl Plan {
             let lies = self.profile == Profile::Lies;
             self.forgets = if lies { 0.5 } else { 0.05 };
             self.forgets_most = if lies { 4 } else { 64 };
-            self.crash_every = self.crash_every.clamp(1, 3_000_000);
+            self.crash_every = if self.crash_every == 0 { 3_000_000 } else { self.crash_every };
         }
     }
 
@@ -369,6 +484,43 @@ impl Plan {
             self.hold_every = rng.magnitude(500_000, 5_000_000);
             self.operations[1] += 1;
             self.operate_every = if self.operate_every == 0 { 1_000_000 } else { self.operate_every };
+        }
+    }
+
+    fn leave_out(&mut self, kind: Without) {
+        match kind {
+            Without::Loss => self.loss = 0.0,
+            Without::Duplicates => (self.duplicate, self.replay) = (0.0, 0.0),
+            Without::Damage => self.corrupt = 0.0,
+            Without::Vagueness => self.vague = 0.0,
+            Without::Cuts => (self.cut_every, self.clogs) = (0, false),
+            Without::Flaps => self.flap_every = 0,
+            Without::Holds => self.hold_every = 0,
+            Without::Crashes => self.crash_every = 0,
+            Without::CrashesAtActions => self.crash_at_action = 0.0,
+            Without::Reopens => self.reopen_every = 0,
+            Without::Pauses => self.pause_every = 0,
+            Without::Stalls => self.disk_stall = 0.0,
+            Without::DiskFailures => (self.disk_fails, self.full_every) = (0.0, 0),
+            Without::Rot => self.rot_every = 0,
+            Without::ApplyStalls => self.apply_stall = 0.0,
+            Without::Drift => self.drift = 0,
+            Without::Jumps => self.jump_every = 0,
+            Without::EarlyTicks => self.early_tick_every = 0,
+            Without::Snapshots => self.snapshot_every = 0,
+            Without::Changes => self.operations[0] = 0,
+            Without::Transfers => self.operations[1] = 0,
+            Without::Meddling => self.operations[2] = 0,
+            Without::Priorities => self.setup.priorities = false,
+            Without::UnequalMembers => {
+                let ids = (1..=self.setup.nodes as u64).map(NodeId);
+                self.setup.membership = Membership::of_voters(ids);
+            }
+            Without::QuorumOnly => self.quorum_only = false,
+            Without::Batches => (self.largest_batch, self.longest_command) = (1, 1),
+        }
+        if self.operations == [0; 3] {
+            self.operate_every = 0;
         }
     }
 

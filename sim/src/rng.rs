@@ -23,6 +23,8 @@ pub(crate) enum Purpose {
     Snapshots,
     /// What an operator does.
     Operator,
+    /// What runs on the nodes.
+    Service,
 }
 
 /// xoshiro256++ (Blackman, Vigna), seeded by splitmix64.

@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-use crate::{Counts, Options, Report, Violation, run};
+use crate::{Counts, Options, Report, Violation, cast::Cast, run_with};
 
 /// What many runs came to.
 #[derive(Clone, Debug, Default)]
@@ -26,24 +26,36 @@ pub struct Summary {
     pub violation: Option<Violation>,
 }
 
-/// Runs every seed of a range like `template`, in `jobs` threads, until all are done or one of them violates something.
-/// `progress` is told of each run that ends, from any thread.
+/// Runs every seed of a range like `template`, in `jobs` threads, until all are done, one of them violates something, or it is
+/// not to `go_on`. `progress` is told of each run that ends, from any thread.
 pub fn run_seeds(
     seeds: Range<u64>,
     template: &Options,
     jobs: usize,
+    go_on: impl Fn() -> bool + Sync,
+    progress: impl Fn(&Result<Report, Violation>) + Sync,
+) -> Summary {
+    run_seeds_with(seeds, template, &Cast::default(), jobs, go_on, progress)
+}
+
+pub(crate) fn run_seeds_with(
+    seeds: Range<u64>,
+    template: &Options,
+    cast: &Cast,
+    jobs: usize,
+    go_on: impl Fn() -> bool + Sync,
     progress: impl Fn(&Result<Report, Violation>) + Sync,
 ) -> Summary {
     let next = AtomicU64::new(seeds.start);
     let stop = AtomicBool::new(false);
     let results = Mutex::new(Vec::new());
     let work = || {
-        while !stop.load(Ordering::Relaxed) {
+        while !stop.load(Ordering::Relaxed) && go_on() {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if !seeds.contains(&seed) {
                 return;
             }
-            let result = run(&Options { seed, ..template.clone() });
+            let result = run_with(&Options { seed, ..template.clone() }, cast);
             progress(&result);
             stop.fetch_or(result.is_err(), Ordering::Relaxed);
             if let Ok(mut results) = results.lock() {

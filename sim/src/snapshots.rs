@@ -1,7 +1,7 @@
 //! When snapshots are taken, how long they are on their way, and what becomes of them there.
 
 use crate::{
-    op::{Op, What},
+    op::{Kind, Op, What},
     stats::Count,
     violation::Verdict,
     watch::Seen,
@@ -62,7 +62,7 @@ impl World {
                 let late = delay + self.snapshot_rng.exponential(2_000_000);
                 self.plan_arrival(late, Event::Shipped { from, to, nth, tell: false });
             }
-            self.push(delay, Event::ShippingFailed { slot: from, to, nth });
+            self.push(delay, Event::ShipEnded { slot: from, to, nth, arrived: false });
             return;
         }
         if self.faulty && self.snapshot_rng.chance(self.plan.snapshot_fails) {
@@ -90,7 +90,8 @@ impl World {
             && !self.network.is_cut(from, to)
             && (self.sends_still(from, to, nth) || !tell || self.snapshot_rng.chance(0.3));
         if arrives {
-            self.act(to, What::Ship { from, nth })?;
+            let ago = self.lab.ago(from, to, Kind::InstallSnapshot, nth);
+            self.act(to, What::Ship { from, ago })?;
         } else if let Some(ship) = self.lab.shipment(from, to, nth) {
             let id = ship.number;
             self.lab.see(&Seen::Lost { id, why: "the snapshot broke off" })?;
@@ -99,6 +100,6 @@ impl World {
             return Ok(());
         }
         // A stopped sender hears of it when it goes on.
-        self.ask(from, What::Shipped { to, nth, arrived: arrives })
+        self.happen(Event::ShipEnded { slot: from, to, nth, arrived: arrives })
     }
 }

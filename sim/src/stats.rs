@@ -89,6 +89,7 @@ counts! {
     TimeoutNows => "calls to campaign at once",
     Proposals => "proposals taken",
     Refused => "requests refused",
+    Retries => "requests sent again",
     Unknown => "proposals of unknown outcome",
     Acknowledged => "proposals acknowledged",
     Reads => "reads served",

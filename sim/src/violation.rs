@@ -24,6 +24,18 @@ impl fmt::Display for Violation {
 
 impl std::error::Error for Violation {}
 
+/// Every invariant's name.
+const NAMES: &[&str] = &[
+    "S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9", "M1", "M2", "M3", "M4", "M5", "P1", "P2", "P3", "R1",
+    "R2", "X1", "D1", "D2", "D3", "D4", "D5", "D6", "T1", "B1", "liveness", "contract", "refused", "transfer",
+    "wire", "panic", "coverage", "spec", "history", "user",
+];
+
+/// An invariant by its name; `other` for one that this version does not know.
+pub(crate) fn name_of(name: &str) -> &'static str {
+    NAMES.iter().find(|known| **known == name).copied().unwrap_or("other")
+}
+
 /// A check's verdict, before it is known when and in which run.
 pub(crate) type Verdict = Result<(), Broken>;
 

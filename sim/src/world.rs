@@ -6,6 +6,8 @@ use quorate_core::{Instant, Membership, NodeId, Raft, RoleKind};
 
 use crate::{
     Options, Report,
+    cast::Cast,
+    clients::Clients,
     faults::Fault,
     lab::{Lab, Parcel},
     network::Network,
@@ -64,10 +66,12 @@ pub(crate) enum Event {
         nth: u32,
         tell: bool,
     },
-    ShippingFailed {
+    /// Its sender hears what became of it.
+    ShipEnded {
         slot: usize,
         to: usize,
         nth: u32,
+        arrived: bool,
     },
     Restart {
         slot: usize,
@@ -77,6 +81,21 @@ pub(crate) enum Event {
         life: u64,
     },
     Fault(Fault),
+    /// A client asks a node for something.
+    Called {
+        slot: usize,
+        life: u64,
+        what: What,
+        ops: Vec<u32>,
+    },
+    /// A client has waited long enough.
+    AskAgain {
+        op: u32,
+    },
+    /// A client asks once more for what was refused.
+    Repeat {
+        op: u32,
+    },
     Request,
     TakeSnapshot,
     Operate,
@@ -167,6 +186,7 @@ pub(crate) struct World {
     pub(crate) queue: Queue<Event>,
     pub(crate) hosts: Vec<Host>,
     pub(crate) network: Network,
+    pub(crate) clients: Clients,
     pub(crate) disk_rng: Rng,
     pub(crate) driver_rng: Rng,
     pub(crate) fault_rng: Rng,
@@ -188,10 +208,11 @@ impl World {
     /// Runs a seed to its end.
     pub(crate) fn run(
         options: &Options,
+        cast: &Cast,
         trace: Trace,
         watchers: Vec<Box<dyn Watch>>,
     ) -> (Result<Report, Violation>, Trace) {
-        let mut world = Self::new(options, trace, watchers);
+        let mut world = Self::new(options, cast, trace, watchers);
         let verdict = world.go();
         let World { now, lab, .. } = world;
         let Lab { counts, digest, trace, .. } = lab;
@@ -202,19 +223,26 @@ impl World {
         (result, trace)
     }
 
-    pub(crate) fn new(options: &Options, trace: Trace, watchers: Vec<Box<dyn Watch>>) -> Self {
-        let plan = Plan::draw(options);
+    pub(crate) fn new(
+        options: &Options,
+        cast: &Cast,
+        trace: Trace,
+        watchers: Vec<Box<dyn Watch>>,
+    ) -> Self {
+        let (plan, service) = Plan::draw(options, cast);
         let rng = |purpose| Rng::new(options.seed, purpose);
+        let mut client_rng = rng(Purpose::Clients);
         Self {
             now: 0,
-            lab: Lab::new(plan.setup.clone(), trace, watchers),
+            lab: Lab::new(plan.setup.clone(), service.clone(), trace, watchers),
+            clients: Clients::new(service, plan.setup.sessions, cast, &mut client_rng),
             queue: Queue::new(),
             hosts: Vec::new(),
             network: Network::new(rng(Purpose::Network), plan.setup.slots),
             disk_rng: rng(Purpose::Disk),
             driver_rng: rng(Purpose::Driver),
             fault_rng: rng(Purpose::Faults),
-            client_rng: rng(Purpose::Clients),
+            client_rng,
             rare_rng: rng(Purpose::Rare),
             snapshot_rng: rng(Purpose::Snapshots),
             operator_rng: rng(Purpose::Operator),
@@ -250,7 +278,9 @@ impl World {
             self.now = at;
             self.happen(event)?;
         }
-        Ok(())
+        self.lab.finish()?;
+        let settled = self.leader().and_then(|slot| self.lab.nodes[slot].machine.as_deref());
+        self.clients.judge(settled)
     }
 
     /// A machine for another node, whose disk says that the cluster is this.
@@ -293,12 +323,20 @@ impl World {
         match event {
             Event::Deliver(parcel) => self.deliver(parcel),
             Event::Ask { slot, life, what } => {
-                if self.life(slot) == life {
-                    self.act(slot, what)
-                } else {
-                    Ok(())
-                }
+                if self.life(slot) == life { self.act(slot, what) } else { Ok(()) }
             }
+            Event::Called { slot, life, what, ops } => {
+                if self.life(slot) != life || !self.is_running(slot) {
+                    return Ok(());
+                }
+                let now = self.hosts[slot].clock.at(self.now).0;
+                self.lab.perform(self.now, Op::Input { slot, now, what })?;
+                let (asked, refused) = (self.lab.outcome.asked, self.lab.outcome.refused.is_some());
+                self.note_tokens(asked, refused, &ops);
+                self.follow_up(slot)
+            }
+            Event::AskAgain { op } => self.ask_again(op),
+            Event::Repeat { op } => self.repeat(op),
             Event::Wake { slot, life } => self.wake(slot, life),
             Event::Synced { slot, life, number } => self.synced(slot, life, number),
             Event::Applied { slot, life } => self.applied(slot, life),
@@ -312,8 +350,9 @@ impl World {
             }
             Event::SnapshotTaken { slot, life } => self.snapshot_taken(slot, life),
             Event::Shipped { from, to, nth, tell } => self.shipped(from, to, nth, tell),
-            Event::ShippingFailed { slot, to, nth } => {
-                self.act(slot, What::Shipped { to, nth, arrived: false })
+            Event::ShipEnded { slot, to, nth, arrived } => {
+                let ago = self.lab.ago(slot, to, Kind::InstallSnapshot, nth);
+                self.act(slot, What::Shipped { to, ago, arrived })
             }
             Event::TakeSnapshot => self.take_snapshot(),
             Event::Operate => self.operate(),
@@ -339,15 +378,18 @@ impl World {
             Event::Deliver(parcel) => Some(parcel.to),
             Event::Shipped { to, .. } => Some(*to),
             Event::Ask { slot, .. }
+            | Event::Called { slot, .. }
             | Event::Synced { slot, .. }
             | Event::Applied { slot, .. }
             | Event::Loaded { slot, .. }
             | Event::SnapshotTaken { slot, .. }
-            | Event::ShippingFailed { slot, .. } => Some(*slot),
+            | Event::ShipEnded { slot, .. } => Some(*slot),
             Event::Wake { .. }
             | Event::Restart { .. }
             | Event::Resume { .. }
             | Event::Fault(_)
+            | Event::AskAgain { .. }
+            | Event::Repeat { .. }
             | Event::Request
             | Event::TakeSnapshot
             | Event::Operate
@@ -369,7 +411,8 @@ impl World {
         }
         self.lab.counts.bump(Count::Delivered);
         let kind = Kind::of(&parcel.message.body);
-        self.act_on(to, What::Deliver { from, kind, nth, vague }, Some(parcel))
+        let ago = self.lab.ago(from, to, kind, nth);
+        self.act_on(to, What::Deliver { from, kind, ago, vague }, Some(parcel))
     }
 
     // ---- looks ----
@@ -453,7 +496,7 @@ impl World {
         self.hosts[slot].paused = false;
         // A client may come just now, and be heard before all that lies waiting.
         if self.plan.setup.config.lease_reads && self.rare_rng.chance(0.5) {
-            self.act(slot, What::Read { kind: quorate_core::ReadKind::Lease })?;
+            self.act(slot, What::Read { kind: quorate_core::ReadKind::Lease, query: None })?;
         }
         // The inbox first, then the clock.
         while let Some(event) = self.hosts[slot].inbox.pop_front() {

@@ -16,7 +16,7 @@ const REGRESSIONS: &[(u64, Profile)] = &[
 ];
 
 fn all(profile: Profile, seeds: std::ops::Range<u64>) -> Summary {
-    let summary = run_seeds(seeds, &Options { profile, ..Options::new(0) }, 2, |_| {});
+    let summary = run_seeds(seeds, &Options { profile, ..Options::new(0) }, 2, || true, |_| {});
     if let Some(violation) = &summary.violation {
         panic!("{violation}");
     }
@@ -48,7 +48,7 @@ fn the_other_profiles_are_clean() {
 /// Clocks that drift further than the configuration allows for do break leases: then that must be seen.
 #[test]
 fn drift_beyond_the_bound_is_noticed() {
-    let summary = run_seeds(0..200, &Options { profile: Profile::Drift, ..Options::new(0) }, 2, |_| {});
+    let summary = run_seeds(0..200, &Options { profile: Profile::Drift, ..Options::new(0) }, 2, || true, |_| {});
     assert_eq!(summary.violation.map(|violation| violation.invariant), Some("R2"));
 }
 
@@ -63,7 +63,7 @@ fn seeds_that_found_something_stay_clean() {
 
 #[test]
 fn the_same_seed_is_the_same_run_on_any_number_of_threads() {
-    let digest = |jobs| run_seeds(100..112, &Options::new(0), jobs, |_| {}).digest;
+    let digest = |jobs| run_seeds(100..112, &Options::new(0), jobs, || true, |_| {}).digest;
     let one = digest(1);
     assert_ne!(one, 0);
     assert_eq!([digest(1), digest(2), digest(5)], [one; 3]);

@@ -1,6 +1,6 @@
 //! What a driver's threads do: make writes durable, answer questions to the log, apply entries.
 
-use quorate_core::{Input, Instant, Receipt, Write};
+use quorate_core::{Done, Input, Instant, Receipt, Write};
 
 use super::Lab;
 use crate::{
@@ -33,8 +33,9 @@ impl Lab {
             let receipt = write.into_receipt();
             merged = Some(match merged {
                 None => receipt,
-                Some(before) => Receipt::merge(before, receipt)
-                    .map_err(|_| Broken("contract", "receipts of consecutive writes don't merge".into()))?,
+                Some(before) => Receipt::merge(before, receipt).map_err(|_| {
+                    Broken("contract", "receipts of consecutive writes don't merge".into())
+                })?,
             });
         }
         match merged {
@@ -78,6 +79,12 @@ impl Lab {
             // The observer has seen that these are the entries that were committed.
             Work::Apply(apply) => {
                 process.machine = (apply.last().0, self.ghost.state_at(apply.last().0).unwrap_or_default());
+                let token_of = |index: u64| {
+                    let mut done = apply.done.iter();
+                    let has = |done: &&Done| (done.first.0..done.first.0 + done.tokens.count).contains(&index);
+                    done.find(has).map(|done| done.tokens.first.0 + (index - done.first.0))
+                };
+                self.apply_runs(slot, apply.entries.as_slice(), token_of)?;
                 apply.last()
             }
             Work::Restore(snapshot, state) => {
@@ -90,12 +97,14 @@ impl Lab {
                     slot + 1
                 );
                 process.machine = (index.0, state.unwrap_or_default());
+                self.restore_machine(slot, index.0)?;
                 index
             }
         };
         if self.setup.durable_machine {
-            node.disk.applied = up_to.0;
+            self.nodes[slot].disk.applied = up_to.0;
         }
+        self.answer_queries(slot)?;
         self.see(&Seen::Applied { slot, index: up_to.0, restored })?;
         self.step(slot, now, 0, Input::Applied { up_to })
     }

@@ -26,8 +26,10 @@ pub(crate) struct Shipment {
 impl Lab {
     /// What the state machine holds now is to become a snapshot.
     pub(super) fn take_snapshot(&mut self, slot: usize) -> Verdict {
-        if let Some(process) = &mut self.nodes[slot].process {
-            process.picture = Some(process.machine);
+        let node = &mut self.nodes[slot];
+        if let (Some(process), Some(machine)) = (&mut node.process, &node.machine) {
+            let (index, state) = process.machine;
+            process.picture = Some((index, state, machine.snapshot()));
             self.outcome.done = true;
         }
         Ok(())
@@ -36,10 +38,10 @@ impl Lab {
     /// It is durable now: the core may let its log begin later.
     pub(super) fn snapshot_durable(&mut self, slot: usize) -> Verdict {
         let node = &mut self.nodes[slot];
-        let Some((index, state)) = node.process.as_mut().and_then(|process| process.picture.take()) else {
+        let Some((index, state, body)) = node.process.as_mut().and_then(|process| process.picture.take()) else {
             return Ok(());
         };
-        node.disk.take_picture(Index(index), state);
+        node.disk.take_picture(Index(index), state, body);
         let newest = node.disk.newest();
         self.ghost.on_durable_snapshot(slot, newest)?;
         // Else another has come meanwhile, or there is nothing in it.

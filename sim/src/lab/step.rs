@@ -1,8 +1,10 @@
 //! One step of one core, with all its checks; and what it wants done, put where it belongs.
 
-use quorate_core::{Action, Body, Input, Instant, LogId, Membership, Rebase, Rejected, Tokens, Write};
+use quorate_core::{
+    Action, Body, Input, Instant, LogId, Membership, Rebase, Rejected, Tokens, Write,
+};
 
-use super::{Lab, Parcel};
+use super::{Lab, Parcel, Query};
 use crate::{
     ghost::{Cause, Wanted},
     node::Work,
@@ -114,6 +116,7 @@ impl Lab {
                 self.outcome.wrote = true;
             }
             Action::Apply(apply) => {
+                self.judge.follow_all(apply.entries.as_slice())?;
                 process.work.push_back(Work::Apply(apply));
                 self.outcome.work = true;
             }
@@ -127,7 +130,21 @@ impl Lab {
                 self.outcome.loads.push(load.id);
             }
             Action::SendSnapshot(send) => return self.send_snapshot(slot, send),
-            Action::Resolve { .. } | Action::Event(_) => {}
+            Action::Resolve { tokens, outcome } => {
+                for token in tokens.iter() {
+                    let at = process.reads.iter().position(|(read, _)| *read == token.0);
+                    if let Some((token, query)) = at.map(|at| process.reads.swap_remove(at))
+                        && let quorate_core::Outcome::Read { index } = outcome
+                    {
+                        process.queries.push(Query { token, index: index.0, query });
+                    }
+                }
+                if let quorate_core::Outcome::Read { .. } = outcome {
+                    return self.answer_queries(slot);
+                }
+                self.outcome.resolved.push((tokens, outcome));
+            }
+            Action::Event(_) => {}
         }
         Ok(())
     }

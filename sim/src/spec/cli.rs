@@ -78,11 +78,17 @@ pub fn hold_seeds(
     totals
 }
 
-/// `run --spec`: prints a line, or JSON. True if nothing was refused.
+/// `run --spec`: prints a line, or JSON. What was refused, if anything was.
 ///
 /// # Errors
 /// If that can't be written.
-pub fn run(seeds: Range<u64>, template: &Options, jobs: usize, json: bool, counts: bool) -> io::Result<bool> {
+pub fn run(
+    seeds: Range<u64>,
+    template: &Options,
+    jobs: usize,
+    json: bool,
+    counts: bool,
+) -> io::Result<Option<Violation>> {
     let started = clock();
     let bar = bar(seeds.end - seeds.start);
     let totals = hold_seeds(seeds, template, jobs, |_| bar.inc(1));
@@ -91,7 +97,7 @@ pub fn run(seeds: Range<u64>, template: &Options, jobs: usize, json: bool, count
     let mut out = io::stdout().lock();
     if json {
         writeln!(out, "{}", serde_json::to_string(&totals)?)?;
-        return Ok(totals.violation.is_none());
+        return Ok(totals.violation);
     }
     let Totals { runs, simulated_us, steps, actions, violation } = totals;
     let told = format!(
@@ -110,7 +116,7 @@ pub fn run(seeds: Range<u64>, template: &Options, jobs: usize, json: bool, count
             writeln!(out, "{count:>12} {action}")?;
         }
     }
-    Ok(violation.is_none())
+    Ok(violation)
 }
 
 /// `run --export-steps FILE`. Says what the run has violated, if it got so far.

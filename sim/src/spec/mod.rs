@@ -20,6 +20,7 @@ use std::{
 
 use crate::{
     Options, Report, Trace, Violation,
+    cast::Cast,
     plan::Plan,
     run_watched,
     violation::{Broken, Verdict},
@@ -63,7 +64,8 @@ impl<W: Watch> Watch for Shared<W> {
 /// Runs a seed under somebody's eyes.
 fn watched<W: Watch + 'static>(options: &Options, watcher: W) -> (Result<Report, Violation>, Arc<Mutex<W>>) {
     let shared = Arc::new(Mutex::new(watcher));
-    let (result, _) = run_watched(options, Trace::Off, vec![Box::new(Shared(Arc::clone(&shared)))]);
+    let (result, _) =
+        run_watched(options, &Cast::default(), Trace::Off, vec![Box::new(Shared(Arc::clone(&shared)))]);
     (result, shared)
 }
 
@@ -83,7 +85,7 @@ pub fn run_against_spec(options: &Options) -> Result<Held, Violation> {
 /// The same.
 pub fn hold(options: &Options, most_steps: u64, whole: bool) -> Result<Held, Violation> {
     let violation = |Broken(invariant, what)| Violation { invariant, seed: options.seed, at: 0, what };
-    let plan = Plan::draw(options);
+    let (plan, _) = Plan::draw(options, &Cast::default());
     let mut judge = Judge::new(plan.setup.slots, plan.setup.config.pre_vote).map_err(violation)?;
     judge.whole = whole;
     let mut translator = Translator::new(plan.setup.slots, plan.setup.config.pre_vote, most_steps);
@@ -113,7 +115,7 @@ pub fn export_steps(
 ) -> io::Result<Result<Option<Report>, Violation>> {
     let (_, receptions) = watched(options, Receptions::default());
     let receptions = receptions.lock().map(|receptions| receptions.clone()).unwrap_or_default();
-    let plan = Plan::draw(options);
+    let (plan, _) = Plan::draw(options, &Cast::default());
     let (slots, asks_first) = (plan.setup.slots, plan.setup.config.pre_vote);
     writeln!(out, "{}", export::header(options.seed, options.profile, slots, asks_first))?;
     let (lines, written) = sync_channel(256);
