@@ -28,6 +28,10 @@ const KEPT: usize = 3;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Damaged;
 
+/// A sync of the medium has failed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SyncFailed;
+
 /// What a disk that may forget has held before, at most.
 const PAST: usize = 64;
 
@@ -45,6 +49,10 @@ pub(crate) struct Disk {
     /// Up to here the state machine's own state is durable.
     pub(crate) applied: u64,
     rotten: bool,
+    /// Its next sync fails.
+    fails: bool,
+    /// One has failed, since the process began: whatever it says now can't be believed.
+    failed: bool,
     /// Of a disk that may lose what it said was durable: what it held before each of the newest writes.
     past: Option<VecDeque<Past>>,
 }
@@ -72,6 +80,8 @@ impl Disk {
             incarnation: 0,
             applied: 0,
             rotten: false,
+            fails: false,
+            failed: false,
             past: None,
         }
     }
@@ -79,6 +89,18 @@ impl Disk {
     /// Such a disk may say that something is durable which it then loses.
     pub(crate) fn may_forget(&mut self) {
         self.past = Some(VecDeque::new());
+    }
+
+    /// Commits writes in one transaction.
+    ///
+    /// # Errors
+    /// If the medium's sync fails: then nobody knows what of it is durable. There is no retry, for the next sync may well succeed and
+    /// say nothing about what the last one has lost.
+    pub(crate) fn commit(&mut self, writes: &[Write]) -> Result<Verdict, SyncFailed> {
+        if self.fails {
+            return Err(SyncFailed);
+        }
+        Ok(writes.iter().try_for_each(|write| self.apply(write)))
     }
 
     /// Does a write: all of it.
@@ -202,6 +224,16 @@ impl Disk {
 
     // ---- faults ----
 
+    /// The next sync of the medium fails.
+    pub(crate) const fn fail(&mut self) {
+        (self.fails, self.failed) = (true, true);
+    }
+
+    /// Has a sync failed since the process began?
+    pub(crate) const fn has_failed(&self) -> bool {
+        self.failed
+    }
+
     /// The newest writes are gone, though they were durable. False if it can't forget so much.
     pub(crate) fn forget(&mut self, writes: usize) -> bool {
         let Some(past) = &mut self.past else { return false };
@@ -248,6 +280,7 @@ impl Disk {
             return Err(Damaged);
         }
         self.incarnation += 1;
+        (self.fails, self.failed) = (false, false);
         self.staged.clear();
         if !durable_machine || self.applied < self.base.index.0 {
             self.applied = self.newest();

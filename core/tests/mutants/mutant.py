@@ -90,7 +90,11 @@ class Workspace:
             shutil.copytree(ROOT / package, self.source / package, ignore=skip, copy_function=shutil.copyfile)
             # What only tests need isn't needed here.
             manifest = self.source / package / "Cargo.toml"
-            manifest.write_text(manifest.read_text().split("[dev-dependencies]")[0])
+            lines = manifest.read_text().split("[dev-dependencies]")[0].splitlines()
+            # Nor is what is optional and not copied.
+            others = [path.name for path in ROOT.iterdir() if (path / "Cargo.toml").exists() and path.name not in packages]
+            lines = [line for line in lines if not any(f"quorate-{other}" in line for other in others)]
+            manifest.write_text("\n".join(lines) + "\n")
         text = (ROOT / "Cargo.toml").read_text()
         start, end = text.index("members = ["), text.index("[workspace.package]")
         members = ", ".join(f'"{package}"' for package in packages)

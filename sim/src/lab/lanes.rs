@@ -13,10 +13,14 @@ use crate::{
 impl Lab {
     // ---- the disk ----
 
+    /// A write reaches the disk, though its process is gone.
     pub(super) fn make_durable(&mut self, slot: usize, write: &Write) -> Verdict {
-        let disk = &mut self.nodes[slot].disk;
-        disk.apply(write)?;
-        let newest = disk.newest();
+        self.nodes[slot].disk.apply(write)?;
+        self.note_durable(slot, write)
+    }
+
+    fn note_durable(&mut self, slot: usize, write: &Write) -> Verdict {
+        let newest = self.nodes[slot].disk.newest();
         // Whoever looks on sees it before it is judged.
         self.see(&Seen::Durable { slot, write })?;
         self.ghost.on_durable(slot, write, newest)
@@ -24,12 +28,19 @@ impl Lab {
 
     /// The oldest writes are durable, in one commit, and the core hears of that.
     pub(super) fn persist(&mut self, slot: usize, now: Instant, count: usize) -> Verdict {
-        let Some(process) = &mut self.nodes[slot].process else { return Ok(()) };
+        let node = &mut self.nodes[slot];
+        let Some(process) = &mut node.process else { return Ok(()) };
         let count = count.min(process.writes.len());
+        let Ok(done) = node.disk.commit(&process.writes.make_contiguous()[..count]) else {
+            return self.storage_failed(slot, now);
+        };
+        done?;
         let writes: Vec<Write> = process.writes.drain(..count).collect();
+        let failed = self.nodes[slot].disk.has_failed();
+        hold!(!failed, "D4", "node {}'s store commits {count} writes after a sync has failed", slot + 1);
         let mut merged: Option<Receipt> = None;
         for write in writes {
-            self.make_durable(slot, &write)?;
+            self.note_durable(slot, &write)?;
             let receipt = write.into_receipt();
             merged = Some(match merged {
                 None => receipt,
@@ -44,11 +55,17 @@ impl Lab {
         }
     }
 
-    /// A commit has failed. Some of it may be durable, as a crash will tell; the process is told that, and must be silent from
-    /// then on, whatever comes.
+    /// A sync fails, in the middle of a commit.
     pub(super) fn disk_fails(&mut self, slot: usize, now: Instant, count: usize) -> Verdict {
         self.tell(&[slot], || format!("n{}: its disk fails at {count} writes", slot + 1))?;
         self.counts.bump(Count::DiskFailures);
+        self.nodes[slot].disk.fail();
+        self.persist(slot, now, count)
+    }
+
+    /// A commit has failed. Some of it may be durable, as a crash will tell; the process is told that, and must be silent from
+    /// then on, whatever comes.
+    fn storage_failed(&mut self, slot: usize, now: Instant) -> Verdict {
         self.ghost.on_disk_failed(slot);
         self.step(slot, now, 0, Input::StorageFailed)?;
         let life = self.nodes[slot].life;
