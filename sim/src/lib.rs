@@ -34,6 +34,7 @@ mod runner;
 mod schedule;
 mod simulation;
 mod snapshots;
+pub mod spec;
 mod stats;
 mod trace;
 mod violation;

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use quorate_sim::{
-    Count, Options, Profile, Schedule, Summary, Trace, Without, run_pictured, run_seeds, run_traced,
+    Count, Options, Profile, Schedule, Summary, Trace, Without, run_pictured, run_seeds, run_traced, spec,
 };
 
 use super::{clock, code, hush_panics, progress_bar, write_page, write_schedule};
@@ -47,6 +47,15 @@ pub(crate) struct Args {
     /// Draw what happens, as a page for a browser, into this file: of the seed, or of the one that violates something.
     #[arg(long, value_name = "FILE", conflicts_with = "trace")]
     html: Option<PathBuf>,
+    /// Hold every protocol step against the specification `spec/quorate.tla` instead: the first steps of each run.
+    #[arg(long, conflicts_with_all = ["trace", "html", "time"])]
+    spec: bool,
+    /// Write the first protocol steps of one run to a file, as lines of JSON (`spec/README.md` describes them).
+    #[arg(long, value_name = "FILE", requires = "seed", conflicts_with_all = ["trace", "spec", "json", "html"])]
+    export_steps: Option<PathBuf>,
+    /// How many of them.
+    #[arg(long, value_name = "N", default_value_t = 5000, requires = "export_steps")]
+    export_most: u64,
     /// Print the summary as JSON.
     #[arg(long)]
     json: bool,
@@ -77,8 +86,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
         return Ok(code(violation.as_ref()));
     }
+    if let Some(file) = &args.export_steps {
+        return Ok(code(spec::cli::export(&options, args.export_most, file)?.as_ref()));
+    }
     let seeds = args.seed.map_or_else(|| args.seeds.clone(), |seed| seed..seed + 1);
     ensure!(!seeds.is_empty(), "no seeds in {}..{}", seeds.start, seeds.end);
+    if args.spec {
+        let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        return Ok(code(spec::cli::run(seeds, &options, jobs, args.json, args.counts)?.as_ref()));
+    }
     let (summary, seconds) = run_all(args, &options, seeds);
     if args.json {
         println!("{}", as_json(&summary, seconds)?);
