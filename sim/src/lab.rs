@@ -190,6 +190,7 @@ impl Lab {
         if op.slot().is_some_and(|slot| slot >= self.nodes.len()) {
             return Ok(());
         }
+        let slot = op.slot();
         match op {
             Op::Provision { membership } => self.provision(&membership),
             Op::Start { slot, now } => self.start(slot, Instant(now)),
@@ -207,7 +208,23 @@ impl Lab {
                 let life = |slot: usize| slots.contains(&slot).then(|| self.nodes[slot].life);
                 self.ghost.all_resolved(life)
             }
-        }
+        }?;
+        slot.map_or(Ok(()), |slot| self.hand_in_stale(slot))
+    }
+
+    /// A receipt of an earlier life is handed in when one of its number is due: that is when it could be taken for that.
+    fn hand_in_stale(&mut self, slot: usize) -> Verdict {
+        let node = &mut self.nodes[slot];
+        let Some(process) = &node.process else { return Ok(()) };
+        let Some(due) = process.writes.front().map(Write::seq) else { return Ok(()) };
+        let Some(at) = node.stale.iter().position(|receipt| receipt.seq() == due) else { return Ok(()) };
+        let receipt = node.stale.swap_remove(at);
+        let now = node.seen;
+        let before = self.outcome.refused;
+        self.step(slot, now, 0, Input::Persisted(receipt))?;
+        self.must_be_refused(slot, "a receipt", |refused| matches!(refused, Rejected::StaleReceipt))?;
+        self.outcome.refused = before;
+        Ok(())
     }
 
     // ---- machines and processes ----
@@ -221,7 +238,7 @@ impl Lab {
         if self.setup.forgetful {
             disk.may_forget();
         }
-        self.nodes.push(Node { disk, seen: Instant(0), life: 0, process: None, machine: None });
+        self.nodes.push(Node { disk, seen: Instant(0), life: 0, process: None, machine: None, stale: Vec::new() });
         self.ghost.provision(slot, membership.clone());
         self.outcome.done = true;
         self.see(&Seen::Provisioned { slot, membership })
@@ -267,6 +284,7 @@ impl Lab {
     /// The process is gone; what its disk had not done is done in part: some of the oldest writes.
     fn crash(&mut self, slot: usize, kept: usize) -> Verdict {
         let Some(process) = self.nodes[slot].process.take() else { return Ok(()) };
+        self.nodes[slot].stale.clear();
         self.nodes[slot].life += 1;
         self.outcome.done = true;
         self.counts.bump(Count::Crashes);
@@ -303,9 +321,10 @@ impl Lab {
         for write in writes.into_iter().chain(late) {
             let stale = self.nodes[slot].disk.is_stale(&write);
             hold!(stale, "D3", "node {}'s store takes a write of an earlier incarnation", slot + 1);
-            self.step(slot, now, 0, Input::Persisted(write.into_receipt()))?;
-            self.must_be_refused(slot, "a receipt", |refused| matches!(refused, Rejected::StaleReceipt))?;
+            self.nodes[slot].stale.push(write.into_receipt());
         }
+        let many = self.nodes[slot].stale.len().saturating_sub(MOST_STALE);
+        self.nodes[slot].stale.drain(..many);
         for load in process.loads {
             let result = self.nodes[slot].disk.load(&load);
             self.step(slot, now, 0, Input::Loaded { id: load.id, result })?;
@@ -489,6 +508,9 @@ fn tagged(token: u64, pad: u32, command: &[u8]) -> Vec<u8> {
     tagged.extend_from_slice(command);
     tagged
 }
+
+/// Receipts of earlier lives that are kept for a node.
+const MOST_STALE: usize = 64;
 
 /// In front of each command in the log: its token, and how many bytes follow that mean nothing.
 const TAG: usize = 12;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use quorate_core::{Apply, Instant, Load, Raft, Snapshot, Write};
+use quorate_core::{Apply, Instant, Load, Raft, Receipt, Snapshot, Write};
 
 use crate::{
     disk::Disk,
@@ -20,6 +20,8 @@ pub(crate) struct Node {
     /// Counts its processes: an event for an earlier one is for nobody.
     pub(crate) life: u64,
     pub(crate) process: Option<Process>,
+    /// Receipts of earlier lives within the same process, which may be handed in at any time.
+    pub(crate) stale: Vec<Receipt>,
     /// Its state machine: with the process, or durable of its own.
     pub(crate) machine: Option<Box<dyn Replica>>,
 }

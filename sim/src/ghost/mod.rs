@@ -11,6 +11,7 @@
 mod claims;
 mod commit;
 mod election;
+mod heard;
 mod image;
 mod membership;
 mod requests;
@@ -67,6 +68,7 @@ pub(crate) struct Ghost {
     /// Up to which index entries were committed in each term.
     committed_in: BTreeMap<u64, u64>,
     requests: requests::Requests,
+    heard: Vec<heard::Heard>,
 }
 
 /// A step, as far as the observer must know of it: what was it about?
@@ -101,6 +103,7 @@ impl Ghost {
             committed: Image::new(Arc::clone(&membership)),
             committed_in: BTreeMap::new(),
             requests: requests::Requests::new(nodes),
+            heard: vec![heard::Heard::default(); nodes],
         }
     }
 
@@ -112,6 +115,7 @@ impl Ghost {
     /// A node starts from what its disk holds.
     pub(crate) fn on_start(&mut self, slot: usize, raft: &Raft) -> Verdict {
         self.forget_open(slot);
+        self.heard[slot] = heard::Heard::default();
         let images = &mut self.nodes[slot];
         images.live.clone_from(&images.durable);
         images.role = raft.role();

@@ -72,6 +72,8 @@ pub(super) struct Requests {
     floor: u64,
     /// How many requests other than reads each node has taken in its present life, and not resolved.
     open: Vec<u64>,
+    /// The transfer that each node is at: its token, the node's life, and its term.
+    handing: Vec<Option<(u64, u64, u64)>>,
     /// What became of the membership was to be, by the change's token.
     wanted: BTreeMap<u64, Wanted>,
     /// In which term a node has last told another to campaign.
@@ -80,7 +82,7 @@ pub(super) struct Requests {
 
 impl Requests {
     pub(super) fn new(nodes: usize) -> Self {
-        Self { open: vec![0; nodes], ..Self::default() }
+        Self { open: vec![0; nodes], handing: vec![None; nodes], ..Self::default() }
     }
 }
 
@@ -108,7 +110,17 @@ impl Ghost {
     }
 
     /// The node takes it, or refuses it at once.
-    pub(crate) fn on_taken(&mut self, tokens: Tokens, taken: bool, term: Term, counts: &mut Counts) {
+    ///
+    /// # Errors
+    /// If it must not be taken: it was meant for another term, or leadership is being handed over.
+    pub(crate) fn on_taken(
+        &mut self,
+        tokens: Tokens,
+        taken: bool,
+        wanted: Option<Term>,
+        term: Term,
+        counts: &mut Counts,
+    ) -> Verdict {
         let kind = self.requests.all.get(tokens.first.0 as usize).map(|request| request.kind);
         counts.bump(match kind {
             _ if !taken => Count::Refused,
@@ -123,10 +135,30 @@ impl Ghost {
                 request.kind = Kind::Transfer { term: term.0, told };
             }
             request.state = if taken { State::Open } else { State::Refused };
-            if taken && !matches!(request.kind, Kind::Read { .. }) {
-                self.requests.open[request.slot] += 1;
+            let Request { kind, slot, life, .. } = *request;
+            if !taken || matches!(kind, Kind::Read { .. }) {
+                continue;
+            }
+            self.requests.open[slot] += 1;
+            hold!(
+                wanted.is_none_or(|wanted| wanted == term),
+                "T1",
+                "node {} takes proposal {token:?} for term {wanted:?} in term {term}",
+                slot + 1
+            );
+            let handing = self.requests.handing[slot].filter(|handing| (handing.1, handing.2) == (life, term.0));
+            if let Kind::Transfer { .. } = kind {
+                self.requests.handing[slot] = Some((token.0, life, term.0));
+            } else {
+                hold!(
+                    handing.is_none(),
+                    "transfer",
+                    "node {} takes request {token:?} while it hands leadership over, as {handing:?} asks for",
+                    slot + 1
+                );
             }
         }
+        Ok(())
     }
 
     /// A read at an index that still waits there; the newest few thousand requests are looked at.
@@ -302,6 +334,10 @@ impl Ghost {
             request.life
         );
         request.state = state;
+        if self.requests.handing[slot].is_some_and(|(handing, ..)| handing == token) {
+            self.requests.handing[slot] = None;
+        }
+        let request = &self.requests.all[token as usize];
         if !matches!(request.kind, Kind::Read { .. }) {
             self.requests.open[slot] -= 1;
         }

@@ -1,6 +1,6 @@
 //! One step of one core, with all its checks; and what it wants done, put where it belongs.
 
-use quorate_core::{Action, Body, Input, Instant, LogId, Membership, Rebase, Rejected, Tokens, Write};
+use quorate_core::{Action, Body, Input, Instant, LogId, Membership, NodeId, Rebase, Rejected, Tokens, Write};
 
 use super::{Lab, Parcel, Query};
 use crate::{
@@ -21,7 +21,10 @@ struct Asked {
     wanted: Option<Wanted>,
     snapshot: Option<LogId>,
     cause: Cause,
-    from_peer: bool,
+    /// A proposal is meant for this term alone.
+    term: Option<quorate_core::Term>,
+    from_peer: Option<NodeId>,
+    ticked: bool,
     /// Of an earlier life, or about one: it is to be refused.
     stale: bool,
 }
@@ -59,7 +62,7 @@ impl Lab {
             self.trace.line(self.now, || format!("n{} -> {action:?}", slot + 1));
         }
         if let Some(tokens) = asked.tokens {
-            self.ghost.on_taken(tokens, result.is_ok(), raft.term(), &mut self.counts);
+            self.ghost.on_taken(tokens, result.is_ok(), asked.term, raft.term(), &mut self.counts)?;
         }
         // What it wrote, then what it is now, then what it says and hands out: each is held against the one before.
         let mut wrote = false;
@@ -75,6 +78,8 @@ impl Lab {
             self.ghost.want(tokens.first.0, wanted);
         }
         self.ghost.after_step(slot, raft, wrote, &mut self.counts)?;
+        let ticked = asked.ticked && result.is_ok();
+        self.ghost.check_heard(slot, raft, &self.setup.config, node.seen, asked.from_peer, ticked)?;
         for action in &actions {
             self.ghost.on_action(slot, life, raft, action, &mut self.counts)?;
         }
@@ -167,7 +172,15 @@ fn asked(input: &Input, membership: &Membership, incarnation: u64) -> Asked {
         cause: Cause { change: wanted.is_some() },
         wanted,
         snapshot,
-        from_peer: matches!(input, Input::Receive { .. }),
+        term: match input {
+            Input::Propose(proposal) => proposal.term,
+            _ => None,
+        },
+        from_peer: match input {
+            Input::Receive { from, .. } => Some(*from),
+            _ => None,
+        },
+        ticked: matches!(input, Input::Tick),
         stale,
     }
 }
@@ -179,7 +192,7 @@ fn check_refusal(slot: usize, rejected: &Rejected, asked: &Asked, actions: &[Act
     hold!(!wrongly || asked.stale, "contract", "node {n} refuses what its own driver says: {rejected}");
     let impossible = matches!(rejected, Rejected::Malformed(_) | Rejected::Unexpected { .. });
     hold!(
-        !(asked.from_peer && impossible),
+        !(asked.from_peer.is_some() && impossible),
         "refused",
         "node {n} refuses what a correct node has sent: {rejected}"
     );
