@@ -129,6 +129,11 @@ impl World {
         if self.lab.nodes[slot].life != life || host.syncs != number || host.syncing == 0 {
             return Ok(());
         }
+        if host.stalled_until > self.now && self.faulty {
+            let left = host.stalled_until - self.now;
+            self.push(left, Event::Synced { slot, life, number });
+            return Ok(());
+        }
         let count = std::mem::take(&mut host.syncing);
         let full = host.full_until > self.now;
         if self.faulty && (full || self.disk_rng.chance(self.plan.disk_fails)) {

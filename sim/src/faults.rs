@@ -52,6 +52,8 @@ pub(crate) enum Fault {
     Swizzle { left: u64 },
     /// One of a storm of transfers.
     Transfer,
+    /// A leader whose disk was stuck crashes, and is back at once.
+    LoseTail { slot: usize },
     /// What somebody has planned, by its place.
     Planned(usize),
 }
@@ -186,6 +188,11 @@ impl World {
             Fault::Flap { left } => self.flap(left),
             Fault::Swizzle { left } => self.swizzle(left),
             Fault::Transfer => self.hand_over(),
+            Fault::LoseTail { slot } => {
+                self.hosts[slot].stalled_until = 0;
+                self.push(1000, Event::Restart { slot });
+                self.crash_keeping(slot, 0)
+            }
             Fault::Planned(at) => self.strike_planned(at),
             Fault::AfterDiskFailure { .. } | Fault::EarlyTick => Ok(()),
         }
@@ -302,6 +309,10 @@ impl World {
             self.push(self.plan.election(), Event::Fault(Fault::TakeLeader));
             return Ok(());
         };
+        let profile = self.plan.profile;
+        if profile != Profile::Network && self.fault_rng.chance(0.4) {
+            return self.lose_the_tail(slot);
+        }
         if self.hosts.len() == 1 || self.fault_rng.chance(0.5) {
             self.crash(slot)?;
             self.push(long, Event::Restart { slot });
@@ -313,6 +324,24 @@ impl World {
             }
             self.push(long, Event::Fault(Fault::Mend));
         }
+        Ok(())
+    }
+
+    /// The leader loses what its disk hasn't done, and is back at once, to lead again perhaps; meanwhile the disks of some others are
+    /// still at what it sent them before.
+    fn lose_the_tail(&mut self, slot: usize) -> Verdict {
+        let election = self.plan.election();
+        self.lab.counts.bump(Count::LostTails);
+        for other in (0..self.hosts.len()).filter(|other| *other != slot) {
+            if self.fault_rng.chance(0.5) {
+                let length = self.fault_rng.between(election / 4, 3 * election);
+                self.hosts[other].stalled_until = self.now + length;
+            }
+        }
+        // What it has sent is on its way; what it has written isn't done.
+        self.hosts[slot].stalled_until = self.now + election / 4;
+        let delay = self.fault_rng.below(election / 4);
+        self.push(delay, Event::Fault(Fault::LoseTail { slot }));
         Ok(())
     }
 

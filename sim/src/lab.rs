@@ -238,7 +238,14 @@ impl Lab {
         if self.setup.forgetful {
             disk.may_forget();
         }
-        self.nodes.push(Node { disk, seen: Instant(0), life: 0, process: None, machine: None, stale: Vec::new() });
+        self.nodes.push(Node {
+            disk,
+            seen: Instant(0),
+            life: 0,
+            process: None,
+            machine: None,
+            stale: Vec::new(),
+        });
         self.ghost.provision(slot, membership.clone());
         self.outcome.done = true;
         self.see(&Seen::Provisioned { slot, membership })

@@ -54,6 +54,7 @@ counts! {
     TornWrites => "commits torn between writes",
     Reopened => "groups started again in their process",
     CrashLoops => "crash loops",
+    LostTails => "leaders that lost their tail",
     Flaps => "links that flap",
     Replaced => "nodes replaced under a new id",
     Storms => "storms of transfers",
@@ -127,6 +128,7 @@ impl Count {
             | Self::Rotten
             | Self::Damaged
             | Self::Reopened
+            | Self::LostTails
             | Self::CrashLoops => disk,
             Self::Crashes
             | Self::LostWrites

@@ -139,6 +139,8 @@ pub(crate) struct Host {
     pub(crate) wake_at: u64,
     /// Until then its disk is full.
     pub(crate) full_until: u64,
+    /// Until then its disk is done with nothing.
+    pub(crate) stalled_until: u64,
 }
 
 impl Host {
@@ -294,6 +296,7 @@ impl World {
             applying: false,
             wake_at: u64::MAX,
             full_until: 0,
+            stalled_until: 0,
         });
         self.lab.perform(self.now, Op::Provision { membership })?;
         Ok(self.hosts.len() - 1)

@@ -69,10 +69,11 @@ fn seeds_that_found_something_stay_clean() {
 
 #[test]
 fn the_same_seed_is_the_same_run_on_any_number_of_threads() {
-    let digest = |jobs| run_seeds(100..112, &Options::new(0), jobs, || true, |_| {}).digest;
+    let digest = |jobs| run_seeds(100..300, &Options::new(0), jobs, || true, |_| {}).digest;
     let one = digest(1);
     assert_ne!(one, 0);
-    assert_eq!([digest(1), digest(2), digest(5)], [one; 3]);
+    // `.ci/determinism` compares debug and release builds, too.
+    assert_eq!(digest(3), one);
     // And another seed is another run.
     let single = |seed| run(&Options::new(seed)).unwrap().digest;
     assert_ne!(single(100), single(101));

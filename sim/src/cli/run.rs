@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context, ensure};
 use quorate_sim::{
     Count, Options, Profile, Schedule, Summary, Trace, Without, run_pictured, run_seeds, run_traced, spec,
+    workload::Service,
 };
 
 use super::{clock, code, hush_panics, progress_bar, write_page, write_schedule};
@@ -32,6 +33,9 @@ pub(crate) struct Args {
     /// What is left out of whatever is drawn.
     #[arg(long, value_enum, value_delimiter = ',')]
     without: Vec<Without>,
+    /// What runs on the nodes; drawn if not said.
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(Service::NAMES))]
+    workload: Option<String>,
     /// How many nodes, from 1 to 9; drawn from the seed if not said.
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=9))]
     nodes: Option<u8>,
@@ -76,6 +80,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         nodes: args.nodes.map(usize::from),
         duration: args.seconds.map(|seconds| seconds * 1_000_000),
         without: args.without.clone(),
+        workload: args.workload.clone(),
         ..Options::new(args.seed.unwrap_or_default())
     };
     hush_panics();

@@ -146,7 +146,8 @@ impl Ghost {
                 "node {} takes proposal {token:?} for term {wanted:?} in term {term}",
                 slot + 1
             );
-            let handing = self.requests.handing[slot].filter(|handing| (handing.1, handing.2) == (life, term.0));
+            let handing =
+                self.requests.handing[slot].filter(|handing| (handing.1, handing.2) == (life, term.0));
             if let Kind::Transfer { .. } = kind {
                 self.requests.handing[slot] = Some((token.0, life, term.0));
             } else {

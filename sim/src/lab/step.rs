@@ -1,6 +1,8 @@
 //! One step of one core, with all its checks; and what it wants done, put where it belongs.
 
-use quorate_core::{Action, Body, Input, Instant, LogId, Membership, NodeId, Rebase, Rejected, Tokens, Write};
+use quorate_core::{
+    Action, Body, Input, Instant, LogId, Membership, NodeId, Rebase, Rejected, Tokens, Write,
+};
 
 use super::{Lab, Parcel, Query};
 use crate::{
