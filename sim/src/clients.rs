@@ -289,7 +289,10 @@ impl World {
             return Ok(());
         }
         let pad = self.client_rng.below(self.plan.longest_command) as u32;
+        // Whose term is over by the time it is taken up, perhaps.
+        let late = u64::from(self.client_rng.chance(0.3));
         let term = self.raft(slot).map(quorate_core::Raft::term).filter(|_| once);
+        let term = term.map(|term| quorate_core::Term(term.0.saturating_sub(late)));
         for (op, _) in &requests {
             let patience = 2 * self.plan.election();
             let delay = 1000 + self.client_rng.exponential(patience);

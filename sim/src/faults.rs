@@ -168,6 +168,16 @@ impl World {
             }
             Fault::Split => self.split(false),
             Fault::Wish { slot } => {
+                // Those who lost the leader ask at once, while its lease lasts still.
+                if let Some(leader) = self.leader() {
+                    for other in 0..self.hosts.len() {
+                        if self.network.is_cut(leader, other) {
+                            let delay = 1000 + self.rare_rng.below(self.plan.election() / 4);
+                            let life = self.life(other);
+                            self.push(delay, Event::Ask { slot: other, life, what: What::Campaign });
+                        }
+                    }
+                }
                 self.hold_up_leader()?;
                 match self.rare_rng.below(3) {
                     0 => self.ask(slot, What::Campaign),

@@ -463,8 +463,9 @@ impl Plan {
 
     /// All serve lease reads, or none; clocks drift apart by less than they may, but not by much less.
     fn draw_leases(&mut self, rng: &mut Rng) {
-        let (on, part) = (rng.chance(0.3), rng.pick(&[2, 5, 20, 100]));
         let focus = matches!(self.profile, Profile::Clock | Profile::Drift);
+        let parts: &[u64] = if focus { &[2, 2, 2, 5, 20] } else { &[2, 5, 20, 100] };
+        let (on, part) = (rng.chance(0.3), rng.pick(parts));
         if !(focus || on && self.profile.is_mixed()) {
             return;
         }
@@ -482,6 +483,11 @@ impl Plan {
         if focus {
             self.pause_every = rng.magnitude(500_000, 5_000_000);
             self.hold_every = rng.magnitude(500_000, 5_000_000);
+            // A lease outlives its leader by a few ten milliseconds at most: the next one must be quick to show it.
+            self.disk_mean = self.disk_mean.min(1000);
+            self.apply_mean = self.apply_mean.min(500);
+            self.delay_mean = self.delay_mean.min(self.election() / 100);
+            self.request_every = self.request_every.min(8000);
             self.operations[1] += 1;
             self.operate_every = if self.operate_every == 0 { 1_000_000 } else { self.operate_every };
         }
