@@ -2,7 +2,10 @@
 
 use quorate_core::{Action, Body, Input, Instant, LogId, Membership, NodeId, Rebase, Rejected, Tokens, Write};
 
-use super::{Lab, Parcel, Query};
+use super::{
+    Lab, Parcel, Query,
+    told::{bytes_of, check_reason},
+};
 use crate::{
     ghost::{Cause, Wanted},
     node::Work,
@@ -20,10 +23,14 @@ struct Asked {
     tokens: Option<Tokens>,
     wanted: Option<Wanted>,
     snapshot: Option<LogId>,
+    /// A snapshot is there: so many entries may go, but no others.
+    compacts: Option<(u64, u64)>,
     cause: Cause,
     /// A proposal is meant for this term alone.
     term: Option<quorate_core::Term>,
     from_peer: Option<NodeId>,
+    /// It is a leader's word, in that term.
+    leads: Option<quorate_core::Term>,
     ticked: bool,
     /// Of an earlier life, or about one: it is to be refused.
     stale: bool,
@@ -32,16 +39,21 @@ struct Asked {
 impl Lab {
     /// One step of one core; `id` is the message's number, if it is one.
     pub(super) fn step(&mut self, slot: usize, now: Instant, id: u64, input: Input) -> Verdict {
+        let config = self.setup.config_of(slot);
         let node = &mut self.nodes[slot];
         let life = node.life;
+        let back = now < node.seen;
         node.seen = now.max(node.seen);
         let Some(process) = &mut node.process else { return Ok(()) };
+        process.told.regressions += u64::from(back);
         self.counts.bump(Count::Steps);
         hold!(self.counts[Count::Steps] <= MOST_STEPS, "liveness", "a storm: {MOST_STEPS} steps, and no end");
         self.digest.add(&(self.now, slot, &input));
         self.trace.line(self.now, || format!("n{} <- {input:?}", slot + 1));
         let raft = &mut process.raft;
         let asked = asked(&input, raft.membership(), node.disk.incarnation());
+        let bytes = bytes_of(&input);
+        let base = asked.compacts.map_or(0, |_| raft.status().base.index.0);
         let stimulus = (!self.watchers.is_empty()).then(|| Stimulus::of(&input, id));
         let result = raft.step(now, input);
         let actions: Vec<Action> = raft.drain().collect();
@@ -56,6 +68,15 @@ impl Lab {
             self.trace.line(self.now, || format!("n{} refuses: {rejected}", slot + 1));
             self.digest.add(&rejected);
             check_refusal(slot, &rejected, &asked, &actions)?;
+            check_reason(raft, &config, &rejected, bytes)?;
+        } else if let Some((snapshot, keep)) = asked.compacts {
+            let (wanted, base) = (base.max(snapshot.saturating_sub(keep)), raft.status().base.index.0);
+            let n = slot + 1;
+            hold!(
+                base == wanted,
+                "contract",
+                "node {n} has a snapshot at {snapshot} and is to keep {keep}, but begins after {base}, not {wanted}"
+            );
         }
         for action in &actions {
             self.digest.add(action);
@@ -80,6 +101,8 @@ impl Lab {
         self.ghost.after_step(slot, raft, wrote, &mut self.counts)?;
         let ticked = asked.ticked && result.is_ok();
         self.ghost.check_heard(slot, raft, &self.setup.config, node.seen, asked.from_peer, ticked)?;
+        let from = asked.from_peer.filter(|_| result.is_ok() && asked.leads == Some(raft.term()));
+        process.told.check(raft, &config, &actions, node.seen, from)?;
         for action in &actions {
             self.ghost.on_action(slot, life, raft, action, &mut self.counts)?;
         }
@@ -167,7 +190,20 @@ fn asked(input: &Input, membership: &Membership, incarnation: u64) -> Asked {
         _ => None,
     };
     let stale = matches!(input, Input::Persisted(receipt) if receipt.incarnation().0 != incarnation);
+    let compacts = match input {
+        Input::Compact { snapshot, keep } => Some((snapshot.0, *keep)),
+        _ => None,
+    };
+    let leads = match input {
+        Input::Receive { message, .. } => {
+            let leads = matches!(message.body, Body::Append { .. } | Body::Heartbeat { .. } | Body::Commit { .. });
+            leads.then_some(message.term)
+        }
+        _ => None,
+    };
     Asked {
+        compacts,
+        leads,
         tokens: taken_tokens(input),
         cause: Cause { change: wanted.is_some() },
         wanted,
