@@ -52,6 +52,8 @@ pub(crate) enum Fault {
     Swizzle { left: u64 },
     /// One of a storm of transfers.
     Transfer,
+    /// A leader takes it back that it hands over, and is held up.
+    Withdraw,
     /// What somebody has planned, by its place.
     Planned(usize),
 }
@@ -186,6 +188,12 @@ impl World {
             Fault::Flap { left } => self.flap(left),
             Fault::Swizzle { left } => self.swizzle(left),
             Fault::Transfer => self.hand_over(),
+            Fault::Withdraw => {
+                if let Some(leader) = self.leader() {
+                    self.ask(leader, What::AbortTransfer)?;
+                }
+                self.hold_up_leader()
+            }
             Fault::Planned(at) => self.strike_planned(at),
             Fault::AfterDiskFailure { .. } | Fault::EarlyTick => Ok(()),
         }

@@ -241,7 +241,14 @@ impl Lab {
         if self.setup.forgetful {
             disk.may_forget();
         }
-        self.nodes.push(Node { disk, seen: Instant(0), life: 0, process: None, machine: None, stale: Vec::new() });
+        self.nodes.push(Node {
+            disk,
+            seen: Instant(0),
+            life: 0,
+            process: None,
+            machine: None,
+            stale: Vec::new(),
+        });
         self.ghost.provision(slot, membership.clone());
         self.outcome.done = true;
         self.see(&Seen::Provisioned { slot, membership })
@@ -266,6 +273,7 @@ impl Lab {
         let applied = recovered.applied.0;
         node.seen = now;
         self.trace.line(self.now, || format!("n{} starts: {recovered:?}", slot + 1));
+        doomed::check_starts(slot + 1, &config, &recovered, now)?;
         let raft = match Raft::new(config, recovered, now) {
             Ok(raft) => raft,
             Err(error) => return Err(Broken("D3", format!("node {} can't start: {error}", slot + 1))),

@@ -57,7 +57,8 @@ impl Ghost {
                 heard.of.push((id.0, now.0));
             }
         }
-        let since = |slot: usize| heard.of.iter().find(|(id, _)| *id as usize == slot + 1).map_or(0, |(_, at)| *at);
+        let since =
+            |slot: usize| heard.of.iter().find(|(id, _)| *id as usize == slot + 1).map_or(0, |(_, at)| *at);
         // It looks once in an election timeout at least.
         let longest = 2 * config.election_timeout.as_micros() as u64;
         let lately = |other: usize| other == slot || now.0.saturating_sub(since(other)) <= longest;

@@ -146,7 +146,8 @@ impl Ghost {
                 "node {} takes proposal {token:?} for term {wanted:?} in term {term}",
                 slot + 1
             );
-            let handing = self.requests.handing[slot].filter(|handing| (handing.1, handing.2) == (life, term.0));
+            let handing =
+                self.requests.handing[slot].filter(|handing| (handing.1, handing.2) == (life, term.0));
             if let Kind::Transfer { .. } = kind {
                 self.requests.handing[slot] = Some((token.0, life, term.0));
             } else {
@@ -176,7 +177,8 @@ impl Ghost {
 
     /// What a node has taken, in that life, and not resolved.
     pub(crate) fn open_tokens(&self, slot: usize, life: u64) -> Vec<u64> {
-        let open = |request: &Request| request.state == State::Open && (request.slot, request.life) == (slot, life);
+        let open =
+            |request: &Request| request.state == State::Open && (request.slot, request.life) == (slot, life);
         (0..).zip(&self.requests.all).filter(|(_, request)| open(request)).map(|(token, _)| token).collect()
     }
 

@@ -3,8 +3,9 @@
 //! its store fails, everybody who waits is told (points 8 and 14).
 
 use quorate_core::{
-    Action, Body, Config, Few, Incarnation, Index, Input, Instant, LoadId, Loaded, LogId, Message, NodeId, Outcome, Raft,
-    ReadKind, Rejected, RequestId, Resource, RoleKind, SendId, Snapshot, Term, Token, Write,
+    Action, Body, Config, Few, Incarnation, Index, Input, Instant, LoadId, Loaded, LogId, Message, NodeId,
+    Outcome, Raft, ReadKind, Recovered, Rejected, RequestId, Resource, RoleKind, SendId, Snapshot, Term,
+    Token, Write,
 };
 
 use super::Lab;
@@ -46,6 +47,33 @@ impl Lab {
         hold!(over, "D4", "node {n}'s store has failed, but it wants to be woken, or says {after:?}");
         Ok(())
     }
+}
+
+/// Nobody starts from what no store could have left behind, or with a configuration that promises nothing.
+pub(super) fn check_starts(n: usize, config: &Config, recovered: &Recovered, now: Instant) -> Verdict {
+    let mut wrong = Vec::new();
+    let mut spoil = |name, spoil: fn(&mut Config, &mut Recovered)| {
+        let (mut config, mut recovered) = (config.clone(), recovered.clone());
+        spoil(&mut config, &mut recovered);
+        wrong.push((name, Raft::new(config, recovered, now).is_ok()));
+    };
+    spoil("applied", |_, recovered| recovered.applied = Index(recovered.last.0 + 1));
+    spoil("incarnation", |_, recovered| recovered.incarnation = Incarnation(0));
+    spoil("vote", |_, recovered| recovered.hard_state.vote = Some(NodeId(0)));
+    spoil("term", |_, recovered| recovered.hard_state.term = Term::LIMIT);
+    spoil("id", |config, _| config.id = NodeId(0));
+    spoil("heartbeat_interval", |config, _| config.heartbeat_interval = config.election_timeout);
+    spoil("max_reads", |config, _| config.max_reads = 0);
+    if recovered.last > Index(0) {
+        spoil("terms", |_, recovered| recovered.hard_state.term = Term(0));
+    }
+    if recovered.base.index > Index(0) {
+        spoil("last", |_, recovered| recovered.last = Index(recovered.base.index.0 - 1));
+        spoil("snapshot", |_, recovered| recovered.snapshot = None);
+    }
+    let taken: Vec<&str> = wrong.into_iter().filter(|(_, taken)| *taken).map(|(name, _)| name).collect();
+    hold!(taken.is_empty(), "contract", "node {n} starts though this can't be: {taken:?}");
+    Ok(())
 }
 
 /// What it must say.
@@ -108,13 +136,21 @@ fn impossible(raft: &Raft, writes: Vec<Write>) -> Vec<(Input, Wanted)> {
         let snapshot = Box::new(Snapshot { last, membership: status.membership.clone() });
         say(other, term, Body::InstallSnapshot { snapshot }, unexpected);
     }
+    // Another leads in this term.
+    if let Some(leader) = raft.leader().filter(|leader| *leader != status.id) {
+        let members = status.membership.members();
+        if let Some(third) = members.into_iter().find(|id| *id != status.id && *id != leader) {
+            say(third, term, Body::TimeoutNow, unexpected);
+            say(third, term, heartbeat(Index(0)), unexpected);
+        }
+    }
     // Answers to what was never asked.
     if status.role == RoleKind::Leader
         && let Some(peer) = status.peers.first()
     {
         say(peer.id, term, heartbeat(Index(0)), unexpected);
         say(peer.id, term, Body::Appended { up_to: Index(status.last.index.0 + 1) }, unexpected);
-        say(peer.id, term, Body::HeartbeatReply { round: u64::MAX }, unexpected);
+        say(peer.id, term, Body::HeartbeatReply { round: 1 << 62 }, unexpected);
     }
     all
 }

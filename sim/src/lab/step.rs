@@ -1,6 +1,9 @@
 //! One step of one core, with all its checks; and what it wants done, put where it belongs.
 
-use quorate_core::{Action, Body, Input, Instant, LogId, Membership, NodeId, Rebase, Rejected, Tokens, Write};
+use quorate_core::{
+    Action, Body, Event, Input, Instant, LogId, Membership, NodeId, Rebase, Rejected, RequestId, RoleKind,
+    Tokens, Write,
+};
 
 use super::{
     Lab, Parcel, Query,
@@ -29,6 +32,10 @@ struct Asked {
     /// A proposal is meant for this term alone.
     term: Option<quorate_core::Term>,
     from_peer: Option<NodeId>,
+    /// Leadership is to go to whoever is best.
+    chooses: bool,
+    /// It answers a leader, in that term.
+    answers: Option<quorate_core::Term>,
     /// It is a leader's word, in that term.
     leads: Option<quorate_core::Term>,
     ticked: bool,
@@ -103,6 +110,18 @@ impl Lab {
         self.ghost.check_heard(slot, raft, &self.setup.config, node.seen, asked.from_peer, ticked)?;
         let from = asked.from_peer.filter(|_| result.is_ok() && asked.leads == Some(raft.term()));
         process.told.check(raft, &config, &actions, node.seen, from)?;
+        if let Some(from) = asked.from_peer
+            && result.is_ok()
+            && raft.role() == RoleKind::Leader
+            && asked.answers == Some(raft.term())
+        {
+            process.told.answered(from, node.seen);
+        }
+        if asked.chooses
+            && let Some(Action::Event(Event::Transfer { to: Some(to) })) = actions.first()
+        {
+            process.told.check_choice(raft, &config, *to, node.seen)?;
+        }
         for action in &actions {
             self.ghost.on_action(slot, life, raft, action, &mut self.counts)?;
         }
@@ -122,6 +141,13 @@ impl Lab {
     fn place(&mut self, slot: usize, action: Action) -> Verdict {
         self.check_size(slot, &action)?;
         let node = &mut self.nodes[slot];
+        let (asks, life) = (question_of(&action), node.disk.incarnation());
+        hold!(
+            asks.is_none_or(|id| id.incarnation.0 == life),
+            "contract",
+            "node {} asks {asks:?} in its incarnation {life}: an old answer could be taken for one to that",
+            slot + 1
+        );
         let Some(process) = &mut node.process else { return Ok(()) };
         match action {
             Action::Send { to, message } => {
@@ -176,6 +202,19 @@ impl Lab {
     }
 }
 
+/// The number of a question that a core asks.
+fn question_of(action: &Action) -> Option<RequestId> {
+    match action {
+        Action::Load(load) => Some(load.id.0),
+        Action::SendSnapshot(send) => Some(send.id.0),
+        Action::Send { message, .. } => match message.body {
+            Body::PreVote { id, .. } | Body::ReadIndex { id } => Some(id),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 /// What an input asks for, before it is taken up.
 fn asked(input: &Input, membership: &Membership, incarnation: u64) -> Asked {
     let wanted = match input {
@@ -196,12 +235,22 @@ fn asked(input: &Input, membership: &Membership, incarnation: u64) -> Asked {
     };
     let leads = match input {
         Input::Receive { message, .. } => {
-            let leads = matches!(message.body, Body::Append { .. } | Body::Heartbeat { .. } | Body::Commit { .. });
+            let leads =
+                matches!(message.body, Body::Append { .. } | Body::Heartbeat { .. } | Body::Commit { .. });
             leads.then_some(message.term)
         }
         _ => None,
     };
+    let answers = match input {
+        Input::Receive { message, .. } => {
+            let answers = matches!(message.body, Body::Appended { .. } | Body::HeartbeatReply { .. });
+            answers.then_some(message.term)
+        }
+        _ => None,
+    };
     Asked {
+        chooses: matches!(input, Input::TransferLeadership { to: None, .. }),
+        answers,
         compacts,
         leads,
         tokens: taken_tokens(input),

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use quorate_core::{
-    Action, ChangeError, Config, Event, Input, Instant, Membership, NodeId, Raft, Reason, Rejected, Resource, RoleKind,
-    Term,
+    Action, ChangeError, Config, Event, Input, Instant, Membership, NodeId, Raft, Reason, Rejected, Resource,
+    RoleKind, Term,
 };
 
 use crate::violation::{Verdict, hold};
@@ -17,6 +17,8 @@ pub(crate) struct Told {
     leader: Option<NodeId>,
     membership: Membership,
     stopped: bool,
+    /// Who has answered it when, in the term that it leads.
+    answered: Vec<(NodeId, Instant)>,
     /// How often the clock went back.
     pub(crate) regressions: u64,
 }
@@ -28,6 +30,7 @@ impl Told {
             leader: None,
             membership: raft.membership().clone(),
             stopped: false,
+            answered: Vec::new(),
             regressions: 0,
         }
     }
@@ -76,11 +79,41 @@ impl Told {
             raft.membership(),
             self.membership
         );
-        let leads = heard.is_some_and(|from| raft.role() == RoleKind::Follower && raft.leader() == Some(from));
+        if role != before {
+            self.answered.clear();
+        }
+        let leads =
+            heard.is_some_and(|from| raft.role() == RoleKind::Follower && raft.leader() == Some(from));
         let asks = matches!(role.1, RoleKind::PreCandidate | RoleKind::Candidate) && role != before;
         if leads || asks {
             check_timer(raft, config, now, asks)?;
         }
+        Ok(())
+    }
+}
+
+impl Told {
+    /// A peer has answered, in the term that this one leads.
+    pub(crate) fn answered(&mut self, from: NodeId, now: Instant) {
+        self.answered.retain(|(id, _)| *id != from);
+        self.answered.push((from, now));
+    }
+
+    /// It is to hand over to whoever has most of the log, of those that answer, and has chosen `to`.
+    pub(crate) fn check_choice(&self, raft: &Raft, config: &Config, to: NodeId, now: Instant) -> Verdict {
+        let n = raft.id();
+        let lately = |id: NodeId| {
+            let at = self.answered.iter().find(|(other, _)| *other == id).map(|(_, at)| at.0);
+            at.is_some_and(|at| u128::from(now.0 - at) < config.election_timeout.as_micros())
+        };
+        let voters = || raft.progress().filter(|peer| raft.membership().is_voter(peer.id));
+        let chosen = voters().find(|peer| peer.id == to).map(|peer| peer.match_index);
+        let better = voters().find(|peer| lately(peer.id) && Some(peer.match_index) > chosen);
+        hold!(
+            better.is_none(),
+            "transfer",
+            "node {n} hands over to node {to}, which has {chosen:?}, though somebody is ahead: {better:?}"
+        );
         Ok(())
     }
 }
@@ -144,7 +177,9 @@ pub(super) fn check_reason(raft: &Raft, config: &Config, rejected: &Rejected, by
             ChangeError::Joint => members.is_joint(),
             ChangeError::Pending { index } => *index > raft.commit() || members.is_joint(),
             ChangeError::Early { .. } => raft.term_at(raft.commit()) != Some(raft.term()),
-            ChangeError::Nothing | ChangeError::Twice(_) | ChangeError::NoId(_) | ChangeError::NoVoters => true,
+            ChangeError::Nothing | ChangeError::Twice(_) | ChangeError::NoId(_) | ChangeError::NoVoters => {
+                true
+            }
         },
         _ => true,
     };
