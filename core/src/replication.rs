@@ -558,7 +558,8 @@ impl Raft {
             return Err(Rejected::BadLoad);
         }
         self.applying.on_loaded(entries, &mut self.outbox);
-        self.advance_apply();
+        // Also if that was all: what was handed out is uncommitted no more.
+        self.hand_out();
         Ok(())
     }
 

@@ -12,7 +12,26 @@ impl Lab {
     /// What a node holds, as it says itself.
     pub(crate) fn check_bounds(&self, slot: usize) -> Verdict {
         let Some(process) = &self.nodes[slot].process else { return Ok(()) };
-        check_status(&process.raft.status(), &self.setup.config, self.ghost.open_requests(slot))
+        let status = process.raft.status();
+        check_status(&status, &self.setup.config, self.ghost.open_requests(slot))?;
+        hold!(
+            status.clock_regressions == process.told.regressions,
+            "contract",
+            "node {}'s clock went back {} times, but it counts {}",
+            status.id,
+            process.told.regressions,
+            status.clock_regressions
+        );
+        // Nothing is under way where everything is done.
+        let handed = process.raft.handed() >= status.last.index;
+        hold!(
+            !handed || status.uncommitted_bytes == 0,
+            "B1",
+            "node {} has handed out everything, but counts {} bytes as uncommitted",
+            status.id,
+            status.uncommitted_bytes
+        );
+        Ok(())
     }
 
     /// What a node hands out: no more of it at once than was asked for, but for what comes in one piece.

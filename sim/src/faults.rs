@@ -54,6 +54,8 @@ pub(crate) enum Fault {
     Transfer,
     /// A leader whose disk was stuck crashes, and is back at once.
     LoseTail { slot: usize },
+    /// A leader takes it back that it hands over, and is held up.
+    Withdraw,
     /// What somebody has planned, by its place.
     Planned(usize),
 }
@@ -202,6 +204,12 @@ impl World {
                 self.hosts[slot].stalled_until = 0;
                 self.push(1000, Event::Restart { slot });
                 self.crash_keeping(slot, 0)
+            }
+            Fault::Withdraw => {
+                if let Some(leader) = self.leader() {
+                    self.ask(leader, What::AbortTransfer)?;
+                }
+                self.hold_up_leader()
             }
             Fault::Planned(at) => self.strike_planned(at),
             Fault::AfterDiskFailure { .. } | Fault::EarlyTick => Ok(()),

@@ -1,10 +1,12 @@
 //! The cluster itself: cores, disks and state machines, with all that checks them. It does what it is told, one [`Op`] after
 //! another; when and what is up to [`World`](crate::world::World), or to a schedule that was written down.
 
+mod doomed;
 mod judge;
 mod lanes;
 mod ships;
 mod step;
+mod told;
 
 use std::collections::BTreeMap;
 
@@ -29,6 +31,7 @@ use crate::{
 use judge::Judge;
 pub(crate) use judge::{Answered, Query};
 pub(crate) use ships::Shipment;
+pub(crate) use told::Told;
 
 /// How the cluster is set up: all that must be known to do a list of operations again.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -270,6 +273,7 @@ impl Lab {
         let applied = recovered.applied.0;
         node.seen = now;
         self.trace.line(self.now, || format!("n{} starts: {recovered:?}", slot + 1));
+        doomed::check_starts(slot + 1, &config, &recovered, now)?;
         let raft = match Raft::new(config, recovered, now) {
             Ok(raft) => raft,
             Err(error) => return Err(Broken("D3", format!("node {} can't start: {error}", slot + 1))),
@@ -291,11 +295,13 @@ impl Lab {
     /// The process is gone; what its disk had not done is done in part: some of the oldest writes.
     fn crash(&mut self, slot: usize, kept: usize) -> Verdict {
         let Some(process) = self.nodes[slot].process.take() else { return Ok(()) };
+        let life = self.nodes[slot].life;
         self.nodes[slot].stale.clear();
         self.nodes[slot].life += 1;
         self.outcome.done = true;
         self.counts.bump(Count::Crashes);
-        let mut writes: Vec<Write> = process.writes.into();
+        let Process { raft, writes, .. } = process;
+        let mut writes: Vec<Write> = writes.into();
         let lost = writes.split_off(kept.min(writes.len()));
         let kept = writes.len();
         self.trace
@@ -305,7 +311,9 @@ impl Lab {
         for write in &writes {
             self.make_durable(slot, write)?;
         }
-        self.see(&Seen::Crashed { slot, kept, lost: lost.len() })
+        self.see(&Seen::Crashed { slot, kept, lost: lost.len() })?;
+        writes.extend(lost);
+        self.question(slot, life, raft, writes)
     }
 
     /// A process starts its group again, with the last life's writes, questions and snapshots still under way: the store takes no

@@ -7,7 +7,7 @@ use quorate_core::{Apply, Instant, Load, Raft, Receipt, Snapshot, Write};
 
 use crate::{
     disk::Disk,
-    lab::Query,
+    lab::{Query, Told},
     workload::{Replica, State},
 };
 
@@ -56,11 +56,14 @@ pub(crate) struct Process {
     /// Reads that were taken with a query, and those that wait for the state machine.
     pub(crate) reads: Vec<(u64, Bytes)>,
     pub(crate) queries: Vec<Query>,
+    /// What its core has told it.
+    pub(crate) told: Told,
 }
 
 impl Process {
-    pub(crate) const fn new(raft: Raft, machine: (u64, u64)) -> Self {
+    pub(crate) fn new(raft: Raft, machine: (u64, u64)) -> Self {
         Self {
+            told: Told::new(&raft),
             raft,
             writes: VecDeque::new(),
             work: VecDeque::new(),

@@ -197,6 +197,11 @@ impl World {
             _ => Some(self.operator_rng.pick(&voters)),
         };
         self.ask(slot, What::Transfer { to })?;
+        if self.plan.setup.config.lease_reads && self.faulty && self.operator_rng.chance(0.4) {
+            // What was told can't be unsaid, and may come late.
+            let delay = self.operator_rng.exponential(self.plan.election() / 20);
+            self.push(delay, Event::Fault(crate::faults::Fault::Withdraw));
+        }
         if self.operator_rng.chance(0.15) {
             // And once more, before anybody has come to rest.
             self.lab.counts.bump(Count::Storms);

@@ -569,6 +569,8 @@ fn configure(rng: &mut Rng, heartbeat: u64) -> Config {
     config.max_uncommitted_bytes = rng.magnitude(1 << 10, 1 << 18) as usize;
     config.max_unpersisted_bytes = rng.magnitude(1 << 10, 1 << 18) as usize;
     config.max_reads = rng.magnitude(4, 1024) as usize;
+    // No driver here lets so many lie; but who is about to go is put to the test.
+    config.max_actions = 64 + (config.seed % 512) as usize;
     config
 }
 

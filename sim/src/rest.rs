@@ -26,6 +26,8 @@ pub(crate) struct Rest {
     deadline: u64,
     /// What all have and have applied, together.
     sum: u64,
+    /// Leadership was handed over in peace.
+    handed: bool,
 }
 
 /// What is being waited for.
@@ -37,6 +39,8 @@ enum Stage {
     Leader,
     /// Everyone has everything, and nobody waits.
     Converge,
+    /// Leadership goes to `to`, which has everything: before `until`.
+    Handover { to: usize, until: u64 },
     /// Nothing more happens: the leader of `term` leads until `until`, and nobody goes beyond term `highest`.
     Steady { term: u64, highest: u64, until: u64 },
 }
@@ -49,7 +53,7 @@ impl Rest {
 
     /// Do clients stay away?
     pub(crate) const fn is_quiet(&self) -> bool {
-        matches!(self.stage, Stage::Converge | Stage::Steady { .. })
+        matches!(self.stage, Stage::Converge | Stage::Handover { .. } | Stage::Steady { .. })
     }
 }
 
@@ -186,6 +190,9 @@ impl World {
                 if self.now < self.last_straggler {
                     self.rest.deadline = self.now + PATIENCE * self.plan.election();
                 } else if let Some(term) = self.converged() {
+                    if let Some(to) = self.successor() {
+                        return self.hand_over_in_peace(to);
+                    }
                     let members = self.members_back();
                     self.lab.perform(self.now, Op::AllResolved { slots: members })?;
                     self.cut_off_a_follower();
@@ -193,6 +200,18 @@ impl World {
                     let highest = self.highest_term();
                     self.rest.stage = Stage::Steady { term, highest, until };
                 }
+            }
+            Stage::Handover { to, until } => {
+                let leads = self.settled_leader().map(|(slot, _)| slot);
+                if leads == Some(to) {
+                    self.rest.stage = Stage::Converge;
+                }
+                hold!(
+                    leads == Some(to) || self.now < until,
+                    "liveness",
+                    "leadership was to go to node {}, which is well and has everything, but {leads:?} leads",
+                    to + 1
+                );
             }
             Stage::Steady { term, highest, until } => {
                 let leads = self.settled_leader().map(|(_, term)| term);
@@ -228,6 +247,28 @@ impl World {
         }
         self.push(heartbeat, Event::Rest);
         Ok(())
+    }
+
+    /// Who is to lead in the end, if that has not been tried yet, and nobody from outside meddles.
+    fn successor(&mut self) -> Option<usize> {
+        let (leader, _) = self.settled_leader()?;
+        let others = self.members_back();
+        if self.rest.handed || self.plan.quorum_only || others != self.rest.back {
+            return None;
+        }
+        self.rest.handed = true;
+        let voter = |slot: &usize| *slot != leader && self.lab.ghost.membership().is_voter(id_of(*slot));
+        others.into_iter().filter(voter).max_by_key(|slot| (self.now ^ *slot as u64) % 7)
+    }
+
+    /// Where all is well, leadership goes to whom it is to go to, at once.
+    fn hand_over_in_peace(&mut self, to: usize) -> Verdict {
+        let Some((leader, _)) = self.settled_leader() else { return Ok(()) };
+        let election = self.plan.election();
+        self.rest.stage = Stage::Handover { to, until: self.now + 4 * election };
+        self.rest.deadline = self.now + PATIENCE * election;
+        self.push(election / 8, Event::Rest);
+        self.ask(leader, What::Transfer { to: Some(id_of(to)) })
     }
 
     /// Now and then a follower stops hearing the leader, and the leader alone: it asks around, and must be told to wait.

@@ -175,6 +175,13 @@ impl Ghost {
         Some((first + at) as u64)
     }
 
+    /// What a node has taken, in that life, and not resolved.
+    pub(crate) fn open_tokens(&self, slot: usize, life: u64) -> Vec<u64> {
+        let open =
+            |request: &Request| request.state == State::Open && (request.slot, request.life) == (slot, life);
+        (0..).zip(&self.requests.all).filter(|(_, request)| open(request)).map(|(token, _)| token).collect()
+    }
+
     /// How many requests other than reads a node has taken and not resolved.
     pub(crate) fn open_requests(&self, slot: usize) -> u64 {
         self.requests.open[slot]

@@ -1,10 +1,14 @@
 //! One step of one core, with all its checks; and what it wants done, put where it belongs.
 
 use quorate_core::{
-    Action, Body, Input, Instant, LogId, Membership, NodeId, Rebase, Rejected, Tokens, Write,
+    Action, Body, Event, Input, Instant, LogId, Membership, NodeId, Rebase, Rejected, RequestId, RoleKind,
+    Tokens, Write,
 };
 
-use super::{Lab, Parcel, Query};
+use super::{
+    Lab, Parcel, Query,
+    told::{bytes_of, check_reason},
+};
 use crate::{
     ghost::{Cause, Wanted},
     node::Work,
@@ -22,10 +26,18 @@ struct Asked {
     tokens: Option<Tokens>,
     wanted: Option<Wanted>,
     snapshot: Option<LogId>,
+    /// A snapshot is there: so many entries may go, but no others.
+    compacts: Option<(u64, u64)>,
     cause: Cause,
     /// A proposal is meant for this term alone.
     term: Option<quorate_core::Term>,
     from_peer: Option<NodeId>,
+    /// Leadership is to go to whoever is best.
+    chooses: bool,
+    /// It answers a leader, in that term.
+    answers: Option<quorate_core::Term>,
+    /// It is a leader's word, in that term.
+    leads: Option<quorate_core::Term>,
     ticked: bool,
     /// Of an earlier life, or about one: it is to be refused.
     stale: bool,
@@ -34,16 +46,21 @@ struct Asked {
 impl Lab {
     /// One step of one core; `id` is the message's number, if it is one.
     pub(super) fn step(&mut self, slot: usize, now: Instant, id: u64, input: Input) -> Verdict {
+        let config = self.setup.config_of(slot);
         let node = &mut self.nodes[slot];
         let life = node.life;
+        let back = now < node.seen;
         node.seen = now.max(node.seen);
         let Some(process) = &mut node.process else { return Ok(()) };
+        process.told.regressions += u64::from(back);
         self.counts.bump(Count::Steps);
         hold!(self.counts[Count::Steps] <= MOST_STEPS, "liveness", "a storm: {MOST_STEPS} steps, and no end");
         self.digest.add(&(self.now, slot, &input));
         self.trace.line(self.now, || format!("n{} <- {input:?}", slot + 1));
         let raft = &mut process.raft;
         let asked = asked(&input, raft.membership(), node.disk.incarnation());
+        let bytes = bytes_of(&input);
+        let base = asked.compacts.map_or(0, |_| raft.status().base.index.0);
         let stimulus = (!self.watchers.is_empty()).then(|| Stimulus::of(&input, id));
         let result = raft.step(now, input);
         let actions: Vec<Action> = raft.drain().collect();
@@ -58,6 +75,15 @@ impl Lab {
             self.trace.line(self.now, || format!("n{} refuses: {rejected}", slot + 1));
             self.digest.add(&rejected);
             check_refusal(slot, &rejected, &asked, &actions)?;
+            check_reason(raft, &config, &rejected, bytes)?;
+        } else if let Some((snapshot, keep)) = asked.compacts {
+            let (wanted, base) = (base.max(snapshot.saturating_sub(keep)), raft.status().base.index.0);
+            let n = slot + 1;
+            hold!(
+                base == wanted,
+                "contract",
+                "node {n} has a snapshot at {snapshot} and is to keep {keep}, but begins after {base}, not {wanted}"
+            );
         }
         for action in &actions {
             self.digest.add(action);
@@ -82,6 +108,20 @@ impl Lab {
         self.ghost.after_step(slot, raft, wrote, &mut self.counts)?;
         let ticked = asked.ticked && result.is_ok();
         self.ghost.check_heard(slot, raft, &self.setup.config, node.seen, asked.from_peer, ticked)?;
+        let from = asked.from_peer.filter(|_| result.is_ok() && asked.leads == Some(raft.term()));
+        process.told.check(raft, &config, &actions, node.seen, from)?;
+        if let Some(from) = asked.from_peer
+            && result.is_ok()
+            && raft.role() == RoleKind::Leader
+            && asked.answers == Some(raft.term())
+        {
+            process.told.answered(from, node.seen);
+        }
+        if asked.chooses
+            && let Some(Action::Event(Event::Transfer { to: Some(to) })) = actions.first()
+        {
+            process.told.check_choice(raft, &config, *to, node.seen)?;
+        }
         for action in &actions {
             self.ghost.on_action(slot, life, raft, action, &mut self.counts)?;
         }
@@ -101,6 +141,13 @@ impl Lab {
     fn place(&mut self, slot: usize, action: Action) -> Verdict {
         self.check_size(slot, &action)?;
         let node = &mut self.nodes[slot];
+        let (asks, life) = (question_of(&action), node.disk.incarnation());
+        hold!(
+            asks.is_none_or(|id| id.incarnation.0 == life),
+            "contract",
+            "node {} asks {asks:?} in its incarnation {life}: an old answer could be taken for one to that",
+            slot + 1
+        );
         let Some(process) = &mut node.process else { return Ok(()) };
         match action {
             Action::Send { to, message } => {
@@ -155,6 +202,19 @@ impl Lab {
     }
 }
 
+/// The number of a question that a core asks.
+fn question_of(action: &Action) -> Option<RequestId> {
+    match action {
+        Action::Load(load) => Some(load.id.0),
+        Action::SendSnapshot(send) => Some(send.id.0),
+        Action::Send { message, .. } => match message.body {
+            Body::PreVote { id, .. } | Body::ReadIndex { id } => Some(id),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 /// What an input asks for, before it is taken up.
 fn asked(input: &Input, membership: &Membership, incarnation: u64) -> Asked {
     let wanted = match input {
@@ -169,7 +229,30 @@ fn asked(input: &Input, membership: &Membership, incarnation: u64) -> Asked {
         _ => None,
     };
     let stale = matches!(input, Input::Persisted(receipt) if receipt.incarnation().0 != incarnation);
+    let compacts = match input {
+        Input::Compact { snapshot, keep } => Some((snapshot.0, *keep)),
+        _ => None,
+    };
+    let leads = match input {
+        Input::Receive { message, .. } => {
+            let leads =
+                matches!(message.body, Body::Append { .. } | Body::Heartbeat { .. } | Body::Commit { .. });
+            leads.then_some(message.term)
+        }
+        _ => None,
+    };
+    let answers = match input {
+        Input::Receive { message, .. } => {
+            let answers = matches!(message.body, Body::Appended { .. } | Body::HeartbeatReply { .. });
+            answers.then_some(message.term)
+        }
+        _ => None,
+    };
     Asked {
+        chooses: matches!(input, Input::TransferLeadership { to: None, .. }),
+        answers,
+        compacts,
+        leads,
         tokens: taken_tokens(input),
         cause: Cause { change: wanted.is_some() },
         wanted,
