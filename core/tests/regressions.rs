@@ -215,3 +215,21 @@ fn a_late_order_to_campaign_does_not_let_a_removed_node_depose() {
     c.deliver();
     assert_eq!((c.raft(1).role(), c.raft(1).term()), (RoleKind::Leader, term));
 }
+
+/// A leader hands out its last committed entries only after it has read them back: what they took of the bound is free again.
+#[test]
+fn what_was_read_back_and_handed_out_is_uncommitted_no_more() {
+    let mut c = Cluster::with(1, |c| {
+        c.max_cached_bytes = 1;
+        c.max_uncommitted_bytes = 64;
+    });
+    c.elect(1);
+    c.run(1000);
+    c.slow_disks.push(1);
+    c.propose(1, 7, &[b'x'; 50]).unwrap();
+    c.persist_all(1);
+    c.run(1000);
+    assert!(c.nodes[&1].done.contains(&Token(7)), "committed and handed out");
+    assert_eq!(c.raft(1).status().uncommitted_bytes, 0);
+    c.propose(1, 8, &[b'y'; 50]).unwrap();
+}

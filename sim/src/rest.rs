@@ -185,6 +185,10 @@ impl World {
             }
             Stage::Converge => {
                 self.end_joint_membership()?;
+                // Whoever waits for an entry that never comes gives up.
+                for slot in 0..self.hosts.len() {
+                    self.ask(slot, What::CancelRead)?;
+                }
                 // Words of an old leader, held up until now, may yet tell somebody of a term that nobody should hear of:
                 // who was cut off without pre-vote answers them. There is peace only after the last of them.
                 if self.now < self.last_straggler {

@@ -13,6 +13,7 @@ const REGRESSIONS: &[(u64, Profile)] = &[
     (41, Profile::Membership),
     (72, Profile::Membership),
     (4005, Profile::Clock),
+    (2210, Profile::Everything),
 ];
 
 fn all(profile: Profile, seeds: std::ops::Range<u64>) -> Summary {
