@@ -286,7 +286,8 @@ impl Lab {
         let machine = (applied, self.ghost.state_at(applied).unwrap_or_default());
         self.nodes[slot].process = Some(Process::new(raft, machine));
         if !(self.setup.durable_machine && self.nodes[slot].machine.is_some() && applied > newest) {
-            self.restore_machine(slot, applied)?;
+            let body = self.nodes[slot].disk.newest_body(applied);
+            self.restore_machine(slot, applied, body)?;
         }
         self.outcome.done = true;
         Ok(())

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use quorate_core::{Apply, Instant, Load, Raft, Receipt, Snapshot, Write};
 
 use crate::{
-    disk::Disk,
+    disk::{Disk, Picture},
     lab::{Query, Told},
     workload::{Replica, State},
 };
@@ -37,7 +37,7 @@ impl Node {
 pub(crate) enum Work {
     Apply(Apply),
     /// A snapshot, as the disk has it: its state is known from when it was opened.
-    Restore(Box<Snapshot>, Option<u64>),
+    Restore(Box<Snapshot>, Option<Picture>),
 }
 
 /// A running process.

@@ -8,7 +8,7 @@ use super::{Lab, TAG};
 use crate::{
     node::Process,
     violation::{Broken, Verdict, hold},
-    workload::{Anomaly, Replica, Service, SessionOracle, Witness},
+    workload::{Anomaly, Replica, Service, SessionOracle, State, Witness},
 };
 
 /// So many entries back, queries can be looked at.
@@ -122,11 +122,10 @@ impl Lab {
     }
 
     /// A node's machine becomes what a snapshot says.
-    pub(super) fn restore_machine(&mut self, slot: usize, index: u64) -> Verdict {
+    pub(super) fn restore_machine(&mut self, slot: usize, index: u64, body: Option<State>) -> Verdict {
         let node = &mut self.nodes[slot];
         let machine = node.machine.insert(self.judge.machine());
         if index > 0 {
-            let body = node.disk.newest_body(index);
             let restored =
                 body.map_or_else(|| Err("there is none".to_owned()), |body| machine.restore(&body));
             hold!(

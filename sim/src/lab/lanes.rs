@@ -104,9 +104,10 @@ impl Lab {
                 self.apply_runs(slot, apply.entries.as_slice(), token_of)?;
                 apply.last()
             }
-            Work::Restore(snapshot, state) => {
+            Work::Restore(snapshot, picture) => {
                 self.counts.bump(Count::Restores);
                 let index = snapshot.last.index;
+                let (state, body) = picture.map(|picture| (picture.state, picture.body)).unzip();
                 hold!(
                     state.is_some() && state == self.ghost.state_at(index.0),
                     "P1",
@@ -114,7 +115,7 @@ impl Lab {
                     slot + 1
                 );
                 process.machine = (index.0, state.unwrap_or_default());
-                self.restore_machine(slot, index.0)?;
+                self.restore_machine(slot, index.0, body)?;
                 index
             }
         };

@@ -173,8 +173,8 @@ impl Lab {
                 self.outcome.work = true;
             }
             Action::Restore(snapshot) => {
-                let state = node.disk.picture(snapshot.last).map(|picture| picture.state);
-                process.work.push_back(Work::Restore(snapshot, state));
+                let picture = node.disk.picture(snapshot.last).cloned();
+                process.work.push_back(Work::Restore(snapshot, picture));
                 self.outcome.work = true;
             }
             Action::Load(load) => {
