@@ -98,21 +98,18 @@ pub(crate) struct Outcome {
     pub(crate) answered: Vec<Answered>,
     /// How requests have ended, but for those that are answered.
     pub(crate) resolved: Vec<(Tokens, quorate_core::Outcome)>,
-    /// There was such a thing to be done.
-    pub(crate) done: bool,
 }
 
 impl Outcome {
     fn clear(&mut self) {
-        let Self { sends, wrote, work, loads, ships, refused, snapshot, asked, answered, resolved, done } =
-            self;
+        let Self { sends, wrote, work, loads, ships, refused, snapshot, asked, answered, resolved } = self;
         sends.clear();
         loads.clear();
         answered.clear();
         resolved.clear();
         *asked = None;
         ships.clear();
-        (*wrote, *work, *done) = (false, false, false);
+        (*wrote, *work) = (false, false);
         (*refused, *snapshot) = (None, None);
     }
 }
@@ -250,7 +247,6 @@ impl Lab {
             stale: Vec::new(),
         });
         self.ghost.provision(slot, membership.clone());
-        self.outcome.done = true;
         self.see(&Seen::Provisioned { slot, membership })
     }
 
@@ -289,7 +285,6 @@ impl Lab {
             let body = self.nodes[slot].disk.newest_body(applied);
             self.restore_machine(slot, applied, body)?;
         }
-        self.outcome.done = true;
         Ok(())
     }
 
@@ -299,7 +294,6 @@ impl Lab {
         let life = self.nodes[slot].life;
         self.nodes[slot].stale.clear();
         self.nodes[slot].life += 1;
-        self.outcome.done = true;
         self.counts.bump(Count::Crashes);
         let Process { raft, writes, .. } = process;
         let mut writes: Vec<Write> = writes.into();
@@ -372,7 +366,6 @@ impl Lab {
         if self.nodes[slot].process.is_none() {
             return Ok(());
         }
-        self.outcome.done = true;
         let life = self.nodes[slot].life;
         let asks = matches!(what, What::Read { query: Some(_), .. });
         let input = match what {
@@ -382,7 +375,6 @@ impl Lab {
             }
             What::Deliver { from, kind, ago, vague } => {
                 let Some(parcel) = parcel.or_else(|| self.fetch(from, slot, kind, ago, vague)) else {
-                    self.outcome.done = false;
                     return Ok(());
                 };
                 let from = NodeId(from as u64 + 1);

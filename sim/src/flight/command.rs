@@ -2,8 +2,8 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use super::{FlightError, FlightReport, Totals, how, replay_traced};
-use crate::Trace;
+use super::{FlightError, FlightReport, FlightViolation, Totals, how, replay_watched};
+use crate::{MOST_EVENTS, Trace, Violation, picture::watched};
 
 /// Replay what real nodes have recorded, with every invariant that this can decide.
 #[derive(Clone, Debug, clap::Args)]
@@ -26,12 +26,15 @@ pub struct FlightArgs {
     /// Print the summary as JSON.
     #[arg(long)]
     json: bool,
+    /// Draw the last of what happened, as a page for a browser.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 /// Runs the command: prints what it came to, and says how.
 #[must_use]
 pub fn main(args: &FlightArgs) -> ExitCode {
-    let (result, _) = replay_traced(&args.files, if args.trace { Trace::Print } else { Trace::Off });
+    let result = fly(args);
     match &result {
         Ok(report) if args.json => println!("{}", json(&serde_json::json!({ "ok": report }))),
         Ok(report) => println!("{}", as_text(report)),
@@ -46,6 +49,29 @@ pub fn main(args: &FlightArgs) -> ExitCode {
         Err(FlightError::Violated(_)) => ExitCode::FAILURE,
         Err(_) => ExitCode::from(2),
     }
+}
+
+/// Replays, and draws what happens if somebody wants to see it.
+fn fly(args: &FlightArgs) -> Result<FlightReport, FlightError> {
+    let trace = if args.trace { Trace::Print } else { Trace::Off };
+    let Some(path) = &args.html else { return replay_watched(&args.files, trace, Vec::new()).0 };
+    let (result, page) = watched(MOST_EVENTS, "quorate: a flight", |watcher| {
+        let (result, _) = replay_watched(&args.files, trace, vec![watcher]);
+        let violation = match &result {
+            Err(FlightError::Violated(violation)) => {
+                let FlightViolation { invariant, at, what, .. } = &**violation;
+                Some(Violation { invariant, seed: 0, at: *at, what: what.clone() })
+            }
+            Ok(_) | Err(_) => None,
+        };
+        (result, violation)
+    });
+    // What a flight has come to is worth more than its picture.
+    match std::fs::write(path, page) {
+        Ok(()) => eprintln!("drawn: {}", path.display()),
+        Err(error) => eprintln!("{} can't be written: {error}", path.display()),
+    }
+    result
 }
 
 fn json(value: &serde_json::Value) -> String {

@@ -30,7 +30,6 @@ impl Lab {
         if let (Some(process), Some(machine)) = (&mut node.process, &node.machine) {
             let (index, state) = process.machine;
             process.picture = Some((index, state, machine.snapshot()));
-            self.outcome.done = true;
         }
         Ok(())
     }
@@ -51,7 +50,6 @@ impl Lab {
             self.see(&Seen::SnapshotTaken { slot, index })?;
             self.outcome.snapshot = Some(index);
         }
-        self.outcome.done = true;
         Ok(())
     }
 
@@ -89,7 +87,6 @@ impl Lab {
     /// All of a snapshot has come: it is staged, and the core hears of it.
     pub(super) fn ship(&mut self, slot: usize, now: Instant, from: usize, nth: u32) -> Verdict {
         let Some(shipment) = self.ships.get(&(from, slot, nth)).cloned() else {
-            self.outcome.done = false;
             return Ok(());
         };
         self.nodes[slot].disk.stage(shipment.picture);
@@ -109,7 +106,6 @@ impl Lab {
         let life = self.nodes[slot].life;
         let Some(id) = self.ships.get(&(slot, to, nth)).filter(|ship| ship.life == life).map(|ship| ship.id)
         else {
-            self.outcome.done = false;
             return Ok(());
         };
         if arrived {

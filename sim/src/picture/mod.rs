@@ -54,7 +54,7 @@ impl Schedule {
 }
 
 /// Lets something happen before an onlooker, and draws what that has seen.
-fn watched<R>(
+pub(crate) fn watched<R>(
     most: usize,
     title: &str,
     happen: impl FnOnce(Box<dyn Watch>) -> (R, Option<Violation>),
