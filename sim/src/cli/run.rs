@@ -104,7 +104,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.json {
         println!("{}", as_json(&summary, seconds)?);
     } else {
-        println!("{}", as_line(&summary, seconds));
+        println!("{}", as_line(&summary, seconds, args));
         if args.counts {
             for (name, count) in summary.counts.iter() {
                 println!("{count:>12} {name}");
@@ -182,7 +182,7 @@ fn write_down(options: &Options, path: Option<&Path>) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn as_line(summary: &Summary, seconds: f64) -> String {
+fn as_line(summary: &Summary, seconds: f64, args: &Args) -> String {
     let Summary { runs, simulated, counts, digest, violation } = summary;
     let events = counts[Count::Steps] - counts[Count::Ticks];
     let simulated = *simulated as f64 / 1e6;
@@ -201,9 +201,33 @@ fn as_line(summary: &Summary, seconds: f64) -> String {
     match violation {
         None => format!("ok: {totals}"),
         Some(violation) => {
-            format!("VIOLATION: {violation} (see it: run --seed {} --trace); {totals}", violation.seed)
+            format!(
+                "VIOLATION: {violation} (see it: run --seed {}{} --trace); {totals}",
+                violation.seed,
+                flags(args)
+            )
         }
     }
+}
+
+/// As it is called on the command line.
+fn name_of(value: &impl clap::ValueEnum) -> String {
+    value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+/// What a seed means depends on these, too.
+fn flags(args: &Args) -> String {
+    let mut flags = String::new();
+    if args.profile != Profile::Everything {
+        flags += &format!(" --profile {}", name_of(&args.profile));
+    }
+    for kind in &args.without {
+        flags += &format!(" --without {}", name_of(kind));
+    }
+    flags += &args.workload.as_ref().map_or_else(String::new, |workload| format!(" --workload {workload}"));
+    flags += &args.nodes.map_or_else(String::new, |nodes| format!(" --nodes {nodes}"));
+    flags += &args.seconds.map_or_else(String::new, |seconds| format!(" --seconds {seconds}"));
+    flags
 }
 
 fn as_json(summary: &Summary, seconds: f64) -> anyhow::Result<String> {
