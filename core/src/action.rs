@@ -61,6 +61,16 @@ pub struct Write {
     pub(crate) receipt: Receipt,
 }
 
+#[cfg(feature = "replay")]
+impl Write {
+    /// A write that does nothing yet, with a receipt from thin air: its public fields are for the caller to fill in. For
+    /// tests of stores, which take writes that no core has made.
+    pub const fn minted(group: GroupId, incarnation: Incarnation, seq: WriteSeq) -> Self {
+        let receipt = Receipt { group, incarnation, first: seq, last: seq };
+        Self { hard_state: None, rebase: None, truncate: None, entries: Few::new(), receipt }
+    }
+}
+
 impl Write {
     /// Its number.
     #[must_use]

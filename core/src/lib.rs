@@ -106,6 +106,7 @@ mod few;
 mod fifo;
 mod input;
 mod log;
+mod machine;
 mod membership;
 mod memberships;
 mod message;
@@ -137,11 +138,14 @@ pub use config::{Config, ConfigError};
 pub use entry::{Batch, BlockError, ENTRY_HEADER, Entry, EntryKind, EntryRef, EntryRefs, Run};
 pub use few::Few;
 pub use input::{Input, LoadId, Loaded, Proposal, ReadKind, Rejected, Resource, SendId};
+pub use machine::{Frozen, Sink, Source, StateError, StateMachine};
 pub use membership::{Membership, MembershipError, MembershipParts};
 pub use message::{Body, Claims, Class, Malformed, Message, RequestId};
 pub use raft::{Raft, Reason, StartError};
 pub use status::{Mode, PeerStatus, Status};
-pub use store::{LogReader, Recovered, StateMachine, Store, TermStart};
+pub use store::{
+    LogReader, Recovered, SnapshotInfo, SnapshotReader, SnapshotWriter, Snapshots, Store, TermStart,
+};
 pub use types::{
     GroupId, HardState, Incarnation, Index, Instant, LogId, NodeId, Term, Token, Tokens, WriteSeq,
 };

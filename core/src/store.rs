@@ -1,34 +1,46 @@
-//! What a driver brings: somewhere durable, and something to replicate. The protocol never calls either.
+//! What a driver brings: somewhere durable. The protocol never calls it.
 
 use alloc::vec::Vec;
-use bytes::Bytes;
-use core::fmt;
 
-use crate::{
-    Entry, GroupId, HardState, Incarnation, Index, Load, Loaded, LogId, Membership, Snapshot, Term, Write,
-};
+use crate::{GroupId, HardState, Incarnation, Index, Load, Loaded, LogId, Membership, Snapshot, Term, Write};
 
 /// Durable state of one or more groups.
 ///
-/// A store is owned by one thread that writes; [`Store::reader`] gives others a view.
+/// A store is owned by one thread that writes; [`Store::reader`] and [`Store::snapshots`] give others a view.
 pub trait Store: Send + 'static {
     /// What can go wrong. After an error from [`Store::commit`] the store is never written again.
     type Error: core::error::Error + Send + Sync + 'static;
     /// Reads the log beside the writer.
     type Reader: LogReader<Error = Self::Error>;
+    /// Keeps the bytes of snapshots.
+    type Snapshots: Snapshots<Error = Self::Error>;
 
     /// What is durable of `group`, without its payloads, in a new incarnation whose number is durable before
     /// this returns.
     ///
+    /// [`Recovered::snapshot`] is the newest snapshot that is published and whose entry is in the log or is its base, and
+    /// [`Recovered::applied`] is its index: whoever starts from that puts the snapshot's bytes into the state machine first.
+    ///
     /// # Errors
-    /// If the group does not exist, or anything in it is damaged or missing.
+    /// If the group does not exist, or anything in it is damaged or missing: also if the log begins after an entry and
+    /// there is no snapshot at it or later.
     fn recover(&mut self, group: GroupId) -> Result<Recovered, Self::Error>;
 
     /// Makes all the writes durable, in order, each atomically: in one transaction if it can. When it returns, their
     /// receipts may be handed in.
     ///
+    /// A [`Rebase`](crate::Rebase) is refused unless its snapshot is published: for a compaction one at its entry or
+    /// later that is in the log, for an installation the very one. So nothing is discarded that no snapshot replaces.
+    ///
+    /// Refused is also what does not fit what is there, and what no core writes: a write of another incarnation than the
+    /// newest, or that is not the next one in it; a term that goes back, or another vote in the same term; entries that leave a
+    /// gap, or whose term is before the last one's; a truncation at the base or before it; a log that would begin where
+    /// it begins already, or before, or be compacted to an entry that it does not hold. Nothing of such a write is left, nor of those
+    /// after it.
+    ///
     /// # Errors
-    /// If any of it may not be durable. No receipt may be handed in then.
+    /// If any of it may not be durable, or does not fit. No receipt may be handed in then. After an I/O error all that
+    /// follows is refused, recovery too: nobody knows what is on the disk.
     fn commit(&mut self, writes: &[Write]) -> Result<(), Self::Error>;
 
     /// There is nothing to write for a while: a store that leaves something for its next commit to make durable, such as
@@ -42,6 +54,9 @@ pub trait Store: Send + 'static {
 
     /// A view of the log for another thread.
     fn reader(&self) -> Self::Reader;
+
+    /// The bytes of snapshots, for other threads: neither staging nor reading one holds up a commit.
+    fn snapshots(&self) -> Self::Snapshots;
 }
 
 /// Reads entries while another thread writes.
@@ -111,15 +126,103 @@ pub struct TermStart {
     pub term: Term,
 }
 
-/// What is replicated: the same commands in the same order give the same state everywhere.
-pub trait StateMachine: Send + 'static {
-    /// What a command answers to whoever proposed it. It has a byte form, so that an answer can travel to a node that
-    /// forwarded the command.
-    type Reply: Send + 'static + Into<Bytes> + TryFrom<Bytes, Error: fmt::Display>;
+/// Keeps the bytes of snapshots, beside the thread that writes the log.
+///
+/// A snapshot is staged in chunks and then published: it is listed whole or not at all, whatever is interrupted. The
+/// store removes those that newer ones have replaced: those before the newest one that is in the log or its base. That one is never
+/// removed, for the log rests on it; nor is one after it, which may be about to be installed.
+///
+/// A sync that fails, of a file or of a directory, is as final as an error of [`Store::commit`]: the store refuses all that
+/// follows. After another error, such as a full disk, it may go on, and the snapshot can be staged again.
+pub trait Snapshots: Clone + Send + Sync + 'static {
+    /// What can go wrong.
+    type Error: core::error::Error + Send + Sync + 'static;
+    /// Stages one.
+    type Writer: SnapshotWriter<Error = Self::Error>;
+    /// Reads one.
+    type Reader: SnapshotReader<Error = Self::Error>;
 
-    /// Applies one command. Must depend on nothing but the state and the entry: no clock, no randomness.
-    fn apply(&mut self, entry: &Entry) -> Self::Reply;
+    /// What is published of `group`, in the order of indexes.
+    ///
+    /// # Errors
+    /// If the group does not exist, or it can't be told.
+    fn list(&self, group: GroupId) -> Result<Vec<SnapshotInfo>, Self::Error>;
 
-    /// A membership is committed at `id`. Of interest to few.
-    fn membership(&mut self, _id: LogId, _membership: &Membership) {}
+    /// Begins to stage a snapshot that is taken here, from its first byte.
+    ///
+    /// # Errors
+    /// If one is being taken already, there is one at that index or a later one, or it can't be written.
+    fn take(&self, group: GroupId, snapshot: &Snapshot) -> Result<Self::Writer, Self::Error>;
+
+    /// Stages a snapshot that a peer has. It goes on where an earlier attempt at *the same* bytes was cut short: see
+    /// [`SnapshotWriter::staged`]. What is left of an attempt at any other is removed. If there is one at this very entry it is
+    /// there until this one takes its place.
+    ///
+    /// # Errors
+    /// If one is being received already, there is a later one, or it can't be written.
+    fn receive(&self, group: GroupId, info: &SnapshotInfo) -> Result<Self::Writer, Self::Error>;
+
+    /// Opens a published snapshot; `None` if there is none at this entry. It can be read to its end even if the store
+    /// removes it meanwhile.
+    ///
+    /// # Errors
+    /// If it can't be read, or is damaged.
+    fn open(&self, group: GroupId, last: LogId) -> Result<Option<Self::Reader>, Self::Error>;
+}
+
+/// A published snapshot, in short.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct SnapshotInfo {
+    /// Where in the log it is, and the membership there.
+    pub snapshot: Snapshot,
+    /// How many bytes it has.
+    pub bytes: u64,
+    /// CRC-32C of all of them. Two snapshots of one entry may differ in their bytes, as when two releases have taken
+    /// them: a transfer that is resumed must go on with the same ones.
+    pub checksum: u32,
+}
+
+/// Stages a snapshot. Dropped, it leaves at least what [`SnapshotWriter::sync`] has made durable of a received one, to be resumed;
+/// of one that is taken here it leaves nothing.
+pub trait SnapshotWriter: Send + 'static {
+    /// What can go wrong.
+    type Error: core::error::Error + Send + Sync + 'static;
+
+    /// How many bytes are staged: the next write continues there. More than 0 at the beginning if it is resumed.
+    fn staged(&self) -> u64;
+
+    /// Adds a chunk of any size.
+    ///
+    /// # Errors
+    /// If it can't be written, or it is more than was announced. Nothing can be staged by this writer after that.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Self::Error>;
+
+    /// Makes what is staged durable, as far as the store can resume there; to be called now and then.
+    ///
+    /// # Errors
+    /// If it may not be durable.
+    fn sync(&mut self) -> Result<(), Self::Error>;
+
+    /// All bytes are here. When this returns they are durable and the snapshot is listed.
+    ///
+    /// # Errors
+    /// If they are not what was announced, or may not be durable: then it is not listed.
+    fn publish(self) -> Result<SnapshotInfo, Self::Error>;
+}
+
+/// Reads a snapshot, in any order of offsets.
+pub trait SnapshotReader: Send + 'static {
+    /// What can go wrong.
+    type Error: core::error::Error + Send + Sync + 'static;
+
+    /// Which it is.
+    fn info(&self) -> &SnapshotInfo;
+
+    /// Fills `out` from `offset` on, as far as there is something: fewer bytes than asked for only at the end, 0 beyond it.
+    /// Every byte has been checked against damage before it is given.
+    ///
+    /// # Errors
+    /// If they can't be read, or are damaged.
+    fn read_at(&mut self, offset: u64, out: &mut [u8]) -> Result<usize, Self::Error>;
 }

@@ -14,7 +14,9 @@ use std::{
     vec,
 };
 
-use quorate_core::{Entry, EntryKind, Few, Index, LogId, Membership, Run, StateMachine};
+use quorate_core::{
+    Entry, EntryKind, Few, Index, Membership, Run, Snapshot, Source, StateError, StateMachine,
+};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -43,8 +45,8 @@ type Waiting<R> = Peekable<vec::IntoIter<(Index, Answer<R>)>>;
 
 /// A read that waits, whatever it returns.
 pub(crate) trait Reading<S>: Send {
-    /// Runs it.
-    fn run(self: Box<Self>, machine: &S);
+    /// Runs it. `at` is how far the state machine is.
+    fn run(self: Box<Self>, machine: &S, at: &Snapshot);
     /// Gives it back unread.
     fn refuse(self: Box<Self>, refusal: Refusal);
 }
@@ -90,16 +92,16 @@ impl Drop for Ticket {
 
 impl<S, F, R> Reading<S> for Closure<F, R>
 where
-    F: FnOnce(&S) -> R + Send,
+    F: FnOnce(&S, &Snapshot) -> R + Send,
     R: Send,
 {
-    fn run(self: Box<Self>, machine: &S) {
+    fn run(self: Box<Self>, machine: &S, at: &Snapshot) {
         let Self { read, answer, ticket: _ticket } = *self;
         if answer.is_closed() {
             return;
         }
         // A read can't leave the state half changed: it has a shared reference only.
-        let read = match catch_unwind(AssertUnwindSafe(|| read(machine))) {
+        let read = match catch_unwind(AssertUnwindSafe(|| read(machine, at))) {
             Ok(result) => Read::Done(result),
             Err(panic) => Read::Panicked(panic_message(&*panic)),
         };
@@ -113,12 +115,25 @@ where
     }
 }
 
+/// Puts what a snapshot holds into a fresh state machine.
+pub(crate) fn restore<S: StateMachine>(
+    machine: &mut S,
+    snapshot: Option<Box<dyn Source + Send>>,
+) -> Result<(), StateError> {
+    let Some(mut source) = snapshot else { return Ok(()) };
+    let restore = AssertUnwindSafe(|| machine.restore(&mut *source));
+    catch_unwind(restore)
+        .unwrap_or_else(|panic| Err(format!("it panicked: {}", panic_message(&*panic)).into()))
+}
+
 /// How many jobs are done before the driver hears of it, if more are waiting.
 const REPORT_EVERY: u32 = 64;
 
-/// Runs until the driver lets go of the queue, `quit` is set, or the state machine panics.
+/// Runs until the driver lets go of the queue, `quit` is set, or the state machine panics. `at` is where `machine` is: the
+/// last entry that is in its state, and the membership in force there.
 pub(crate) fn run<S: StateMachine>(
     mut machine: S,
+    mut at: Snapshot,
     jobs: &Receiver<Job<S>>,
     quit: &AtomicBool,
     shared: &Arc<Shared<S>>,
@@ -142,10 +157,9 @@ pub(crate) fn run<S: StateMachine>(
             }
         };
         match job {
-            Job::Read(read) => read.run(&machine),
+            Job::Read(read) => read.run(&machine, &at),
             Job::Apply { entries, waiting } => {
                 last = entries.last().map_or(last, Run::last);
-                let mut at = LogId::ZERO;
                 // Dropped after a panic was told, so that those in it learn why they have no answer.
                 let mut waiting = waiting.into_iter().peekable();
                 // If it panics the state machine is never used again.
@@ -155,7 +169,7 @@ pub(crate) fn run<S: StateMachine>(
                     Ok(None) => return,
                     Err(panic) => {
                         let message = panic_message(&*panic).into();
-                        shared.inbox.stop(StopReason::Panicked { at, message });
+                        shared.inbox.stop(StopReason::Panicked { at: at.last, message });
                         return;
                     }
                 }
@@ -175,16 +189,16 @@ fn apply<S: StateMachine>(
     runs: &Few<Run>,
     waiting: &mut Waiting<S::Reply>,
     quit: &AtomicBool,
-    at: &mut LogId,
+    at: &mut Snapshot,
 ) -> Option<usize> {
     let mut applied = 0;
     for entry in runs.iter().flat_map(Run::entries) {
         if quit.load(Relaxed) {
             return None;
         }
-        *at = entry.id;
+        at.last = entry.id;
         applied += 1;
-        if let Some(reply) = apply_one(machine, &entry)
+        if let Some(reply) = apply_one(machine, &entry, &mut at.membership)
             && let Some((_, answer)) = waiting.next_if(|(index, _)| *index == entry.id.index)
         {
             let _gone = answer.send(Ok(reply));
@@ -193,7 +207,7 @@ fn apply<S: StateMachine>(
     Some(applied)
 }
 
-fn apply_one<S: StateMachine>(machine: &mut S, entry: &Entry) -> Option<S::Reply> {
+fn apply_one<S: StateMachine>(machine: &mut S, entry: &Entry, in_force: &mut Membership) -> Option<S::Reply> {
     match entry.kind {
         EntryKind::Noop => {}
         EntryKind::Command => return Some(machine.apply(entry)),
@@ -201,6 +215,7 @@ fn apply_one<S: StateMachine>(machine: &mut S, entry: &Entry) -> Option<S::Reply
             // Whatever made the run has looked at its memberships, so this is one.
             if let Ok(membership) = Membership::decode(&entry.payload) {
                 machine.membership(entry.id, &membership);
+                *in_force = membership;
             }
         }
     }
@@ -211,7 +226,7 @@ fn apply_one<S: StateMachine>(machine: &mut S, entry: &Entry) -> Option<S::Reply
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use quorate_core::{NodeId, Term};
+    use quorate_core::{LogId, NodeId, Term};
 
     /// Writes down what it is told.
     #[derive(Default)]
@@ -228,6 +243,10 @@ mod tests {
         fn membership(&mut self, id: LogId, membership: &Membership) {
             self.0.push(format!("{:?} at {id}", membership.voters()));
         }
+    }
+
+    fn start() -> Snapshot {
+        Snapshot { last: LogId::ZERO, membership: Membership::of_voters([NodeId(1)]) }
     }
 
     fn runs() -> Few<Run> {
@@ -254,10 +273,12 @@ mod tests {
             .unzip();
         let gone = answers.remove(1);
         drop(gone);
-        let mut at = LogId::ZERO;
+        let mut at = start();
         let mut waiting = waiting.into_iter().peekable();
         let applied = apply(&mut notes, &runs(), &mut waiting, &AtomicBool::new(false), &mut at);
-        assert_eq!((applied, at), (Some(6), LogId::new(Term(2), Index(6))));
+        let (last, membership) =
+            (LogId::new(Term(2), Index(6)), Membership::of_voters([NodeId(1), NodeId(2)]));
+        assert_eq!((applied, at), (Some(6), Snapshot { last, membership }));
         assert_eq!(
             notes.0,
             ["b\"a\" at 2@T1", "b\"b\" at 3@T1", "b\"c\" at 4@T1", "[n1, n2] at 5@T2", "b\"d\" at 6@T2"]
@@ -269,9 +290,9 @@ mod tests {
     #[test]
     fn stops_between_two_entries_when_told_to() {
         let mut notes = Notes::default();
-        let mut at = LogId::ZERO;
+        let mut at = start();
         let mut nobody = Vec::new().into_iter().peekable();
         assert_eq!(apply(&mut notes, &runs(), &mut nobody, &AtomicBool::new(true), &mut at), None);
-        assert_eq!(notes.0, Vec::<String>::new());
+        assert_eq!((notes.0, at), (Vec::new(), start()));
     }
 }

@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
-use quorate_core::{Config, ConfigError, GroupId, Index, NodeId, Raft, StateMachine, Store};
+use quorate_core::{
+    Config, ConfigError, GroupId, LogId, NodeId, Raft, Snapshot, StateError, StateMachine, Store,
+};
 use tokio::{runtime::Handle, sync::oneshot};
 use tracing::{info, warn};
 
@@ -55,6 +57,20 @@ pub enum StartError {
     /// The store panicked.
     #[error("the store panicked while it was being opened")]
     StorePanicked,
+    /// The store names a snapshot that it does not hold.
+    #[error("the store names a snapshot at {at} and does not hold it")]
+    NoSnapshot {
+        /// Which.
+        at: LogId,
+    },
+    /// The state machine can't take the state that the snapshot holds.
+    #[error("the state machine can't be restored from the snapshot at {at}: {source}")]
+    Restore {
+        /// Which.
+        at: LogId,
+        /// Why not.
+        source: StateError,
+    },
     /// What the store holds is not what a node can start from.
     #[error("can't start from what the store holds: {0}")]
     Core(#[from] quorate_core::StartError),
@@ -175,8 +191,8 @@ impl<S: StateMachine, St> Builder<S, St> {
 }
 
 impl<S: StateMachine, St: Store> Builder<S, St> {
-    /// Opens the store and starts the node, with `machine` as it was when the store's `applied` was the last index
-    /// applied: empty, for one that lives in memory only.
+    /// Opens the store and starts the node. `machine` is fresh: what the newest snapshot holds is put into it first, then
+    /// the log is applied from there.
     ///
     /// # Errors
     /// If the configuration or what the store holds is not valid, or the store or a thread fails.
@@ -211,7 +227,8 @@ impl<S: StateMachine, St: Store> Builder<S, St> {
             let (shared, alive, store) = (shared.clone(), alive.clone(), self.store);
             move || storage::run(store, group, &queue, opened, &shared, &alive)
         })?;
-        let (recovered, loads) = store_opened.await.map_err(|_| StartError::StorePanicked)??;
+        let storage::Open { recovered, loads, snapshot } =
+            store_opened.await.map_err(|_| StartError::StorePanicked)??;
 
         let membership = recovered.memberships.last().map_or(&recovered.base_membership, |(_, last)| last);
         let members = membership.members().len();
@@ -226,6 +243,26 @@ impl<S: StateMachine, St: Store> Builder<S, St> {
             incarnation = %recovered.incarnation, last = %recovered.last, applied = %recovered.applied,
             "starting"
         );
+
+        let (jobs, queue) = channel();
+        let quit = Arc::new(AtomicBool::new(false));
+        let (restored, state_restored) = oneshot::channel();
+        // Without a snapshot the log is there from its beginning, which is its base.
+        let begin = || Snapshot { last: recovered.base, membership: recovered.base_membership.clone() };
+        let start = recovered.snapshot.clone().unwrap_or_else(begin);
+        let at = start.last;
+        spawn(id, "apply", &alive, {
+            let (shared, quit, mut machine) = (shared.clone(), quit.clone(), machine);
+            move || {
+                let result = apply::restore(&mut machine, snapshot);
+                let failed = result.is_err();
+                if restored.send(result).is_ok() && !failed {
+                    apply::run(machine, start, &queue, &quit, &shared);
+                }
+            }
+        })?;
+        let result = state_restored.await.unwrap_or_else(|_| Err("the state machine panicked".into()));
+        result.map_err(|source| StartError::Restore { at, source })?;
 
         let batch_bytes = self.config.max_append_bytes.min(self.config.max_uncommitted_bytes);
         let now = clock::now();
@@ -245,12 +282,6 @@ impl<S: StateMachine, St: Store> Builder<S, St> {
             role: raft.role(),
         });
 
-        let (jobs, queue) = channel();
-        let quit = Arc::new(AtomicBool::new(false));
-        spawn(id, "apply", &alive, {
-            let (shared, quit) = (shared.clone(), quit.clone());
-            move || apply::run(machine, &queue, &quit, &shared)
-        })?;
         let driver = Driver {
             last_word: LastWord::new(shared.clone()),
             raft: Recorded::new(
@@ -267,8 +298,8 @@ impl<S: StateMachine, St: Store> Builder<S, St> {
             controls: Controls::new(),
             lost: BTreeSet::new(),
             now,
-            handed: Index(0),
-            applied: Index(0),
+            handed: at.index,
+            applied: at.index,
             stopping: None,
         };
         Ok((shared, driver))

@@ -89,6 +89,17 @@ pub enum ReadError {
     Stopped(#[from] Stopped),
 }
 
+/// Why a state was not held still.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum FreezeError {
+    /// The state machine takes no snapshots: its [`freeze`](quorate_core::StateMachine::freeze) gives nothing.
+    #[error("the state machine takes no snapshots")]
+    Unsupported,
+    /// It could not be looked at.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
 /// Why a request about the cluster itself ([`Node::transfer_leadership`](crate::Node::transfer_leadership) and others) was
 /// not carried out.
 ///

@@ -63,16 +63,24 @@
 //! | requests about the cluster | [`Builder::max_pending`]; under way: one transfer and one change, in the core | [`ControlError::Overloaded`], or why not now |
 //! | questions for the read thread | one for each peer and one for apply, in the core | no more come |
 //!
+//! # Stores of your own
+//!
+//! What a [`Store`](quorate_core::Store) promises is held against a suite that any store can be run with: see the module `conformance`,
+//! behind the feature of that name.
+//!
 //! # What it does not do
 //!
 //! A [`Node`] is one replica of one group. Several groups in one process are several nodes, which may share a
-//! transport through a [`Router`], but not yet a store thread or their heartbeats. There are no snapshots yet: the log grows,
-//! and a node that restarts, or joins, applies it from its beginning.
+//! transport through a [`Router`], but not yet a store thread or their heartbeats. A node starts from the newest
+//! snapshot that its store has, and [`Node::freeze`] gives whoever wants to write one the state to write; but none is
+//! taken, nor sent to others, by itself yet: the log grows.
 
 mod alarm;
 mod apply;
 mod builder;
 mod clock;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod consistency;
 mod control;
 mod driver;
@@ -86,6 +94,7 @@ mod record;
 mod recorded;
 mod router;
 mod shared;
+mod snapshot;
 mod status;
 mod storage;
 mod thread;
@@ -94,11 +103,15 @@ mod waiters;
 
 pub use builder::{Builder, StartError};
 pub use consistency::Consistency;
-pub use error::{ControlError, ProposeError, ReadError, StopReason, Stopped};
-pub use memory::{MemoryNetwork, MemoryStore, MemoryStoreError, MemoryStoreReader};
+pub use error::{ControlError, FreezeError, ProposeError, ReadError, StopReason, Stopped};
+pub use memory::{
+    MemoryNetwork, MemorySnapshotReader, MemorySnapshotWriter, MemorySnapshots, MemoryStore,
+    MemoryStoreError, MemoryStoreReader,
+};
 pub use node::Node;
 #[cfg(feature = "record")]
 pub use record::{Recording, RecordingEnded, RecordingStatus};
 pub use router::Router;
+pub use snapshot::SnapshotSource;
 pub use status::{Counts, Leadership, NodeStatus};
 pub use transport::{BoxFuture, ForwardError, Inbound, Transport};

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
-use quorate_core::{GroupId, Index, MembershipChange, NodeId, Outcome, StateMachine};
+use quorate_core::{Frozen, GroupId, Index, MembershipChange, NodeId, Outcome, Snapshot, StateMachine};
 use tokio::{
     sync::{oneshot, watch},
     task,
@@ -13,7 +13,7 @@ use crate::{
     builder::Builder,
     consistency::Consistency,
     control::Wish,
-    error::{ControlError, ProposeError, ReadError, Refusal, StopReason, Stopped},
+    error::{ControlError, FreezeError, ProposeError, ReadError, Refusal, StopReason, Stopped},
     shared::Shared,
     status::{Leadership, NodeStatus},
 };
@@ -80,7 +80,21 @@ impl<S: StateMachine> Node<S> {
         F: FnOnce(&S) -> R + Send + 'static,
         R: Send + 'static,
     {
-        self.shared().read(read, consistency).await
+        self.shared().read(|machine: &S, _: &Snapshot| read(machine), consistency).await
+    }
+
+    /// The state with everything in it that was acknowledged before this call, by any node, held still to be written out
+    /// elsewhere; and where in the log that is, with the membership in force there. On any node.
+    ///
+    /// [`StateMachine::freeze`] runs on the apply thread, between two entries; [`Frozen::write`] wherever the caller
+    /// likes, but not on a worker of the runtime if it takes long.
+    ///
+    /// # Errors
+    /// As [`FreezeError`] says.
+    pub async fn freeze(&self) -> Result<(Snapshot, Box<dyn Frozen>), FreezeError> {
+        let freeze = |machine: &S, at: &Snapshot| machine.freeze().map(|frozen| (at.clone(), frozen));
+        let frozen = self.shared().read(freeze, Consistency::Linearizable).await?;
+        frozen.ok_or(FreezeError::Unsupported)
     }
 
     /// Changes who is a member, in one step, and returns where in the log the final membership is (or the joint one, if it

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use quorate_core::{ChangeError, GroupId, Message, NodeId, RoleKind, StateMachine, Term};
+use quorate_core::{ChangeError, GroupId, Message, NodeId, RoleKind, Snapshot, StateMachine, Term};
 use tokio::{
     sync::{oneshot, watch},
     time::{self, Instant, timeout_at},
@@ -171,10 +171,10 @@ impl<S: StateMachine> Shared<S> {
         }
     }
 
-    /// [`Node::read_with`](crate::Node::read_with).
+    /// [`Node::read_with`](crate::Node::read_with); `read` is told how far the state machine is, too.
     pub(crate) async fn read<F, R>(&self, mut read: F, consistency: Consistency) -> Result<R, ReadError>
     where
-        F: FnOnce(&S) -> R + Send + 'static,
+        F: FnOnce(&S, &Snapshot) -> R + Send + 'static,
         R: Send + 'static,
     {
         let mut attempts = Attempts::new(self.request_timeout);

@@ -9,13 +9,16 @@ use std::{
     time::Duration,
 };
 
-use quorate_core::{GroupId, Input, Load, LogReader, Receipt, Recovered, StateMachine, Store, Write};
+use quorate_core::{
+    GroupId, Input, Load, LogReader, Receipt, Recovered, Snapshots as _, Source, StateMachine, Store, Write,
+};
 use tokio::sync::oneshot;
 
 use crate::{
     builder::StartError,
     error::{StopReason, panic_message},
     shared::Shared,
+    snapshot::SnapshotSource,
     status::count,
     thread::{Alive, spawn},
 };
@@ -28,7 +31,15 @@ pub(crate) type Writes = std::sync::mpsc::Sender<Write>;
 pub(crate) type Loads = std::sync::mpsc::Sender<(GroupId, Load)>;
 
 /// What the writer says once, when it has opened its store.
-pub(crate) type Opened = Result<(Recovered, Loads), StartError>;
+pub(crate) type Opened = Result<Open, StartError>;
+
+/// A store that is open.
+pub(crate) struct Open {
+    pub(crate) recovered: Recovered,
+    pub(crate) loads: Loads,
+    /// The bytes of the snapshot that `recovered` names.
+    pub(crate) snapshot: Option<Box<dyn Source + Send>>,
+}
 
 /// How long a store is left alone after a commit before it settles.
 const QUIET: Duration = Duration::from_millis(50);
@@ -45,11 +56,7 @@ pub(crate) fn run<St: Store, S: StateMachine>(
     shared: &Arc<Shared<S>>,
     alive: &Alive,
 ) {
-    let result = match store.recover(group) {
-        Ok(recovered) => start_reader(store.reader(), shared, alive).map(|loads| (recovered, loads)),
-        Err(error) => Err(StartError::Store(Box::new(error))),
-    };
-    if opened.send(result).is_err() {
+    if opened.send(open(&mut store, group, shared, alive)).is_err() {
         return;
     }
     let mut batch = Vec::new();
@@ -83,6 +90,26 @@ pub(crate) fn run<St: Store, S: StateMachine>(
         shared.inbox.stop(StopReason::Storage(why.into()));
         return;
     }
+}
+
+fn open<St: Store, S: StateMachine>(
+    store: &mut St,
+    group: GroupId,
+    shared: &Arc<Shared<S>>,
+    alive: &Alive,
+) -> Opened {
+    let failed = |error: St::Error| StartError::Store(Box::new(error));
+    let recovered = store.recover(group).map_err(failed)?;
+    let snapshot = match &recovered.snapshot {
+        None => None,
+        Some(snapshot) => {
+            let reader = store.snapshots().open(group, snapshot.last).map_err(failed)?;
+            let reader = reader.ok_or(StartError::NoSnapshot { at: snapshot.last })?;
+            Some(Box::new(SnapshotSource::new(reader)) as Box<dyn Source + Send>)
+        }
+    };
+    let loads = start_reader(store.reader(), shared, alive)?;
+    Ok(Open { recovered, loads, snapshot })
 }
 
 /// Merges receipts as far as they follow one another (those of one group do) and hands them in.

@@ -47,7 +47,7 @@ use crate::{
 ///         // The bug: those that were given back are not in it.
 ///         State::clone_of(&Tickets { next: self.next, given_back: Vec::new() })
 ///     }
-///     fn restore(state: &State) -> Result<Self, String> { state.to_value() }
+///     fn restored(state: &State) -> Result<Self, String> { state.to_value() }
 ///     fn digest(&self) -> u64 { self.next ^ (self.given_back.len() as u64) << 32 }
 /// }
 ///

@@ -41,7 +41,7 @@ impl<const LEAKS: bool> Replicated for Bank<LEAKS> {
         State::clone_of(self)
     }
 
-    fn restore(state: &State) -> Result<Self, String> {
+    fn restored(state: &State) -> Result<Self, String> {
         state.to_value()
     }
 

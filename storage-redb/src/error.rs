@@ -24,6 +24,12 @@ pub enum Error {
         /// Whose store it is, if that can be read.
         identity: Option<Identity>,
     },
+    /// There are snapshots, but no store: somebody has removed its file. A new one would forget whom it had voted for.
+    #[error("{} holds snapshots, but no store: its file was removed. Bootstrap another directory, or remove them too if they are of no use", dir.display())]
+    SnapshotsAlone {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// The store is of another cluster.
     #[error("this store is of cluster {found:032x}, not of cluster {expected:032x}: wrong directory?")]
     WrongCluster {
@@ -50,6 +56,11 @@ pub enum Error {
         /// The versions known.
         known: &'static str,
     },
+    /// A new cluster needs an id that was never used.
+    #[error(
+        "cluster {0:032x} is there already: its nodes may live and remember otherwise. Choose an id that was never used"
+    )]
+    SameCluster(u128),
     /// Another process, or another part of this one, has it open.
     #[error("the store is in use: another process has it open, or this one has it open already")]
     InUse,
@@ -91,6 +102,57 @@ pub enum Error {
         /// What it said.
         source: Box<redb::Error>,
     },
+    /// A snapshot is not what was written, or no snapshot at all.
+    #[error("{file} can't be used: {what}{}", At(*.offset))]
+    BadSnapshot {
+        /// Which file.
+        file: String,
+        /// Near which byte of what it holds, if that is known.
+        offset: Option<u64>,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// The file of a snapshot can't be written or read. Of a disk that is full the store itself takes no harm.
+    #[error("{doing} {file}: {source}")]
+    SnapshotIo {
+        /// What was being done.
+        doing: &'static str,
+        /// To which file.
+        file: String,
+        /// What it said.
+        source: io::Error,
+    },
+    /// Another snapshot of the group is being taken, or received.
+    #[error("another snapshot of group {0} is being staged: wait until it is done")]
+    SnapshotBusy(GroupId),
+    /// A snapshot that newer ones make useless.
+    #[error("a snapshot of group {group} at index {found} is of no use: there is one at {newest}")]
+    SnapshotNotNewer {
+        /// Of which group.
+        group: GroupId,
+        /// The newest one there is.
+        newest: Index,
+        /// The one that should be staged.
+        found: Index,
+    },
+    /// What was received is not what was announced.
+    #[error(
+        "the snapshot of group {group} at {last} is not the one that was announced: {found} bytes came, {expected} were expected, \
+         or their checksum differs. What was staged of it is removed"
+    )]
+    SnapshotMismatch {
+        /// Of which group.
+        group: GroupId,
+        /// At which entry.
+        last: LogId,
+        /// How many bytes it has.
+        expected: u64,
+        /// How many came.
+        found: u64,
+    },
+    /// The writer of a snapshot was used after it had failed.
+    #[error("staging a snapshot of group {0} has failed before: begin again")]
+    SnapshotAbandoned(GroupId),
     /// An earlier commit failed. What it left on the disk is not known, so nothing is written after it.
     #[error(
         "the store was stopped by an earlier error ({first}), so that nothing is written after it. Restart the node when \
@@ -151,6 +213,9 @@ pub enum Misfit {
         /// Where it should begin.
         found: LogId,
     },
+    /// It lets the log begin after an entry, but no snapshot replaces what is before.
+    #[error("it lets the log begin after {0}, but no published snapshot replaces what is before")]
+    NoSnapshot(LogId),
     /// It would make the term go back, or change a vote that was given.
     #[error("its term or vote takes back what was promised in term {term}", term = .current.term)]
     HardState {
@@ -246,6 +311,23 @@ impl fmt::Display for Of {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.map_or(Ok(()), |identity| write!(f, " ({identity})"))
     }
+}
+
+struct At(Option<u64>);
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |offset| write!(f, " (at byte {offset} of what it holds)"))
+    }
+}
+
+/// An error about the file of a snapshot.
+pub(crate) fn io_damage(file: &str, doing: &'static str, source: io::Error) -> Error {
+    // Cut while it was read.
+    if source.kind() == io::ErrorKind::UnexpectedEof {
+        return Error::BadSnapshot { file: file.to_owned(), offset: None, what: "it is cut short" };
+    }
+    Error::SnapshotIo { doing, file: file.to_owned(), source }
 }
 
 /// Turns what redb says into what it means here. redb says `Corrupted` for damage, also as an I/O error of kind

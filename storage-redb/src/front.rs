@@ -21,12 +21,18 @@ use crate::{Error, Fact, Identity};
 /// Where redb's part of the file begins.
 pub(crate) const FRONT: u64 = 16 << 10;
 
-/// The version of the file that this release writes.
-const VERSION: u32 = 1;
-const KNOWN: &str = "1";
+/// The version of the file that this release writes. Version 1 had no `formerly`, and no snapshots beside it.
+const VERSION: u32 = 2;
+const KNOWN: &str = "1 and 2";
 
 const MAGIC: &[u8; 16] = b"quorate store\r\n\x1a";
-const IDENTITY_LEN: usize = 16 + 4 + 16 + 8 + 4;
+const IDENTITY_LEN: usize = 16 + 4 + 16 + 8 + MAX_FORMERLY * 16 + 4;
+/// How many clusters it can have been of before.
+const MAX_FORMERLY: usize = 8;
+const IDENTITY_LEN_1: usize = 16 + 4 + 16 + 8 + 4;
+
+// A sector is written whole or not at all: so is an identity that replaces another.
+const _: () = assert!(IDENTITY_LEN <= 512);
 
 const SLOTS: [u64; 2] = [4096, 8192];
 const SLOT_MAGIC: &[u8; 8] = b"qtrmark\x01";
@@ -38,20 +44,57 @@ const MAX_FACTS: usize = 64;
 const _: () = assert!(8 + 8 + 4 + MAX_FACTS * FACT_LEN + 4 <= SLOT_LEN);
 
 /// Writes who this store is of. Done last at bootstrap: a store without it is none.
-pub(crate) fn write_identity(medium: &dyn StorageBackend, identity: Identity) -> io::Result<()> {
+pub(crate) fn write_identity(medium: &dyn StorageBackend, owner: Owner) -> io::Result<()> {
+    let Owner { identity, formerly, version: _ } = owner;
     let mut page = Vec::with_capacity(IDENTITY_LEN);
     page.extend_from_slice(MAGIC);
     page.extend_from_slice(&VERSION.to_le_bytes());
     page.extend_from_slice(&identity.cluster.to_le_bytes());
     page.extend_from_slice(&identity.node.0.to_le_bytes());
+    formerly.iter().for_each(|cluster| page.extend_from_slice(&cluster.to_le_bytes()));
     page.extend_from_slice(&crc32c::crc32c(&page).to_le_bytes());
     medium.write(0, &page)
+}
+
+/// Whose a store is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Owner {
+    pub(crate) identity: Identity,
+    /// The clusters it was of before their quorum was lost, the latest first, then zeros:
+    /// [`RedbStore::force_single`](crate::RedbStore::force_single).
+    pub(crate) formerly: [u128; MAX_FORMERLY],
+    /// The version of the file.
+    pub(crate) version: u32,
+}
+
+impl Owner {
+    pub(crate) const fn new(identity: Identity) -> Self {
+        Self { identity, formerly: [0; MAX_FORMERLY], version: VERSION }
+    }
+
+    /// The same node, in another cluster from now on.
+    pub(crate) fn moved_to(mut self, cluster: u128) -> Self {
+        self.formerly.rotate_right(1);
+        self.formerly[0] = self.identity.cluster;
+        self.identity.cluster = cluster;
+        Self { version: VERSION, ..self }
+    }
+
+    /// The cluster it was of before.
+    pub(crate) fn former(self) -> Option<u128> {
+        self.formerly.first().copied().filter(|cluster| *cluster > 0)
+    }
+
+    /// Is the file of an earlier version, to be brought up to this one?
+    pub(crate) const fn is_old(self) -> bool {
+        self.version < VERSION
+    }
 }
 
 /// What the first page says.
 pub(crate) enum Front {
     /// A store of this node.
-    Of(Identity),
+    Of(Owner),
     /// Nothing was ever written there.
     Blank,
     /// Something else, or damaged.
@@ -78,18 +121,24 @@ fn parse_identity(page: &[u8]) -> Result<Front, Error> {
         return Ok(Front::Damaged("it does not begin as a store does"));
     }
     let version = rest.u32().unwrap_or_default();
-    if version != VERSION {
-        return Err(Error::UnknownVersion { what: "the store's file", found: version, known: KNOWN });
-    }
-    let (cluster, node) = (rest.take().map(u128::from_le_bytes), rest.u64());
-    let body = page.len().saturating_sub(rest.0.len());
-    let sum = page.get(..body).map(crc32c::crc32c);
-    match (cluster, node, rest.u32()) {
-        (Some(cluster), Some(node), found) if found == sum => {
-            Ok(Front::Of(Identity { cluster, node: NodeId(node) }))
+    let len = match version {
+        1 => IDENTITY_LEN_1,
+        VERSION => IDENTITY_LEN,
+        _ => return Err(Error::UnknownVersion { what: "the store's file", found: version, known: KNOWN }),
+    };
+    let mut parse = || {
+        let (cluster, node) = (u128::from_le_bytes(rest.take()?), NodeId(rest.u64()?));
+        let mut formerly = [0; MAX_FORMERLY];
+        if version > 1 {
+            for cluster in &mut formerly {
+                *cluster = u128::from_le_bytes(rest.take()?);
+            }
         }
-        _ => Ok(Front::Damaged("the checksum of the store's identity does not match")),
-    }
+        let sum = crc32c::crc32c(page.get(..len.checked_sub(4)?)?);
+        let owner = Owner { identity: Identity { cluster, node }, formerly, version };
+        (rest.u32()? == sum).then_some(owner)
+    };
+    Ok(parse().map_or(Front::Damaged("the checksum of the store's identity does not match"), Front::Of))
 }
 
 /// The newest commit that was acknowledged: written before the acknowledgement, durable with the next commit.
@@ -240,8 +289,11 @@ mod tests {
         let medium = medium();
         assert!(matches!(read_identity(&medium), Ok(Front::Blank)));
         let identity = Identity { cluster: 0xABCD << 100, node: NodeId(7) };
-        write_identity(&medium, identity).unwrap();
-        assert!(matches!(read_identity(&medium), Ok(Front::Of(found)) if found == identity));
+        let owner =
+            Owner::new(Identity { cluster: 0xFE << 90, ..identity }).moved_to(3).moved_to(identity.cluster);
+        assert_eq!((owner.identity, owner.former(), owner.formerly[1]), (identity, Some(3), 0xFE << 90));
+        write_identity(&medium, owner).unwrap();
+        assert!(matches!(read_identity(&medium), Ok(Front::Of(found)) if found == owner));
         let mut page = [0; IDENTITY_LEN];
         medium.read(0, &mut page).unwrap();
         for bit in 0..page.len() * 8 {

@@ -1,13 +1,14 @@
 //! Reading entries beside the writer: each load sees the newest commit there is, and holds up nobody.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use quorate_core::{Few, GroupId, Index, Load, Loaded, LogReader};
-use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase};
 
 use crate::{
     Damage, Error,
     error::from_redb,
+    held::{Held, Owned},
     record::{
         Base, GROUPS, GroupKey, LOG, LogKey, State, base_key, decode_run, index_of, log_key, state_key,
     },
@@ -18,7 +19,7 @@ use crate::{
 /// open.
 #[derive(Clone, Debug)]
 pub struct RedbReader {
-    db: Weak<Database>,
+    db: Held,
     file: Arc<str>,
 }
 
@@ -28,8 +29,9 @@ impl LogReader for RedbReader {
     /// As [`LogReader::load`] says. Where a leader has truncated the log since the entries were asked for, so
     /// that there are none any more, the list is empty.
     fn load(&self, group: GroupId, load: &Load) -> Result<Loaded, Error> {
-        let db = self.db.upgrade().ok_or(Error::Closed)?;
-        let txn = db.begin_read().map_err(|error| self.failed(error))?;
+        // Shared with the writer; only giving space back, and closing, have it alone.
+        let db = self.db.read();
+        let txn = db.db()?.begin_read().map_err(|error| self.failed(error))?;
         let base = self.record(&txn, group, &base_key(group), Base::decode)?;
         if load.first <= base.id.index {
             return Ok(Loaded::Compacted);
@@ -43,8 +45,8 @@ impl LogReader for RedbReader {
 }
 
 impl RedbReader {
-    pub(crate) fn new(db: &Arc<Database>, file: &Arc<str>) -> Self {
-        Self { db: Arc::downgrade(db), file: Arc::clone(file) }
+    pub(crate) fn new(db: &Owned, file: &Arc<str>) -> Self {
+        Self { db: db.held().clone(), file: Arc::clone(file) }
     }
 
     /// What there is from `first` to `last`, as far as it fits, but at least one value's worth of one entry.

@@ -1,29 +1,33 @@
 //! The store: one transaction for all that is to be committed, then the watermark, then the answer.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{any::Any, collections::BTreeMap, path::Path, sync::Arc};
 
 use quorate_core::{
-    GroupId, HardState, Incarnation, LogId, Membership, Recovered, Snapshot, Store, Write, WriteSeq,
+    GroupId, HardState, Incarnation, Index, LogId, Membership, Recovered, Snapshot, Store, Write, WriteSeq,
 };
-use redb::{Database, Durability, StorageBackend};
+use redb::{Durability, StorageBackend};
 
 use crate::{
-    Error, Fact, Identity, Options, RedbReader,
+    Directory, Error, Fact, Identity, Options, RedbReader, RedbSnapshots,
     error::from_redb,
     front::{Slot, write_watermark},
+    held::Owned,
+    latch::Latch,
     open,
     record::{Base, COMMIT_KEY, GROUPS, GroupKey, LOG, base_key, encode_commit, state_key},
-    recovery,
+    recovery::{self, Scanned},
+    snapshots::Shelf,
     writer::{LogTable, Staged},
 };
 
 /// The durable state of a node's groups. See the [crate's page](crate) for what it promises.
 ///
-/// Owned by the one thread that writes; [`Store::reader`] gives others a view. Dropping it closes the file, as
-/// [`RedbStore::close`] does.
+/// Owned by the one thread that writes; [`Store::reader`] and [`Store::snapshots`] give others a view. Dropping it closes
+/// the file, as [`RedbStore::close`] does.
 #[derive(Debug)]
 pub struct RedbStore {
-    pub(crate) db: Arc<Database>,
+    /// Shared by whoever commits or reads; exclusive only for [`RedbStore::reclaim`].
+    pub(crate) db: Owned,
     pub(crate) medium: Arc<dyn StorageBackend>,
     /// What the file is called in errors.
     pub(crate) file: Arc<str>,
@@ -37,8 +41,30 @@ pub struct RedbStore {
     pub(crate) settled: bool,
     pub(crate) groups: BTreeMap<GroupId, Group>,
     pub(crate) bases: BTreeMap<GroupId, Base>,
-    /// The first error of a commit, in words.
-    pub(crate) failed: Option<String>,
+    /// The first error of a commit.
+    pub(crate) latch: Latch,
+    pub(crate) shelf: Arc<Shelf>,
+    /// Last, so that the directory is let go of when all else is closed.
+    pub(crate) lock: Closing,
+}
+
+/// Closes the shelf, then lets go of the directory.
+#[derive(Debug)]
+pub(crate) struct Closing {
+    shelf: Arc<Shelf>,
+    _lock: Box<dyn Any + Send>,
+}
+
+impl Closing {
+    pub(crate) fn new(shelf: &Arc<Shelf>, lock: Box<dyn Any + Send>) -> Self {
+        Self { shelf: Arc::clone(shelf), _lock: lock }
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.shelf.close();
+    }
 }
 
 /// What is kept in memory of a group.
@@ -82,22 +108,23 @@ impl RedbStore {
         open::create_in(options, dir.as_ref(), identity, groups)
     }
 
-    /// The same on a medium of the caller's, which must be empty: for tests with faults.
+    /// The same in a directory of the caller's: for tests with faults.
     ///
     /// # Errors
     /// As [`RedbStore::create`].
     pub fn create_on(
         options: Options,
-        medium: impl StorageBackend,
+        directory: impl Directory,
         identity: Identity,
         groups: &[(GroupId, Membership)],
     ) -> Result<Self, Error> {
-        open::create_on(options, Arc::new(medium), "the store", identity, groups)
+        let directory: Arc<dyn Directory> = Arc::new(directory);
+        open::create_on(options, &directory, identity, groups)
     }
 
     /// Opens the store in `dir`, which must be of this node.
     ///
-    /// After an unclean stop, and with [`Options::verify_on_open`], every page of the file is read and checked, so
+    /// After an unclean stop, and with [`Options::verify_on_open`], every page of the database is read and checked, so
     /// this takes as long as reading the file does.
     ///
     /// # Errors
@@ -116,12 +143,12 @@ impl RedbStore {
         open::open_in(options, dir.as_ref(), expected)
     }
 
-    /// The same on a medium of the caller's: for tests with faults.
+    /// The same in a directory of the caller's: for tests with faults.
     ///
     /// # Errors
     /// As [`RedbStore::open`].
-    pub fn open_on(options: Options, medium: impl StorageBackend, expected: Identity) -> Result<Self, Error> {
-        open::open_on(options, Arc::new(medium), "the store", expected)
+    pub fn open_on(options: Options, directory: impl Directory, expected: Identity) -> Result<Self, Error> {
+        open::open_on(options, Arc::new(directory), expected)
     }
 
     /// Whose store is in `dir`, if there is one. Opens nothing for writing, so it may be asked while the store is in
@@ -149,38 +176,41 @@ impl RedbStore {
     /// # Errors
     /// [`Error::GroupExists`], without any harm done; else as [`Store::commit`].
     pub fn add_group(&mut self, group: GroupId, membership: Membership) -> Result<(), Error> {
-        self.usable()?;
+        self.latch.check()?;
         if self.groups.contains_key(&group) {
             return Err(Error::GroupExists(group));
         }
         self.add_groups(&[(group, membership)])
     }
 
-    /// Closes the file and says how that went. What was committed is durable either way; after a close that succeeds
+    /// Closes the file, once the loads that are under way have ended, and says how that went. What was committed is durable either way; after a close that succeeds
     /// the next open need not repair anything.
     ///
     /// # Errors
     /// If the file could not be closed cleanly.
     pub fn close(self) -> Result<(), Error> {
-        match Arc::try_unwrap(self.db) {
-            Ok(db) => db.close().map_err(|error| from_redb(&self.file, "closing the store", error)),
-            // A reader is in the middle of a load: the file is closed when that ends.
-            Err(_) => Ok(()),
-        }
+        let Self { db, file, lock, .. } = self;
+        let result = db
+            .take()
+            .map_or(Ok(()), |db| db.close().map_err(|error| from_redb(&file, "closing the store", error)));
+        drop(lock);
+        result
     }
 }
 
 impl Store for RedbStore {
     type Error = Error;
     type Reader = RedbReader;
+    type Snapshots = RedbSnapshots;
 
     fn recover(&mut self, group: GroupId) -> Result<Recovered, Error> {
-        self.usable()?;
+        self.latch.check()?;
         let (Some(found), Some(base)) = (self.groups.get(&group).copied(), self.bases.get(&group).cloned())
         else {
             return Err(Error::UnknownGroup(group));
         };
-        let log = recovery::scan(&self.db, &self.file, group, base.id, found.last)?;
+        let log = recovery::scan(self.db.held().read().db()?, &self.file, group, base.id, found.last)?;
+        let snapshot = self.newest_snapshot(group, &base, found.last, &log)?;
         let incarnation = Incarnation(found.incarnation.0.saturating_add(1));
         self.latched(|store| {
             store.transact(|staged, _| {
@@ -191,23 +221,21 @@ impl Store for RedbStore {
                 Ok(())
             })
         })?;
-        // What a write tells of snapshots is where the log begins.
-        let at_base = || Snapshot { last: base.id, membership: base.membership.clone() };
         Ok(Recovered {
             incarnation,
             hard_state: found.hard_state,
             base: base.id,
-            snapshot: (base.id != LogId::ZERO).then(at_base),
             base_membership: base.membership,
+            applied: snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.last.index),
+            snapshot,
             terms: log.terms,
             last: found.last.index,
             memberships: log.memberships,
-            applied: base.id.index,
         })
     }
 
     fn commit(&mut self, writes: &[Write]) -> Result<(), Error> {
-        self.usable()?;
+        self.latch.check()?;
         if writes.is_empty() {
             return Ok(());
         }
@@ -219,7 +247,7 @@ impl Store for RedbStore {
     /// Makes the newest watermark durable now, and not with the next commit: one `fdatasync`, or nothing if that is
     /// done. It bounds how long damage to the newest commit after a power failure could go unnoticed.
     fn settle(&mut self) -> Result<(), Error> {
-        self.usable()?;
+        self.latch.check()?;
         if self.settled {
             return Ok(());
         }
@@ -233,6 +261,10 @@ impl Store for RedbStore {
 
     fn reader(&self) -> RedbReader {
         RedbReader::new(&self.db, &self.file)
+    }
+
+    fn snapshots(&self) -> RedbSnapshots {
+        RedbSnapshots::new(Arc::clone(&self.shelf))
     }
 }
 
@@ -258,35 +290,55 @@ impl RedbStore {
                     .collect();
                 Ok(())
             })
-        })
+        })?;
+        groups.iter().for_each(|(group, _)| self.shelf.add_group(*group));
+        Ok(())
     }
 
-    fn usable(&self) -> Result<(), Error> {
-        self.failed.as_ref().map_or(Ok(()), |first| Err(Error::Stopped { first: first.clone() }))
+    /// The newest published snapshot that is of this log. One that was received and never installed may be beyond its end, or of an entry
+    /// that another leader's has replaced: it waits, or goes when a newer one comes.
+    fn newest_snapshot(
+        &self,
+        group: GroupId,
+        base: &Base,
+        last: LogId,
+        log: &Scanned,
+    ) -> Result<Option<Snapshot>, Error> {
+        let mut published = self.shelf.newest_first(group).into_iter();
+        let Some((id, found)) = published.find(|(id, _)| log.holds(base.id, last, *id)) else {
+            return if base.id == LogId::ZERO {
+                Ok(None)
+            } else {
+                Err(recovery::no_snapshot(&self.file, group, base.id))
+            };
+        };
+        // Damage to the newest one is not passed over: the one before may be too old for the log, and the disk is bad.
+        found.info.map(|info| Some(info.snapshot)).map_err(|_| self.shelf.damage(group, id))
     }
 
     /// After an error nothing may be written any more: what is on the disk is not known.
-    fn latched(&mut self, commit: impl FnOnce(&mut Self) -> Result<(), Error>) -> Result<(), Error> {
-        let result = commit(self);
-        if let Err(error) = &result {
-            self.failed = Some(error.to_string());
-        }
-        result
+    pub(crate) fn latched<T>(
+        &mut self,
+        commit: impl FnOnce(&mut Self) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let latch = self.latch.clone();
+        commit(self).inspect_err(|error| latch.set(error))
     }
 
     /// One durable commit: the transaction, then the watermark. In this order, so that the watermark never says
     /// more than the database can hold; and both before the answer, so that the answer never says more than the
     /// watermark. A crash in between leaves a database that is one commit newer, which nobody was told of.
-    fn transact(
+    pub(crate) fn transact(
         &mut self,
         change: impl FnOnce(&mut Staged<'_>, &mut LogTable<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let failed = |error: redb::Error| from_redb(&self.file, "committing", error);
         let number = self.commit.saturating_add(1);
-        let mut txn = self.db.begin_write().map_err(|error| failed(error.into()))?;
+        let db = self.db.held().read();
+        let mut txn = db.db()?.begin_write().map_err(|error| failed(error.into()))?;
         txn.set_durability(Durability::Immediate).map_err(|error| failed(error.into()))?;
         txn.set_two_phase_commit(self.two_phase);
-        let mut staged = Staged::new(&self.groups, &self.file, number);
+        let mut staged = Staged::new(&self.groups, &self.file, number, &self.shelf);
         {
             let mut log = txn.open_table(LOG).map_err(|error| failed(error.into()))?;
             change(&mut staged, &mut log)?;
@@ -311,6 +363,7 @@ impl RedbStore {
             }
         }
         txn.commit().map_err(|error| failed(error.into()))?;
+        drop(db);
         let bases = staged.bases;
         let changed: Vec<_> =
             staged.changed.into_iter().map(|(group, changed)| (group, changed.group)).collect();
@@ -321,7 +374,10 @@ impl RedbStore {
         self.settled = false;
         self.commit = number;
         self.groups.extend(changed);
-        self.bases.extend(bases);
+        for (group, base) in bases {
+            self.shelf.rebase(group, base.id);
+            self.bases.insert(group, base);
+        }
         Ok(())
     }
 }

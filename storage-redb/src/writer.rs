@@ -1,6 +1,6 @@
 //! How writes change the log: what is staged for one transaction.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::collections::{BTreeMap, VecDeque, btree_map::Entry};
 
 use bytes::Bytes;
 use quorate_core::{GroupId, HardState, Index, LogId, Rebase, Run, Snapshot, Write};
@@ -13,6 +13,7 @@ use crate::{
         Base, LogKey, RUN_HEADER, RunHeader, State, check_run, decode_run, encode_run, index_of, log_key,
     },
     recovery::bad_entry,
+    snapshots::{Origin, Shelf},
     store::Group,
 };
 
@@ -21,7 +22,9 @@ pub(crate) type LogTable<'txn> = Table<'txn, &'static LogKey, &'static [u8]>;
 
 /// Bytes of entries in one value, unless it is a single entry: with header and key it just fits into 64 KiB, which redb
 /// rounds a value's page up to. It bounds what recovery, a load or a truncation handles at a time.
-const MAX_BLOCK: usize = (64 << 10) - RUN_HEADER - 128;
+const MAX_BLOCK: usize = (64 << 10) - RUN_HEADER - AROUND;
+/// What redb puts around a value, at most.
+const AROUND: usize = 128;
 
 /// What a transaction is going to change. Nothing of it counts before the transaction is durable.
 pub(crate) struct Staged<'a> {
@@ -29,6 +32,7 @@ pub(crate) struct Staged<'a> {
     file: &'a str,
     /// The number of this commit.
     number: u64,
+    shelf: &'a Shelf,
     pub(crate) changed: BTreeMap<GroupId, Changed<'a>>,
     pub(crate) bases: BTreeMap<GroupId, Base>,
 }
@@ -46,15 +50,21 @@ pub(crate) struct Changed<'a> {
     pending: Option<Pending>,
 }
 
+/// Runs of one term, one after the other.
+#[derive(Default)]
 struct Pending {
-    header: RunHeader,
-    blocks: Vec<Bytes>,
+    runs: VecDeque<Run>,
     bytes: usize,
 }
 
 impl<'a> Staged<'a> {
-    pub(crate) fn new(current: &'a BTreeMap<GroupId, Group>, file: &'a str, number: u64) -> Self {
-        Self { current, file, number, changed: BTreeMap::new(), bases: BTreeMap::new() }
+    pub(crate) fn new(
+        current: &'a BTreeMap<GroupId, Group>,
+        file: &'a str,
+        number: u64,
+        shelf: &'a Shelf,
+    ) -> Self {
+        Self { current, file, number, shelf, changed: BTreeMap::new(), bases: BTreeMap::new() }
     }
 
     /// A new group.
@@ -81,6 +91,7 @@ impl<'a> Staged<'a> {
     /// core sees to it, for what is written here is what others will be told.
     pub(crate) fn write(&mut self, log: &mut LogTable<'_>, write: &Write) -> Result<(), Error> {
         let group = write.receipt().group();
+        let shelf = self.shelf;
         let changed = self.group(group)?;
         let misfit = |why| Error::BadWrite { group, seq: write.seq(), why };
         changed.take_turn(write).map_err(misfit)?;
@@ -89,12 +100,19 @@ impl<'a> Staged<'a> {
             let Snapshot { last: id, membership } = match &**rebase {
                 Rebase::Compact(new) => {
                     let base = changed.group.base;
-                    if !changed.compact(log, new.last)? {
+                    if !changed.holds(log, new.last)? {
                         return Err(misfit(Misfit::Base { base, found: new.last }));
                     }
+                    if !changed.is_replaced(log, shelf, new.last)? {
+                        return Err(misfit(Misfit::NoSnapshot(new.last)));
+                    }
+                    changed.compact(log, new.last)?;
                     new
                 }
                 Rebase::Install(snapshot) => {
+                    if !shelf.holds(group, snapshot.last) {
+                        return Err(misfit(Misfit::NoSnapshot(snapshot.last)));
+                    }
                     changed.install(log, snapshot.last)?;
                     snapshot
                 }
@@ -171,7 +189,7 @@ impl<'a> Changed<'a> {
         Ok(())
     }
 
-    fn append(&mut self, log: &mut LogTable<'_>, run: &Run) -> Result<(), Error> {
+    pub(crate) fn append(&mut self, log: &mut LogTable<'_>, run: &Run) -> Result<(), Error> {
         let mut rest = Some(run.clone());
         while let Some(run) = rest {
             let piece = run.within(MAX_BLOCK);
@@ -186,26 +204,22 @@ impl<'a> Changed<'a> {
         if !joins {
             self.flush(log)?;
         }
-        let header = self.header(piece);
-        let pending = self.pending.get_or_insert_with(|| Pending {
-            header: RunHeader { count: 0, ..header },
-            blocks: Vec::new(),
-            bytes: 0,
-        });
-        pending.header.count = pending.header.count.saturating_add(header.count);
-        pending.header.has_membership |= header.has_membership;
+        let pending = self.pending.get_or_insert_default();
         pending.bytes = pending.bytes.saturating_add(piece.bytes());
-        pending.blocks.push(piece.block().clone());
+        pending.runs.push_back(piece.clone());
         self.group.last = piece.last_id();
         Ok(())
     }
 
     fn flush(&mut self, log: &mut LogTable<'_>) -> Result<(), Error> {
-        let Some(Pending { header, blocks, bytes }) = self.pending.take() else {
+        let Some(mut pending) = self.pending.take() else {
             return Ok(());
         };
         self.appended = true;
-        self.put(log, header, &blocks, bytes)
+        while let Some(runs) = pending.take_fitting() {
+            self.put(log, &runs)?;
+        }
+        Ok(())
     }
 
     /// Removes the entries at `at` and after. The value that holds `at` in its middle is written again with what is
@@ -222,28 +236,46 @@ impl<'a> Changed<'a> {
             Some((header, None)) => header.last_id(),
             Some((_, Some(run))) => {
                 let head = run.ending_before(at).unwrap_or(run);
-                self.put(log, self.header(&head), &[head.block().clone()], head.bytes())?;
+                self.put(log, std::slice::from_ref(&head))?;
                 head.last_id()
             }
         };
         Ok(())
     }
 
-    /// Removes the entries up to `base`, if that is one of them. The value that holds it in its middle is written
+    /// Does a published snapshot replace the entries up to `base`? One that was received may be of another log.
+    fn is_replaced(&self, log: &LogTable<'_>, shelf: &Shelf, base: LogId) -> Result<bool, Error> {
+        for (id, found) in shelf.newest_first(self.id) {
+            if id.index < base.index {
+                break;
+            }
+            let ours = found.origin == Origin::Taken || id == self.group.base || self.holds(log, id)?;
+            if found.info.is_ok() && ours {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Is this entry in the log?
+    fn holds(&self, log: &LogTable<'_>, id: LogId) -> Result<bool, Error> {
+        let found = newest_before(log, self.file, self.id, id.index.next(), "looking for an entry")?;
+        Ok(found.is_some_and(|(header, _)| header.holds(id)))
+    }
+
+    /// Removes the entries up to `base`, which is one of them. The value that holds it in its middle is written
     /// again with what is after it.
-    fn compact(&mut self, log: &mut LogTable<'_>, base: LogId) -> Result<bool, Error> {
+    fn compact(&mut self, log: &mut LogTable<'_>, base: LogId) -> Result<(), Error> {
         const DOING: &str = "compacting the log";
         let holds = newest_before(log, self.file, self.id, base.index.next(), DOING)?;
-        let Some((_, tail)) = holds.filter(|(header, _)| header.holds(base)) else {
-            return Ok(false);
-        };
+        let tail = holds.and_then(|(_, tail)| tail);
         self.remove(log, Index(0), base.index, DOING)?;
         if let Some(tail) = tail.and_then(|run| run.starting_at(base.index.next())) {
-            self.put(log, self.header(&tail), &[tail.block().clone()], tail.bytes())?;
+            self.put(log, &[tail])?;
         }
         self.group.base = base;
         self.state_changed = true;
-        Ok(true)
+        Ok(())
     }
 
     /// Removes all entries: the log begins and ends at `base`.
@@ -268,35 +300,67 @@ impl<'a> Changed<'a> {
             .map_err(|error| from_redb(self.file, doing, error))
     }
 
-    fn header(&self, run: &Run) -> RunHeader {
-        RunHeader {
+    /// Writes runs that follow one another, and are of one term, as one value.
+    fn put(&self, log: &mut LogTable<'_>, runs: &[Run]) -> Result<(), Error> {
+        let Some(first) = runs.first() else { return Ok(()) };
+        let count: u64 = runs.iter().map(Run::count).sum();
+        let header = RunHeader {
             commit: self.number,
-            term: run.term(),
-            first: run.first(),
-            count: u32::try_from(run.count()).unwrap_or(u32::MAX),
-            has_membership: run.has_membership(),
-        }
-    }
-
-    fn put(
-        &self,
-        log: &mut LogTable<'_>,
-        header: RunHeader,
-        blocks: &[Bytes],
-        bytes: usize,
-    ) -> Result<(), Error> {
+            term: first.term(),
+            first: first.first(),
+            count: u32::try_from(count).unwrap_or(u32::MAX),
+            has_membership: runs.iter().any(Run::has_membership),
+        };
+        let blocks: Vec<Bytes> = runs.iter().map(|run| run.block().clone()).collect();
+        let bytes: usize = runs.iter().map(Run::bytes).sum();
         let mut value = log
             .insert_reserve(&log_key(self.id, header.first), RUN_HEADER.saturating_add(bytes))
             .map_err(|error| from_redb(self.file, "appending to the log", error))?;
-        encode_run(self.id, header, blocks, value.as_mut());
+        encode_run(self.id, header, &blocks, value.as_mut());
         Ok(())
     }
 }
 
 impl Pending {
     fn takes(&self, piece: &Run) -> bool {
-        self.header.term == piece.term() && self.bytes.saturating_add(piece.bytes()) <= MAX_BLOCK
+        let same_term = self.runs.back().is_some_and(|run| run.term() == piece.term());
+        same_term && self.bytes.saturating_add(piece.bytes()) <= MAX_BLOCK
     }
+
+    /// As much from the front as goes well into one value; `None` when all is taken.
+    fn take_fitting(&mut self) -> Option<Vec<Run>> {
+        let mut room = fitting(self.bytes);
+        let mut taken = Vec::new();
+        while let Some(run) = self.runs.pop_front() {
+            // An entry at least, however large.
+            let part = run.within(room);
+            if part.bytes() > room && !taken.is_empty() {
+                self.runs.push_front(run);
+                break;
+            }
+            if let Some(rest) = run.starting_at(part.last().next()) {
+                self.runs.push_front(rest);
+                room = 0;
+            }
+            self.bytes = self.bytes.saturating_sub(part.bytes());
+            room = room.saturating_sub(part.bytes());
+            taken.push(part);
+            if room == 0 {
+                break;
+            }
+        }
+        (!taken.is_empty()).then_some(taken)
+    }
+}
+
+/// How many of so many bytes of entries to put into one value. redb gives a value that does not fit into a page of 4 KiB one of the next power of two, and
+/// writes all of it: so all of them, if such a page is filled to more than three quarters, else what fills the next smaller one. See
+/// `docs/decisions/0010-layout-of-the-store.md`.
+fn fitting(bytes: usize) -> usize {
+    let around = RUN_HEADER + AROUND;
+    let needed = bytes.saturating_add(around);
+    let page = needed.next_power_of_two();
+    if page <= 4096 || needed > page / 4 * 3 { bytes } else { page / 2 - around }
 }
 
 /// Would `new` take back what `old` has promised: the term, or the vote in it?
@@ -323,4 +387,55 @@ fn newest_before(
     let (header, _) = check_run(group, first, value.value()).map_err(bad)?;
     let run = (header.last_id().index >= at).then(|| decode_run(group, first, value.value())).transpose();
     Ok(Some((header, run.map_err(bad)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_core::Term;
+
+    fn pending(sizes: &[&[usize]]) -> Pending {
+        let mut pending = Pending::default();
+        let mut first = Index(1);
+        for sizes in sizes {
+            let commands: Vec<Vec<u8>> = sizes.iter().map(|size| vec![7; *size]).collect();
+            let run = Run::commands(Term(1), first, &commands).unwrap();
+            first = run.last().next();
+            pending.bytes += run.bytes();
+            pending.runs.push_back(run);
+        }
+        pending
+    }
+
+    /// How many bytes each value has.
+    fn values(mut pending: Pending) -> Vec<usize> {
+        let (all, mut next) = (pending.bytes, Index(1));
+        let mut values = Vec::new();
+        while let Some(runs) = pending.take_fitting() {
+            for run in &runs {
+                assert_eq!(run.first(), next, "without a gap");
+                next = run.last().next();
+            }
+            values.push(runs.iter().map(Run::bytes).sum());
+        }
+        assert_eq!((values.iter().sum::<usize>(), pending.bytes), (all, 0));
+        values
+    }
+
+    #[test]
+    fn values_fill_their_pages() {
+        // An entry has 5 bytes in front.
+        assert_eq!(values(pending(&[&[256]])), [261]);
+        assert_eq!(values(pending(&[&[256], &[256, 256]])), [783]);
+        // 35,500 bytes would take a page of 64 KiB: 32 KiB are filled, and a small one.
+        assert_eq!(values(pending(&[&[350; 100]])), [91 * 355, 9 * 355]);
+        assert_eq!(values(pending(&[&[350; 50], &[350; 50]])), [91 * 355, 9 * 355]);
+        // More than three quarters of one.
+        assert_eq!(values(pending(&[&[350; 150]])), [150 * 355]);
+        // What is left is cut again.
+        assert_eq!(values(pending(&[&[100; 415]])), [310 * 105, 76 * 105, 29 * 105]);
+        // A large entry is not cut, and one that does not fit behind others comes after them.
+        assert_eq!(values(pending(&[&[200_000]])), [200_005]);
+        assert_eq!(values(pending(&[&[10], &[33_000]])), [15, 33_005]);
+    }
 }

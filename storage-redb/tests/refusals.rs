@@ -4,12 +4,12 @@ mod common;
 
 use std::{fs, os::unix::fs::FileExt, thread};
 
-use common::{Change, IDENTITY, Model, faults::Medium, voters, write};
+use common::{IDENTITY, on_disk::OnDisk, publish, voters, write};
 use quorate_core::{
     GroupId, HardState, Incarnation, Index, Load, LoadId, Loaded, LogId, LogReader, NodeId, Rebase, Run,
     Snapshot, Store, Term,
 };
-use quorate_storage_redb::{Error, Identity, Misfit, Options, RedbStore};
+use quorate_storage_redb::{Error, Identity, Inspection, Misfit, Options, RedbStore};
 
 const GROUP: GroupId = GroupId(0);
 
@@ -24,9 +24,10 @@ fn a_second_bootstrap_of_the_same_directory_is_refused() {
     let (dir, mut store) = bootstrapped();
     let node = dir.path().join("node");
     let other = Identity { cluster: 9, node: NodeId(9) };
-    let mut model = Model::new(&[(GROUP, voters(&[1, 2, 3]))]);
-    model.check(&mut store).unwrap();
-    store.commit(&[model.write(GROUP, &Change::Append { newer: 0, sizes: vec![5] })]).unwrap();
+    let incarnation = store.recover(GROUP).unwrap().incarnation;
+    let mut first = write(GROUP, incarnation, 1);
+    first.entries.push(Run::noop(Term(1), Index(1)));
+    store.commit(&[first]).unwrap();
     for _ in 0..2 {
         // In use, and then closed.
         let error = RedbStore::create(&node, other, &[]).unwrap_err();
@@ -37,7 +38,7 @@ fn a_second_bootstrap_of_the_same_directory_is_refused() {
     }
     store.close().unwrap();
     assert!(matches!(RedbStore::create(&node, other, &[]), Err(Error::AlreadyBootstrapped { .. })));
-    model.check(&mut RedbStore::open(&node, IDENTITY).unwrap()).unwrap();
+    assert_eq!(RedbStore::open(&node, IDENTITY).unwrap().recover(GROUP).unwrap().last, Index(1));
 }
 
 #[test]
@@ -48,7 +49,7 @@ fn a_bootstrap_that_was_cut_short_is_begun_again() {
     assert!(matches!(RedbStore::open(dir.path(), IDENTITY), Err(Error::Missing { .. })));
     drop(RedbStore::create(dir.path(), IDENTITY, &[]).unwrap());
     let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(names, ["quorate.store"]);
+    assert!(names.len() == 2 && names.iter().all(|name| name == "quorate.store" || name == "quorate.lock"));
     assert_eq!(RedbStore::open(dir.path(), IDENTITY).unwrap().groups().count(), 0);
 }
 
@@ -95,10 +96,10 @@ fn an_unknown_version_is_refused_with_those_that_are_known() {
     let node = dir.path().join("node");
     store.close().unwrap();
     let file = fs::OpenOptions::new().write(true).open(node.join("quorate.store")).unwrap();
-    file.write_all_at(&2_u32.to_le_bytes(), 16).unwrap();
+    file.write_all_at(&3_u32.to_le_bytes(), 16).unwrap();
     for error in [RedbStore::open(&node, IDENTITY).unwrap_err(), RedbStore::identity_in(&node).unwrap_err()] {
-        assert!(matches!(error, Error::UnknownVersion { found: 2, .. }));
-        assert_eq!(error.to_string(), "unknown version 2 of the store's file; this release knows 1");
+        assert!(matches!(error, Error::UnknownVersion { found: 3, .. }));
+        assert_eq!(error.to_string(), "unknown version 3 of the store's file; this release knows 1 and 2");
     }
 }
 
@@ -108,14 +109,20 @@ fn what_is_no_store_is_refused() {
     assert!(matches!(RedbStore::open(dir.path(), IDENTITY), Err(Error::Missing { .. })));
     assert!(matches!(RedbStore::open(dir.path().join("nowhere"), IDENTITY), Err(Error::Missing { .. })));
     let path = dir.path().join("quorate.store");
-    fs::write(&path, b"short").unwrap();
-    assert!(matches!(RedbStore::open(dir.path(), IDENTITY), Err(Error::Missing { .. })));
-    fs::write(&path, vec![0x42; 50_000]).unwrap();
-    let error = RedbStore::open(dir.path(), IDENTITY).unwrap_err();
-    assert!(
-        matches!(error, Error::Damaged(_)) && error.to_string().contains("join under a new id"),
-        "{error}"
-    );
+    // A file has its name once it is whole: what is not there of it was lost.
+    for content in [&b""[..], b"short", &[0; 50_000], &[0x42; 50_000]] {
+        fs::write(&path, content).unwrap();
+        for error in [
+            RedbStore::open(dir.path(), IDENTITY).unwrap_err(),
+            RedbStore::identity_in(dir.path()).unwrap_err(),
+            Inspection::of(dir.path()).unwrap_err(),
+        ] {
+            assert!(
+                matches!(error, Error::Damaged(_)) && error.to_string().contains("join under a new id"),
+                "{error}"
+            );
+        }
+    }
     // Nor does anything of that make room for a bootstrap.
     assert!(matches!(RedbStore::create(dir.path(), IDENTITY, &[]), Err(Error::AlreadyBootstrapped { .. })));
 }
@@ -146,19 +153,20 @@ fn groups_are_known_or_not() {
     store.add_group(GroupId(5), voters(&[1])).unwrap();
     assert_eq!(store.recover(GroupId(5)).unwrap().base_membership, voters(&[1]));
     let twice = [(GROUP, voters(&[1])), (GroupId(1), voters(&[1])), (GROUP, voters(&[1]))];
-    let error = RedbStore::create_on(Options::default(), Medium::default(), IDENTITY, &twice).unwrap_err();
+    let error = RedbStore::create_on(Options::default(), OnDisk::new(), IDENTITY, &twice).unwrap_err();
     assert!(matches!(error, Error::GroupExists(GROUP)), "{error}");
 }
 
 /// A store with entries 1 to 3 of term 2 and a vote for node 1 in it, in incarnation 1, whose next write is 2.
 fn with_log() -> (RedbStore, Incarnation) {
     let groups = [(GROUP, voters(&[1, 2, 3]))];
-    let mut store = RedbStore::create_on(Options::default(), Medium::default(), IDENTITY, &groups).unwrap();
+    let mut store = RedbStore::create_on(Options::default(), OnDisk::new(), IDENTITY, &groups).unwrap();
     let incarnation = store.recover(GROUP).unwrap().incarnation;
     let mut first = write(GROUP, incarnation, 1);
     first.entries.push(Run::commands(Term(2), Index(1), &[b"a", b"b", b"c"]).unwrap());
     first.hard_state = Some(HardState { term: Term(2), vote: Some(NodeId(1)) });
     store.commit(&[first]).unwrap();
+    publish(&store, GROUP, &at(LogId::new(Term(2), Index(2))));
     (store, incarnation)
 }
 
@@ -175,6 +183,16 @@ fn rebased(kind: fn(Snapshot) -> Rebase, term: u64, index: u64) -> Make {
         let mut rebased = write(GROUP, inc, 2);
         rebased.rebase = Some(Box::new(kind(at(found))));
         (rebased, Misfit::Base { base: LogId::ZERO, found })
+    })
+}
+
+/// A new beginning for which there is no snapshot.
+fn unreplaced(kind: fn(Snapshot) -> Rebase, term: u64, index: u64) -> Make {
+    let found = LogId::new(Term(term), Index(index));
+    Box::new(move |inc| {
+        let mut rebased = write(GROUP, inc, 2);
+        rebased.rebase = Some(Box::new(kind(at(found))));
+        (rebased, Misfit::NoSnapshot(found))
     })
 }
 
@@ -217,6 +235,10 @@ fn writes_that_do_not_fit_are_refused_and_stop_the_store() {
         rebased(Rebase::Compact, 2, 4),
         rebased(Rebase::Compact, 0, 0),
         rebased(Rebase::Install, 2, 0),
+        // Nothing replaces what would be gone: there is a snapshot at entry 2 only, and none that could be installed.
+        unreplaced(Rebase::Compact, 2, 3),
+        unreplaced(Rebase::Install, 2, 3),
+        unreplaced(Rebase::Install, 1, 2),
         Box::new(|inc| {
             let mut below = write(GROUP, inc, 2);
             let base = LogId::new(Term(2), Index(2));
@@ -246,7 +268,7 @@ fn writes_that_do_not_fit_are_refused_and_stop_the_store() {
         assert!(matches!(store.commit(&[write(GROUP, incarnation, 2)]), Err(Error::Stopped { .. })));
     }
     let groups = [(GROUP, voters(&[1]))];
-    let mut store = RedbStore::create_on(Options::default(), Medium::default(), IDENTITY, &groups).unwrap();
+    let mut store = RedbStore::create_on(Options::default(), OnDisk::new(), IDENTITY, &groups).unwrap();
     let error = store.commit(&[write(GROUP, Incarnation(0), 1)]).unwrap_err();
     assert!(matches!(error, Error::BadWrite { why: Misfit::NotRecovered, .. }), "{error}");
 }
@@ -256,14 +278,12 @@ fn a_refused_write_leaves_nothing_of_its_commit() {
     let dir = tempfile::tempdir().unwrap();
     let groups = [(GROUP, voters(&[1]))];
     let mut store = RedbStore::create(dir.path(), IDENTITY, &groups).unwrap();
-    let mut model = Model::new(&groups);
-    model.check(&mut store).unwrap();
-    let incarnation = model.groups[&GROUP].incarnation;
+    let incarnation = store.recover(GROUP).unwrap().incarnation;
     let mut good = write(GROUP, incarnation, 1);
     good.entries.push(Run::noop(Term(1), Index(1)));
     assert!(store.commit(&[good, write(GROUP, incarnation, 7)]).is_err());
     drop(store);
-    model.check(&mut RedbStore::open(dir.path(), IDENTITY).unwrap()).unwrap();
+    assert_eq!(RedbStore::open(dir.path(), IDENTITY).unwrap().recover(GROUP).unwrap().last, Index(0));
 }
 
 #[test]
@@ -339,13 +359,16 @@ fn a_reader_is_told_what_is_compacted() {
     let mut second = write(GROUP, incarnation, 2);
     second.rebase = Some(Box::new(Rebase::Compact(at(LogId::new(Term(1), Index(4))))));
     second.entries.push(Run::commands(Term(2), Index(11), &[b"a", b"b"]).unwrap());
-    store.commit(&[first, second]).unwrap();
+    store.commit(&[first]).unwrap();
+    publish(&store, GROUP, &at(LogId::new(Term(1), Index(5))));
+    store.commit(&[second]).unwrap();
     assert_eq!(load(4, 12), None);
     assert_eq!(load(5, 12), Some(vec![(5, 10), (11, 12)]));
     assert_eq!(load(12, 12), Some(vec![(12, 12)]));
 
     // A snapshot takes the place of a log that was longer.
     let mut third = write(GROUP, incarnation, 3);
+    publish(&store, GROUP, &at(LogId::new(Term(3), Index(8))));
     third.rebase = Some(Box::new(Rebase::Install(at(LogId::new(Term(3), Index(8))))));
     store.commit(&[third]).unwrap();
     assert_eq!(load(8, 12), None);

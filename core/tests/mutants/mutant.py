@@ -60,10 +60,13 @@ class Mutant:
         return changed
 
 
-def read_mutants(folder, only):
-    """All of them, and those whose file name begins as one of `only` says."""
+def read_mutants(folder, only, part=None):
+    """All of them, and those whose file name begins as one of `only` says; of these one `part`, such as `0/3`: every third."""
     mutants = [Mutant(path) for path in sorted(folder.glob("*.mutant"))]
     chosen = [m for m in mutants if not only or any(m.path.name.startswith(prefix) for prefix in only)]
+    if part:
+        number, parts = map(int, part.split("/"))
+        chosen = chosen[number % parts :: parts]
     if not chosen:
         raise SystemExit("no mutant of that name")
     return mutants, chosen
@@ -79,18 +82,19 @@ def cannot_be_applied(mutants):
 
 
 class Workspace:
-    """A copy of some packages, to be broken and built again and again."""
+    """A copy of some packages, to be broken and built again and again; of them, `tested` keeps its tests."""
 
-    def __init__(self, folder, packages, profile):
+    def __init__(self, folder, packages, profile, tested=None):
         self.source, self.target = folder / "source", folder / "target"
         shutil.rmtree(self.source, ignore_errors=True)
         for package in packages:
             # Without their times: cargo would take the last mutant's binary for this source's.
-            skip = shutil.ignore_patterns("target", "tests", "examples", "*.mutant")
+            skip = shutil.ignore_patterns("target", "examples", "*.mutant", *([] if package == tested else ["tests"]))
             shutil.copytree(ROOT / package, self.source / package, ignore=skip, copy_function=shutil.copyfile)
             # What only tests need isn't needed here.
             manifest = self.source / package / "Cargo.toml"
-            lines = manifest.read_text().split("[dev-dependencies]")[0].splitlines()
+            text = manifest.read_text()
+            lines = (text if package == tested else text.split("[dev-dependencies]")[0]).splitlines()
             # Nor is what is optional and not copied.
             others = [path.name for path in ROOT.iterdir() if (path / "Cargo.toml").exists() and path.name not in packages]
             lines = [line for line in lines if not any(f"quorate-{other}" in line for other in others)]
@@ -113,12 +117,13 @@ class Workspace:
         self.dirty = list(changed)
 
     def cargo(self, *arguments):
-        """Builds, or raises a `SyntaxError` with what the compiler says."""
+        """Builds and gives what cargo prints, or raises a `SyntaxError` with what the compiler says."""
         # Incremental, for each mutant changes a line or two.
         env = dict(os.environ, CARGO_TARGET_DIR=str(self.target), CARGO_INCREMENTAL="1", RUSTFLAGS="-Awarnings")
         done = subprocess.run(["cargo", *arguments], cwd=self.source, env=env, capture_output=True, text=True)
         if done.returncode != 0:
             raise SyntaxError(done.stderr)
+        return done.stdout
 
 
 def scratch(name):

@@ -7,15 +7,14 @@ use std::{
     time::Duration,
 };
 
+use super::snapshots::{MemorySnapshots, Shelf};
 use quorate_core::{
     Few, GroupId, HardState, Incarnation, Index, Load, Loaded, LogId, LogReader, Membership, Rebase,
-    Recovered, Run, Snapshot, Store, TermStart, Write,
+    Recovered, Run, Snapshot, Store, TermStart, Write, WriteSeq,
 };
 
 /// A [`Store`] that remembers for as long as one of its clones lives: a node started from another clone finds what the
 /// one before it has written, as after a restart.
-///
-/// It does not hold the bytes of snapshots: what it knows of the newest one is where the log begins.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
     inner: Arc<Mutex<Inner>>,
@@ -34,11 +33,14 @@ struct Inner {
 #[derive(Debug)]
 struct Group {
     incarnation: Incarnation,
+    /// The write that is next; none before the group was recovered.
+    next: Option<WriteSeq>,
     hard_state: HardState,
     /// Where the log begins, and the membership there.
     base: Snapshot,
     /// Right above the base, without a gap.
     log: Vec<Run>,
+    snapshots: Shelf,
 }
 
 /// Why a [`MemoryStore`] refuses.
@@ -55,13 +57,37 @@ pub enum MemoryStoreError {
         /// Who has it now.
         current: Incarnation,
     },
+    /// A write that is not the next one.
+    #[error("write {found} came where {} was next", .expected.map_or_else(|| "none".to_owned(), |seq| seq.to_string()))]
+    Order {
+        /// Which is next; none before the group is recovered.
+        expected: Option<WriteSeq>,
+        /// Which came.
+        found: WriteSeq,
+    },
+    /// A term that goes back, or another vote in the same term.
+    #[error("term {} with the vote {:?} can't follow term {} with the vote {:?}", .found.term, .found.vote, .current.term, .current.vote)]
+    HardState {
+        /// What is there.
+        current: HardState,
+        /// What should take its place.
+        found: HardState,
+    },
     /// Entries that don't follow what is there.
-    #[error("entries from index {first} can't follow index {last}")]
+    #[error("entries from {first} can't follow {last}")]
     Gap {
-        /// Where they begin.
-        first: Index,
-        /// Where the log ends.
-        last: Index,
+        /// The first of them.
+        first: LogId,
+        /// The last entry of the log.
+        last: LogId,
+    },
+    /// A truncation of what is not in the log any more.
+    #[error("a log that begins after {base} can't be truncated from index {from}")]
+    BelowBase {
+        /// Where it begins.
+        base: LogId,
+        /// Where it should be truncated.
+        from: Index,
     },
     /// A log that should begin where it has begun already, or with an entry that it does not hold.
     #[error("a log that begins after {base} and ends with index {last} can't begin after {found}")]
@@ -72,6 +98,28 @@ pub enum MemoryStoreError {
         last: Index,
         /// Where it should begin.
         found: LogId,
+    },
+    /// A log that should begin where no snapshot replaces what is before.
+    #[error("the log can't begin after {0}: no snapshot replaces what is before")]
+    NoSnapshot(LogId),
+    /// A snapshot that newer ones make useless.
+    #[error("a snapshot at {found} is of no use: there is one at {newest}")]
+    Newer {
+        /// The newest one.
+        newest: LogId,
+        /// The one that should be staged.
+        found: LogId,
+    },
+    /// One is being staged already.
+    #[error("another snapshot of this group is being staged")]
+    Busy,
+    /// What was received is not what was announced.
+    #[error("the snapshot received is not the one announced: {found} bytes of {expected}, or others")]
+    OtherBytes {
+        /// How many bytes it has.
+        expected: u64,
+        /// How many came.
+        found: u64,
     },
     /// [`MemoryStore::fail`] was called.
     #[error("{0}")]
@@ -90,9 +138,11 @@ impl MemoryStore {
     pub fn with_group(self, group: GroupId, membership: Membership) -> Self {
         self.lock().groups.entry(group).or_insert_with(|| Group {
             incarnation: Incarnation(0),
+            next: None,
             hard_state: HardState::default(),
             base: Snapshot { last: LogId::ZERO, membership },
             log: Vec::new(),
+            snapshots: Shelf::default(),
         });
         self
     }
@@ -136,6 +186,31 @@ impl MemoryStore {
         self.lock().failure = None;
     }
 
+    /// Does something with the snapshots of a group.
+    pub(super) fn shelf<T>(
+        &self,
+        id: GroupId,
+        act: impl FnOnce(&mut Shelf) -> Result<T, MemoryStoreError>,
+    ) -> Result<T, MemoryStoreError> {
+        let mut inner = self.lock();
+        inner.check()?;
+        act(&mut inner.groups.get_mut(&id).ok_or(MemoryStoreError::NoGroup(id))?.snapshots)
+    }
+
+    /// Publishes a snapshot, and removes those that it replaces.
+    pub(super) fn publish(
+        &self,
+        id: GroupId,
+        publish: impl FnOnce(&mut Shelf),
+    ) -> Result<(), MemoryStoreError> {
+        let mut inner = self.lock();
+        inner.check()?;
+        let group = inner.groups.get_mut(&id).ok_or(MemoryStoreError::NoGroup(id))?;
+        publish(&mut group.snapshots);
+        group.prune();
+        Ok(())
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -144,12 +219,18 @@ impl MemoryStore {
 impl Store for MemoryStore {
     type Error = MemoryStoreError;
     type Reader = MemoryStoreReader;
+    type Snapshots = MemorySnapshots;
 
     fn recover(&mut self, id: GroupId) -> Result<Recovered, MemoryStoreError> {
         let mut inner = self.lock();
         inner.check()?;
         let group = inner.groups.get_mut(&id).ok_or(MemoryStoreError::NoGroup(id))?;
+        let snapshot = group.snapshots.newest(|last| group.holds(last)).cloned();
+        if snapshot.is_none() && group.base.last != LogId::ZERO {
+            return Err(MemoryStoreError::NoSnapshot(group.base.last));
+        }
         group.incarnation.0 += 1;
+        group.next = Some(WriteSeq(1));
         let mut terms: Vec<TermStart> = Vec::new();
         for run in &group.log {
             if terms.last().is_none_or(|last| last.term != run.term()) {
@@ -161,11 +242,11 @@ impl Store for MemoryStore {
             hard_state: group.hard_state,
             base: group.base.last,
             base_membership: group.base.membership.clone(),
-            snapshot: (group.base.last != LogId::ZERO).then(|| group.base.clone()),
+            applied: snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.last.index),
+            snapshot,
             terms,
-            last: group.last(),
+            last: group.last().index,
             memberships: group.log.iter().flat_map(Run::memberships).collect(),
-            applied: group.base.last.index,
         })
     }
 
@@ -196,6 +277,10 @@ impl Store for MemoryStore {
     fn reader(&self) -> MemoryStoreReader {
         MemoryStoreReader(self.clone())
     }
+
+    fn snapshots(&self) -> MemorySnapshots {
+        MemorySnapshots(self.clone())
+    }
 }
 
 /// Reads a [`MemoryStore`]'s log.
@@ -220,20 +305,44 @@ impl Inner {
 }
 
 impl Group {
-    fn last(&self) -> Index {
-        self.log.last().map_or(self.base.last.index, Run::last)
+    /// The end of the log.
+    fn last(&self) -> LogId {
+        self.log.last().map_or(self.base.last, Run::last_id)
+    }
+
+    /// Is this entry in the log, or its base?
+    fn holds(&self, id: LogId) -> bool {
+        self.id_at(id.index) == Some(id)
+    }
+
+    /// The entry there, if it is in the log or is its base.
+    fn id_at(&self, index: Index) -> Option<LogId> {
+        if index == self.base.last.index {
+            return Some(self.base.last);
+        }
+        let at = self.log.partition_point(|run| run.last() < index);
+        self.log.get(at).filter(|run| run.first() <= index).map(|run| LogId::new(run.term(), index))
+    }
+
+    /// Removes snapshots that are of no use any more.
+    fn prune(&mut self) {
+        let mut snapshots = std::mem::take(&mut self.snapshots);
+        snapshots.prune(self.last(), |last| self.holds(last));
+        self.snapshots = snapshots;
     }
 
     fn write(&mut self, write: &Write) -> Result<(), MemoryStoreError> {
-        let (found, current) = (write.receipt().incarnation(), self.incarnation);
-        if found != current {
-            return Err(MemoryStoreError::Superseded { found, current });
-        }
+        self.check(write)?;
+        self.next = Some(write.seq().next());
         if let Some(hard_state) = write.hard_state {
             self.hard_state = hard_state;
         }
         match write.rebase.as_deref() {
-            Some(Rebase::Compact(base)) => self.compact(base)?,
+            Some(Rebase::Compact(base)) => {
+                let from = base.last.index.next();
+                self.log = self.log.iter().filter_map(|run| run.starting_at(from)).collect();
+                self.base = base.clone();
+            }
             Some(Rebase::Install(snapshot)) => {
                 self.log.clear();
                 self.base = snapshot.clone();
@@ -243,26 +352,75 @@ impl Group {
         if let Some(from) = write.truncate {
             self.truncate(from);
         }
-        for run in &write.entries {
-            let (first, last) = (run.first(), self.last());
-            if first != last.next() {
-                return Err(MemoryStoreError::Gap { first, last });
-            }
-            self.log.push(run.clone());
+        self.log.extend(write.entries.iter().cloned());
+        if write.rebase.is_some() {
+            self.prune();
         }
         Ok(())
     }
 
-    /// Removes the entries up to `base`, which must be one of them.
-    fn compact(&mut self, base: &Snapshot) -> Result<(), MemoryStoreError> {
-        let LogId { term, index } = base.last;
-        let holds = |run: &Run| run.term() == term && (run.first()..=run.last()).contains(&index);
-        if !self.log.iter().any(holds) {
-            let (last, found) = (self.last(), base.last);
-            return Err(MemoryStoreError::Base { base: self.base.last, last, found });
+    /// Does it fit what is there? Nothing is changed before all of it does.
+    fn check(&self, write: &Write) -> Result<(), MemoryStoreError> {
+        let (found, current) = (write.receipt().incarnation(), self.incarnation);
+        if found != current {
+            return Err(MemoryStoreError::Superseded { found, current });
         }
-        self.log = self.log.iter().filter_map(|run| run.starting_at(index.next())).collect();
-        self.base = base.clone();
+        if self.next != Some(write.seq()) {
+            return Err(MemoryStoreError::Order { expected: self.next, found: write.seq() });
+        }
+        if let Some(found) = write.hard_state {
+            let current = self.hard_state;
+            let voted = found.term == current.term && current.vote.is_some() && found.vote != current.vote;
+            if found.term < current.term || voted {
+                return Err(MemoryStoreError::HardState { current, found });
+            }
+        }
+        let (mut base, mut last) = (self.base.last, self.last());
+        match write.rebase.as_deref() {
+            Some(Rebase::Compact(to)) => {
+                self.check_compaction(to.last)?;
+                base = to.last;
+            }
+            Some(Rebase::Install(snapshot)) => {
+                let found = snapshot.last;
+                if found.index <= base.index {
+                    return Err(MemoryStoreError::Base { base, last: last.index, found });
+                }
+                if !self.snapshots.holds(found) {
+                    return Err(MemoryStoreError::NoSnapshot(found));
+                }
+                (base, last) = (found, found);
+            }
+            None => {}
+        }
+        if let Some(from) = write.truncate {
+            if from <= base.index {
+                return Err(MemoryStoreError::BelowBase { base, from });
+            }
+            if from <= last.index {
+                last = self.id_at(from.prev()).unwrap_or(base);
+            }
+        }
+        for run in &write.entries {
+            let first = LogId::new(run.term(), run.first());
+            if first.index != last.index.next() || first.term < last.term {
+                return Err(MemoryStoreError::Gap { first, last });
+            }
+            last = run.last_id();
+        }
+        Ok(())
+    }
+
+    /// The log may begin after one of its entries, if there is a snapshot at it or later.
+    fn check_compaction(&self, found: LogId) -> Result<(), MemoryStoreError> {
+        let base = self.base.last;
+        if found.index <= base.index || !self.holds(found) {
+            return Err(MemoryStoreError::Base { base, last: self.last().index, found });
+        }
+        let replaced = self.snapshots.newest(|last| self.holds(last));
+        if replaced.is_none_or(|snapshot| snapshot.last.index < found.index) {
+            return Err(MemoryStoreError::NoSnapshot(found));
+        }
         Ok(())
     }
 
@@ -311,9 +469,11 @@ mod tests {
         };
         Group {
             incarnation: Incarnation(1),
+            next: Some(WriteSeq(1)),
             hard_state: HardState::default(),
             base: at(0, 0),
             log: runs.iter().map(run).collect(),
+            snapshots: Shelf::default(),
         }
     }
 
@@ -346,29 +506,9 @@ mod tests {
         let ends = |from| {
             let mut group = group(&[(1, 1, 4), (1, 5, 4), (2, 9, 4)]);
             group.truncate(Index(from));
-            group.last().0
+            group.last().index.0
         };
         assert_eq!([13, 12, 9, 8, 5, 1].map(ends), [12, 11, 8, 7, 4, 0]);
-    }
-
-    #[test]
-    fn compacts_in_the_middle_of_a_run_and_only_what_it_holds() {
-        let compacted = |term, index| {
-            let mut group = group(&[(1, 1, 4), (1, 5, 4), (2, 9, 4)]);
-            group.compact(&at(term, index)).map(|()| load(&group, index + 1, 99, 1000))
-        };
-        assert_eq!(compacted(1, 6), Ok(vec![(7, 8), (9, 12)]));
-        assert_eq!(compacted(1, 8), Ok(vec![(9, 12)]));
-        assert_eq!(compacted(2, 12), Ok(vec![]));
-        for (term, index) in [(2, 8), (2, 13), (0, 0)] {
-            let (base, found) = (LogId::ZERO, at(term, index).last);
-            assert_eq!(compacted(term, index), Err(MemoryStoreError::Base { base, last: Index(12), found }));
-        }
-        let mut group = group(&[(1, 1, 4)]);
-        group.compact(&at(1, 4)).unwrap();
-        assert_eq!(group.last(), Index(4), "nothing is left, and it goes on from there");
-        let gone = Load { id: LoadId::default(), first: Index(4), last: Index(9), max_bytes: 9 };
-        assert_eq!(group.load(&gone), Loaded::Compacted);
     }
 
     #[test]

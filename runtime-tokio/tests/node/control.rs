@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use quorate_core::{ChangeError, ChangeOp, Index, Membership, MembershipChange, NodeId, RoleKind};
 use quorate_runtime_tokio::{
-    Builder, Consistency, ControlError, MemoryStore, Node, ProposeError, ReadError, StopReason,
+    Builder, Consistency, ControlError, Leadership, MemoryStore, Node, ProposeError, ReadError, StopReason,
 };
 
 use crate::support::{Cluster, GROUP, LONG, Words, alone, start_alone, until, within};
@@ -132,8 +132,9 @@ async fn whoever_is_gone_is_not_handed_over_to() {
         within(cluster.nodes.remove(&gone).unwrap().shutdown()).await;
         within(cluster.nodes.remove(&ONE).unwrap().shutdown()).await;
         let (id, left) = cluster.nodes.iter().next().unwrap();
-        let leadership = *left.leadership().borrow();
-        assert_eq!((leadership.leader, leadership.role), (Some(*id), RoleKind::Leader));
+        let mut leadership = left.leadership();
+        let leads = |now: &Leadership| (now.leader, now.role) == (Some(*id), RoleKind::Leader);
+        within(leadership.wait_for(leads)).await.unwrap();
     }
 }
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use quorate_core::{GroupId, Load, Loaded, LogReader, NodeId, Recovered, Store, Write};
 use quorate_runtime_tokio::{
-    MemoryStore, MemoryStoreError, Node, ProposeError, ReadError, StopReason, Stopped,
+    MemorySnapshots, MemoryStore, MemoryStoreError, Node, ProposeError, ReadError, StopReason, Stopped,
 };
 
 use crate::support::{Cluster, GROUP, Place, Words, alone, start_alone, within};
@@ -95,6 +95,7 @@ struct Unreadable;
 impl Store for Faulty {
     type Error = MemoryStoreError;
     type Reader = Unreadable;
+    type Snapshots = MemorySnapshots;
 
     fn recover(&mut self, group: GroupId) -> Result<Recovered, MemoryStoreError> {
         self.store.recover(group)
@@ -107,6 +108,10 @@ impl Store for Faulty {
 
     fn reader(&self) -> Unreadable {
         Unreadable
+    }
+
+    fn snapshots(&self) -> MemorySnapshots {
+        self.store.snapshots()
     }
 }
 

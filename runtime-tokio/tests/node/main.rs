@@ -6,4 +6,5 @@ mod failure;
 mod load;
 mod pause;
 mod single;
+mod snapshot;
 mod support;

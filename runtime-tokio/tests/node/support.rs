@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc, thread, time::Duration};
 
 use bytes::Bytes;
-use quorate_core::{Entry, GroupId, Membership, NodeId, RoleKind, StateMachine};
+use quorate_core::{
+    Entry, Frozen, GroupId, Membership, NodeId, RoleKind, Sink, Source, StateError, StateMachine,
+};
 use quorate_runtime_tokio::{Builder, MemoryNetwork, MemoryStore, Node, Transport};
 use tokio::time::{sleep, timeout};
 
@@ -17,6 +19,8 @@ pub(crate) const ELECTION: Duration = Duration::from_millis(400);
 #[derive(Default)]
 pub(crate) struct Words {
     pub(crate) words: Vec<Bytes>,
+    /// How many commands were applied here, and not restored.
+    pub(crate) applied: usize,
     /// Dropped with the state machine.
     pub(crate) _alive: Arc<()>,
 }
@@ -54,7 +58,41 @@ impl StateMachine for Words {
             _ => {}
         }
         self.words.push(entry.payload.clone());
+        self.applied += 1;
         Place(self.words.len() as u64)
+    }
+
+    fn freeze(&self) -> Option<Box<dyn Frozen>> {
+        Some(Box::new(FrozenWords(self.words.clone())))
+    }
+
+    fn restore(&mut self, state: &mut dyn Source) -> Result<(), StateError> {
+        let (mut text, mut chunk) = (Vec::new(), [0; 3]);
+        loop {
+            match state.read(&mut chunk)? {
+                0 => break,
+                read => text.extend_from_slice(&chunk[..read]),
+            }
+        }
+        let text = String::from_utf8(text)?;
+        assert!(text != "panic", "no such state");
+        let text = text.strip_prefix("words:").ok_or("these are no words")?;
+        self.words = text.lines().map(|line| Bytes::copy_from_slice(line.as_bytes())).collect();
+        Ok(())
+    }
+}
+
+/// A line for each.
+struct FrozenWords(Vec<Bytes>);
+
+impl Frozen for FrozenWords {
+    fn write(&self, out: &mut dyn Sink) -> Result<(), StateError> {
+        out.put(b"words:")?;
+        for word in &self.0 {
+            out.put(word)?;
+            out.put(b"\n")?;
+        }
+        Ok(())
     }
 }
 

@@ -101,7 +101,7 @@ impl<O: Object> Replicated for Keyed<O> {
         State::new(out)
     }
 
-    fn restore(state: &State) -> Result<Self, String> {
+    fn restored(state: &State) -> Result<Self, String> {
         let mut reader = Reader(state.bytes());
         check_version("the snapshot of objects", reader.u8(), VERSION)?;
         let mut machine = Self::default();

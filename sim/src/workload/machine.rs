@@ -31,13 +31,13 @@ use crate::digest::Digest;
 ///     fn snapshot(&self) -> State {
 ///         State::clone_of(self)
 ///     }
-///     fn restore(state: &State) -> Result<Self, String> {
+///     fn restored(state: &State) -> Result<Self, String> {
 ///         state.to_value()
 ///     }
 /// }
 ///
 /// let count = Count(3);
-/// assert_eq!(Count::restore(&count.snapshot())?.digest(), count.digest());
+/// assert_eq!(Count::restored(&count.snapshot())?.digest(), count.digest());
 /// # Ok::<(), String>(())
 /// ```
 pub trait Replicated: StateMachine + Sized {
@@ -48,7 +48,7 @@ pub trait Replicated: StateMachine + Sized {
     ///
     /// # Errors
     /// In words, if it is no snapshot of such a machine.
-    fn restore(state: &State) -> Result<Self, String>;
+    fn restored(state: &State) -> Result<Self, String>;
 
     /// Equal on replicas that have applied the same, and different, but for bad luck, on others. It is asked for after
     /// every entry: a machine with much state does well to keep it up to date as it applies. By default, a hash of the
@@ -137,7 +137,7 @@ pub trait Replica: Send {
     /// Becomes the machine that this is a snapshot of.
     ///
     /// # Errors
-    /// As [`Replicated::restore`]; nothing has changed then.
+    /// As [`Replicated::restored`]; nothing has changed then.
     fn restore(&mut self, state: &State) -> Result<(), String>;
     /// As [`Replicated::digest`].
     fn digest(&self) -> u64;
@@ -181,7 +181,7 @@ impl<M: Replicated> Replica for Erased<M> {
     }
 
     fn restore(&mut self, state: &State) -> Result<(), String> {
-        self.0 = M::restore(state)?;
+        self.0 = M::restored(state)?;
         Ok(())
     }
 
@@ -223,7 +223,7 @@ mod tests {
             State::clone_of(self)
         }
 
-        fn restore(state: &State) -> Result<Self, String> {
+        fn restored(state: &State) -> Result<Self, String> {
             state.to_value()
         }
     }

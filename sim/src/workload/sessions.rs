@@ -89,12 +89,12 @@ impl<M: Replicated> Replicated for Sessions<M> {
         inner.with_bytes(out)
     }
 
-    fn restore(state: &State) -> Result<Self, String> {
+    fn restored(state: &State) -> Result<Self, String> {
         let bytes = state.bytes();
         let mut reader = Reader(bytes);
         check_version("the snapshot of sessions", reader.u8(), VERSION)?;
         let table = Table::decode(&mut reader).ok_or("the snapshot's table of sessions is damaged")?;
-        let machine = M::restore(&state.with_bytes(bytes.slice_ref(reader.0)))?;
+        let machine = M::restored(&state.with_bytes(bytes.slice_ref(reader.0)))?;
         Ok(Self { machine, table })
     }
 

@@ -71,7 +71,7 @@ fn a_restored_replica_still_knows_what_was_applied() {
     let mut one = sessions(4);
     one.apply(&entry(1, &Request::Open.encode()));
     one.apply(&entry(2, &request(1, 1, 0, 5)));
-    let mut other = Sessions::<Counters>::restore(&one.snapshot()).unwrap();
+    let mut other = Sessions::<Counters>::restored(&one.snapshot()).unwrap();
     assert_eq!(one.digest(), other.digest());
     assert_eq!(done(other.apply(&entry(3, &request(1, 1, 0, 5)))), 5);
 }
@@ -82,7 +82,7 @@ fn a_snapshot_without_the_table_is_noticed() {
     let mut one = sessions(4);
     one.apply(&entry(1, &Request::Open.encode()));
     one.apply(&entry(2, &request(1, 1, 0, 5)));
-    let machine = Counters::restore(&one.machine().snapshot()).unwrap();
+    let machine = Counters::restored(&one.machine().snapshot()).unwrap();
     let mut mutant = Sessions::new(machine, 4);
     assert_ne!(one.digest(), mutant.digest());
     let mut oracle = SessionOracle::new(replica(Counters::default()), 4);
@@ -135,13 +135,13 @@ fn garbage_is_no_snapshot() {
     }
     let good = one.snapshot().bytes().to_vec();
     for len in 0..good.len() {
-        let restored = Sessions::<Counters>::restore(&State::new(good[..len].to_vec()));
+        let restored = Sessions::<Counters>::restored(&State::new(good[..len].to_vec()));
         // Cut where an object ends, it is a whole snapshot, of another state.
         assert!(restored.is_err() || restored.unwrap().digest() != one.digest(), "cut to {len}");
     }
-    let error = Sessions::<Counters>::restore(&State::new(&b"\x09"[..])).unwrap_err();
+    let error = Sessions::<Counters>::restored(&State::new(&b"\x09"[..])).unwrap_err();
     assert!(error.contains("version 9") && error.contains("knows 1"), "{error}");
-    let error = Sessions::<Counters>::restore(&State::new(&b"\x01garbage"[..])).unwrap_err();
+    let error = Sessions::<Counters>::restored(&State::new(&b"\x01garbage"[..])).unwrap_err();
     assert!(error.contains("table of sessions"), "{error}");
 }
 
