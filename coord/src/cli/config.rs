@@ -166,7 +166,24 @@ pub(crate) fn check_host_port(address: &str) -> Result<(), String> {
 
 /// A cluster id is written as 16 hexadecimal digits, as etcd shows it.
 pub(crate) mod cluster_id {
+    use std::{fs::File, io::Read as _};
+
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    use crate::cli::failure::{Context as _, Result as Outcome};
+
+    /// One that was never used.
+    pub(crate) fn random() -> Outcome<u64> {
+        let mut bytes = [0; 8];
+        let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
+        read.context("no randomness for a cluster id: /dev/urandom")?;
+        Ok(u64::from_ne_bytes(bytes).max(1))
+    }
+
+    /// The digits of one as a store has it.
+    pub(crate) fn show_wide(id: u128) -> String {
+        u64::try_from(id).map_or_else(|_| format!("{id:032x}"), show)
+    }
 
     /// Parses the digits; zero is no cluster.
     pub(crate) fn parse(text: &str) -> Result<u64, String> {

@@ -1,11 +1,17 @@
 //! The command line: what each command takes, and how the program ends.
 
+mod archive;
+mod backup;
 mod bench;
 mod client;
 mod config;
 mod dev;
 mod failure;
+mod inspect;
 mod logs;
+mod node_args;
+mod recover;
+mod restore;
 mod serve;
 mod supervise;
 
@@ -23,6 +29,7 @@ Examples:
   quorate put greeting hello           write a key
   quorate get greeting                 read it back, from whichever node answers first
   quorate status --cluster             who leads, how far each node is
+  quorate backup coord.backup          all of it, into a file
 
 Exit codes:
   0  done (a key that does not exist is an empty answer, not a failure)
@@ -57,6 +64,14 @@ enum Command {
     Status(client::StatusCommand),
     /// List the cluster's members
     Members(client::MembersCommand),
+    /// Write the state of a running cluster into a file
+    Backup(backup::Args),
+    /// Make a node of a new cluster from a backup
+    Restore(Box<restore::Args>),
+    /// Show what a node's data directory, or a backup, holds; and check it
+    Inspect(inspect::Args),
+    /// Go on with one node, when the others are lost for good
+    Recover(recover::Args),
     /// Measure a running cluster
     Bench(bench::Args),
 }
@@ -78,6 +93,10 @@ pub(crate) fn main() -> ExitCode {
             Command::Txn(command) => command.run().await,
             Command::Status(command) => command.run().await,
             Command::Members(command) => command.run().await,
+            Command::Backup(args) => backup::run(args).await,
+            Command::Restore(args) => restore::run(*args),
+            Command::Inspect(args) => inspect::run(&args),
+            Command::Recover(args) => recover::run(&args),
             Command::Bench(args) => bench::run(args).await,
         }
     });

@@ -15,9 +15,10 @@ use tracing::info;
 
 use super::{
     Failure, Result,
-    config::{self, FORMAT, Member, NodeConfig, Tls},
+    config::{self, Member, NodeConfig, Tls},
     failure::Context as _,
     logs::{self, LogFormat},
+    node_args::NodeArgs,
     supervise::{self, Event},
 };
 
@@ -71,41 +72,11 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Read everything from this file
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["id", "cluster", "data", "listen_client", "listen_peer",
-        "peer", "client_url", "ca", "cert", "key"])]
-    config: Option<PathBuf>,
-
-    /// The node's id, from 1
-    #[arg(long, value_name = "ID", required_unless_present = "config", value_parser = clap::value_parser!(u64).range(1..))]
-    id: Option<u64>,
+    #[command(flatten)]
+    node: NodeArgs,
     /// The cluster's id: 16 hexadecimal digits
     #[arg(long, value_name = "HEX", required_unless_present = "config", value_parser = config::cluster_id::parse)]
     cluster: Option<u64>,
-    /// The directory of the node's store
-    #[arg(long, value_name = "DIR", required_unless_present = "config")]
-    data: Option<PathBuf>,
-    /// Where to serve clients
-    #[arg(long, value_name = "IP:PORT", default_value = config::DEFAULT_CLIENT)]
-    listen_client: SocketAddr,
-    /// Where to meet peers
-    #[arg(long, value_name = "IP:PORT", default_value = config::DEFAULT_PEER)]
-    listen_peer: SocketAddr,
-    /// Another node, and where it meets its peers; once for each
-    #[arg(long, value_name = "ID=HOST:PORT", value_parser = peer, requires = "ca")]
-    peer: Vec<(u64, String)>,
-    /// Where a node serves clients, to be told to clients that ask; once for each
-    #[arg(long, value_name = "ID=URL", value_parser = client_url)]
-    client_url: Vec<(u64, String)>,
-    /// The cluster's certificate authority, PEM
-    #[arg(long, value_name = "FILE", requires = "cert")]
-    ca: Option<PathBuf>,
-    /// The node's certificate, PEM
-    #[arg(long, value_name = "FILE", requires = "key")]
-    cert: Option<PathBuf>,
-    /// Its private key, PEM
-    #[arg(long, value_name = "FILE", requires = "ca")]
-    key: Option<PathBuf>,
 
     /// Make the node's store; only at its very first start. Refused if there is one
     #[arg(long)]
@@ -130,48 +101,8 @@ pub(crate) async fn run(args: Args) -> Result {
     let (bootstrap, supervised) = (args.bootstrap, args.supervised);
     let recording = args.record.as_ref().map(|file| Recording::to_file(file).actions(args.record_actions));
     let stop = Stop::watch(supervised)?;
-    let config = args.config()?;
+    let config = args.node.config(args.cluster)?;
     serve(&config, bootstrap, supervised, recording, stop).await
-}
-
-impl Args {
-    fn config(self) -> Result<NodeConfig> {
-        if let Some(path) = self.config {
-            return NodeConfig::read(&path);
-        }
-        // clap has seen to it that they are there.
-        let (Some(id), Some(cluster), Some(data)) = (self.id, self.cluster, self.data) else {
-            return Err(Failure::new("--id, --cluster and --data are needed, or --config"));
-        };
-        let tls = match (self.ca, self.cert, self.key) {
-            (Some(ca), Some(cert), Some(key)) => Some(Tls { ca, cert, key }),
-            _ => None,
-        };
-        let mut members: Vec<Member> =
-            self.peer.into_iter().map(|(id, peer)| Member { id, peer, client: None }).collect();
-        if members.iter().all(|member| member.id != id) {
-            members.push(Member { id, peer: self.listen_peer.to_string(), client: None });
-        }
-        members.sort_by_key(|member| member.id);
-        for (id, url) in self.client_url {
-            let member = members.iter_mut().find(|member| member.id == id);
-            let member =
-                member.ok_or_else(|| Failure::new(format!("--client-url {id}=…: no --peer has this id")))?;
-            member.client = Some(url);
-        }
-        let config = NodeConfig {
-            format: FORMAT,
-            id,
-            cluster,
-            data,
-            listen_client: self.listen_client,
-            listen_peer: self.listen_peer,
-            tls,
-            members,
-        };
-        config.validate()?;
-        Ok(config)
-    }
 }
 
 /// Makes a node's store, with everyone in the configuration as its first voters.
@@ -200,7 +131,8 @@ fn open(config: &NodeConfig) -> Result<RedbStore> {
     })
 }
 
-fn identity(config: &NodeConfig) -> storage::Identity {
+/// Whose store it is.
+pub(crate) fn identity(config: &NodeConfig) -> storage::Identity {
     storage::Identity { cluster: config.cluster.into(), node: NodeId(config.id) }
 }
 
@@ -365,27 +297,6 @@ impl Stop {
     }
 }
 
-fn peer(text: &str) -> Result<(u64, String), String> {
-    let (id, address) = id_and(text)?;
-    config::check_host_port(address)?;
-    Ok((id, address.to_owned()))
-}
-
-fn client_url(text: &str) -> Result<(u64, String), String> {
-    let (id, url) = id_and(text)?;
-    url.parse::<super::client::Endpoint>()?;
-    Ok((id, url.to_owned()))
-}
-
-/// `ID=…`
-fn id_and(text: &str) -> Result<(u64, &str), String> {
-    let (id, rest) = text.split_once('=').ok_or_else(|| format!("\"{text}\" has no =: ID=… is expected"))?;
-    match id.parse() {
-        Ok(0) | Err(_) => Err(format!("\"{id}\" is not a node's id")),
-        Ok(id) => Ok((id, rest)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -401,7 +312,7 @@ mod tests {
     fn config(flags: &str) -> Result<NodeConfig, String> {
         let all = std::iter::once("serve").chain(flags.split_whitespace());
         let args = Alone::try_parse_from(all).map_err(|error| error.to_string())?.args;
-        args.config().map_err(|error| error.to_string())
+        args.node.config(args.cluster).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -5,7 +5,7 @@ use prost::Message as _;
 
 use super::error::KvError;
 use crate::pb::{
-    command::{self, command::Op, command_reply::Result as Wire},
+    command::{self, ForcedRecovery, Recorded, command::Op, command_reply::Result as Wire},
     etcdserverpb::{
         CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
         PutResponse, TxnRequest, TxnResponse,
@@ -26,6 +26,9 @@ pub enum Command {
     Txn(TxnRequest),
     /// Forgets history.
     Compact(CompactionRequest),
+    /// Takes down that a node went on alone, without a quorum. No client asks for it: `quorate recover --force-single`
+    /// puts it into the log.
+    Recovered(ForcedRecovery),
 }
 
 impl Command {
@@ -37,6 +40,7 @@ impl Command {
             Self::DeleteRange(delete) => Op::DeleteRange(delete),
             Self::Txn(txn) => Op::Txn(txn),
             Self::Compact(compact) => Op::Compact(compact),
+            Self::Recovered(recovery) => Op::Recovered(recovery),
         };
         command::Command { version: FORMAT, op: Some(op) }.encode_to_vec().into()
     }
@@ -58,6 +62,7 @@ impl Command {
             Some(Op::DeleteRange(delete)) => Ok(Self::DeleteRange(delete)),
             Some(Op::Txn(txn)) => Ok(Self::Txn(txn)),
             Some(Op::Compact(compact)) => Ok(Self::Compact(compact)),
+            Some(Op::Recovered(recovery)) => Ok(Self::Recovered(recovery)),
             None => Err(KvError::BadCommand(format!(
                 "a command of format {FORMAT} is of no kind that this version knows"
             ))),
@@ -77,6 +82,8 @@ pub enum Response {
     Txn(TxnResponse),
     /// To a compaction.
     Compact(CompactionResponse),
+    /// To the record of a recovery.
+    Recovered,
 }
 
 /// The machine's answer to a command.
@@ -95,6 +102,7 @@ impl From<Reply> for Bytes {
             Ok(Response::DeleteRange(delete)) => Wire::DeleteRange(delete),
             Ok(Response::Txn(txn)) => Wire::Txn(txn),
             Ok(Response::Compact(compact)) => Wire::Compact(compact),
+            Ok(Response::Recovered) => Wire::Recovered(Recorded {}),
             Err(error) => Wire::Error(error.to_wire()),
         };
         let reply = command::CommandReply { version: FORMAT, result: Some(result), revision: reply.revision };
@@ -129,6 +137,7 @@ impl TryFrom<Bytes> for Reply {
             Wire::DeleteRange(delete) => Ok(Response::DeleteRange(delete)),
             Wire::Txn(txn) => Ok(Response::Txn(txn)),
             Wire::Compact(compact) => Ok(Response::Compact(compact)),
+            Wire::Recovered(Recorded {}) => Ok(Response::Recovered),
             Wire::Error(error) => Err(KvError::from_wire(error)),
         };
         Ok(Self { revision: reply.revision, result })

@@ -24,18 +24,21 @@
 //!
 //! # What is not here yet
 //!
-//! Leases: a key's lease is 0, and a put that names one is refused. Watches. Snapshots.
+//! Leases: a key's lease is 0, and a put that names one is refused. Watches.
 
 mod check;
 mod command;
+mod cow;
 mod error;
 mod hash;
 mod range;
 mod read;
+mod snapshot;
 mod store;
 mod txn;
 
-use quorate_core::{Entry, StateMachine};
+use prost::Message as _;
+use quorate_core::{Entry, Frozen, Source, StateError, StateMachine};
 
 pub use check::{
     MAX_REQUEST_BYTES, MAX_TXN_DEPTH, MAX_TXN_OPS, check_delete_range, check_put, check_range, check_txn,
@@ -43,20 +46,28 @@ pub use check::{
 };
 pub use command::{Command, FORMAT, Reply, ReplyError, Response};
 pub use error::KvError;
+pub use snapshot::{RestoreError, SNAPSHOT_FORMAT, SnapshotHead};
 
-use crate::pb::etcdserverpb::{
-    CompactionRequest, CompactionResponse, RangeRequest, RangeResponse, TxnRequest, TxnResponse,
+use crate::pb::{
+    command::ForcedRecovery,
+    etcdserverpb::{
+        CompactionRequest, CompactionResponse, RangeRequest, RangeResponse, TxnRequest, TxnResponse,
+    },
 };
 use hash::Hasher;
 use read::header;
 use store::Store;
 use txn::{Change, Path};
 
-/// The store, as one replica has it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// The store, as one replica has it. A clone costs little: it shares what neither has changed since.
+#[derive(Clone, PartialEq, Debug)]
 pub struct Machine {
     store: Store,
+    /// Oldest first.
+    recoveries: Vec<ForcedRecovery>,
 }
+
+impl Eq for Machine {}
 
 impl Default for Machine {
     fn default() -> Self {
@@ -68,7 +79,7 @@ impl Machine {
     /// An empty store, at revision 1.
     #[must_use]
     pub const fn new() -> Self {
-        Self { store: Store::new() }
+        Self { store: Store::new(), recoveries: Vec::new() }
     }
 
     /// The newest revision.
@@ -87,6 +98,12 @@ impl Machine {
     #[must_use]
     pub const fn bytes(&self) -> u64 {
         self.store.bytes()
+    }
+
+    /// Each time that a node went on alone without a quorum, oldest first.
+    #[must_use]
+    pub fn recoveries(&self) -> &[ForcedRecovery] {
+        &self.recoveries
     }
 
     /// Answers a read.
@@ -118,11 +135,19 @@ impl Machine {
     /// A hash of everything there is: equal on replicas that have applied the same commands.
     #[must_use]
     pub fn digest(&self) -> u64 {
+        let mut hasher = self.begin_digest();
+        self.store.hash(i64::MAX, &mut hasher);
+        for recovery in &self.recoveries {
+            hasher.bytes(&recovery.encode_to_vec());
+        }
+        hasher.finish()
+    }
+
+    fn begin_digest(&self) -> Hasher {
         let mut hasher = Hasher::new();
         hasher.number(self.revision());
         hasher.number(self.compacted());
-        self.store.hash(i64::MAX, &mut hasher);
-        hasher.finish()
+        hasher
     }
 
     /// A hash of all keys with their history since the last compaction up to `revision`, and the revision that was
@@ -165,6 +190,10 @@ impl Machine {
                 self.store.compact(revision)?;
                 Ok(Response::Compact(CompactionResponse { header: Some(header(self.revision())) }))
             }
+            Command::Recovered(recovery) => {
+                self.recoveries.push(recovery);
+                Ok(Response::Recovered)
+            }
         }
     }
 }
@@ -177,5 +206,20 @@ impl StateMachine for Machine {
             Ok(command) => self.apply_command(command),
             Err(error) => Reply { revision: self.revision(), result: Err(error) },
         }
+    }
+
+    /// Costs about as much as there are keys in hundreds, and no value is copied, then or later: with 1,000,000 keys of 20 bytes
+    /// and values of 100 it took about 0.6 ms, and 1 to 4 ms (once 45) when many keys had changed since the last time. While
+    /// it is held, the first change among each hundred or so neighbouring keys copies the handles of those and of their
+    /// history: changes of keys that lie far apart then took 50 to 110 µs instead of 12. (AMD EPYC, 2 shared cores;
+    /// `cargo run --release -p quorate-coord --example million_keys`)
+    fn freeze(&self) -> Option<Box<dyn Frozen>> {
+        Some(Box::new(self.clone()))
+    }
+
+    /// As [`Machine::read_snapshot`], whose error it gives; the machine is as it was then.
+    fn restore(&mut self, state: &mut dyn Source) -> Result<(), StateError> {
+        *self = Self::read_snapshot(state)?;
+        Ok(())
     }
 }

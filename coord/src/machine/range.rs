@@ -15,8 +15,8 @@ pub(super) enum Keys {
     From(Bytes),
 }
 
-/// Where to begin and to end.
-pub(super) type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+/// The key to begin with, and where to end.
+pub(super) type Bounds<'a> = (&'a [u8], Bound<&'a [u8]>);
 
 impl Keys {
     pub(super) fn of(key: &Bytes, range_end: &Bytes) -> Self {
@@ -30,11 +30,9 @@ impl Keys {
     /// Begin and end for a search in order; `None` if there is nothing between them.
     pub(super) fn bounds(&self) -> Option<Bounds<'_>> {
         match self {
-            Self::One(key) => Some((Bound::Included(key), Bound::Included(key))),
-            Self::From(key) => Some((Bound::Included(key), Bound::Unbounded)),
-            Self::Between(begin, end) => {
-                (begin < end).then_some((Bound::Included(begin), Bound::Excluded(end)))
-            }
+            Self::One(key) => Some((key, Bound::Included(key))),
+            Self::From(key) => Some((key, Bound::Unbounded)),
+            Self::Between(begin, end) => (begin < end).then_some((begin, Bound::Excluded(end))),
         }
     }
 }

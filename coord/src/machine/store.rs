@@ -1,10 +1,8 @@
 //! Keys and their history.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 
-use super::{error::KvError, hash::Hasher, range::Keys};
+use super::{cow::CowMap, error::KvError, hash::Hasher, range::Keys};
 use crate::pb::mvccpb::KeyValue;
 
 /// What a version of a key costs in memory beside key and value, roughly: for [`Store::bytes`].
@@ -16,7 +14,7 @@ const VERSION_BYTES: u64 = 64;
 /// several versions, of which the last one counts.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Store {
-    keys: BTreeMap<Bytes, Vec<Version>>,
+    keys: CowMap<Vec<Version>>,
     revision: i64,
     compacted: i64,
     bytes: u64,
@@ -24,25 +22,49 @@ pub(super) struct Store {
 
 /// A key between two changes of it; oldest first in the store.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Version {
+pub(super) struct Version {
     /// The revision that made it.
-    modified: i64,
+    pub(super) modified: i64,
     /// What was stored; `None`: deleted.
-    stored: Option<Stored>,
+    pub(super) stored: Option<Stored>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Stored {
-    created: i64,
-    version: i64,
-    value: Bytes,
-    lease: i64,
+pub(super) struct Stored {
+    pub(super) created: i64,
+    pub(super) version: i64,
+    pub(super) value: Bytes,
+    pub(super) lease: i64,
 }
 
 impl Store {
     /// An empty store, at revision 1 as etcd's.
     pub(super) const fn new() -> Self {
-        Self { keys: BTreeMap::new(), revision: 1, compacted: -1, bytes: 0 }
+        Self::at_revision(1, -1)
+    }
+
+    /// Without keys, at this revision and with the last compaction at that one: to be filled with [`Store::append`].
+    pub(super) const fn at_revision(revision: i64, compacted: i64) -> Self {
+        Self { keys: CowMap::new(), revision, compacted, bytes: 0 }
+    }
+
+    /// Puts a key there with its versions; it is to come after all others.
+    pub(super) fn append(&mut self, key: Bytes, versions: Vec<Version>) {
+        for version in &versions {
+            self.bytes = self.bytes.saturating_add(cost(&key, version));
+        }
+        let at = key.clone();
+        self.keys.update(&at, versions, |there, versions| *there = versions, |versions| (key, versions));
+    }
+
+    /// How many keys there are, those included that only have a history.
+    pub(super) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// All keys with their versions, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &(Bytes, Vec<Version>)> {
+        self.keys.iter()
     }
 
     /// The newest revision.
@@ -78,7 +100,7 @@ impl Store {
 
     /// What exists at `revision`, in the order of keys.
     pub(super) fn at<'a>(&'a self, keys: &'a Keys, revision: i64) -> impl Iterator<Item = Found<'a>> {
-        let in_range = keys.bounds().map(|bounds| self.keys.range::<[u8], _>(bounds));
+        let in_range = keys.bounds().map(|bounds| self.keys.range(bounds));
         in_range.into_iter().flatten().filter_map(move |(key, versions)| {
             let upto = versions.partition_point(|version| version.modified <= revision);
             let version = versions.get(upto.checked_sub(1)?)?;
@@ -89,7 +111,7 @@ impl Store {
 
     /// What `key` is now.
     pub(super) fn get(&self, key: &[u8]) -> Option<Found<'_>> {
-        let (key, versions) = self.keys.get_key_value(key)?;
+        let (key, versions) = self.keys.get(key)?;
         let version = versions.last()?;
         Some(Found { key, modified: version.modified, stored: version.stored.as_ref()? })
     }
@@ -119,11 +141,8 @@ impl Store {
 
     fn push(&mut self, key: &Bytes, version: Version) {
         self.bytes = self.bytes.saturating_add(cost(key, &version));
-        if let Some(versions) = self.keys.get_mut(key) {
-            versions.push(version);
-        } else {
-            self.keys.insert(Bytes::copy_from_slice(key), vec![version]);
-        }
+        let first = |version| (Bytes::copy_from_slice(key), vec![version]);
+        self.keys.update(key, version, Vec::push, first);
     }
 
     /// Forgets all that was superseded at `revision` or before. Looks at every key.
@@ -139,12 +158,16 @@ impl Store {
         }
         self.compacted = revision;
         let mut freed = 0;
-        self.keys.retain(|key, versions| {
+        let forget = |versions: &[Version]| {
             let upto = versions.partition_point(|version| version.modified <= revision);
             // The last of them is what the key is at `revision`: it stays, unless it's that the key isn't.
             let last = upto.saturating_sub(1);
             let lives = versions.get(last).is_some_and(|version| version.stored.is_some());
-            let gone = if lives { last } else { upto };
+            if lives { last } else { upto }
+        };
+        let wanted = |versions: &Vec<Version>| forget(versions) > 0;
+        self.keys.retain(wanted, |key, versions| {
+            let gone = forget(versions);
             freed += versions.drain(..gone).map(|version| cost(key, &version)).sum::<u64>();
             versions.shrink_to_fit();
             !versions.is_empty()
@@ -155,19 +178,26 @@ impl Store {
 
     /// All versions up to `revision`.
     pub(super) fn hash(&self, revision: i64, hasher: &mut Hasher) {
-        for (key, versions) in &self.keys {
+        for (key, versions) in self.keys.iter() {
             for version in versions.iter().filter(|version| version.modified <= revision) {
-                hasher.bytes(key);
-                hasher.number(version.modified);
-                match &version.stored {
-                    None => hasher.number(0),
-                    Some(stored) => {
-                        hasher.number(stored.version);
-                        hasher.number(stored.created);
-                        hasher.number(stored.lease);
-                        hasher.bytes(&stored.value);
-                    }
-                }
+                version.hash(key, hasher);
+            }
+        }
+    }
+}
+
+impl Version {
+    /// This version of `key`.
+    pub(super) fn hash(&self, key: &[u8], hasher: &mut Hasher) {
+        hasher.bytes(key);
+        hasher.number(self.modified);
+        match &self.stored {
+            None => hasher.number(0),
+            Some(stored) => {
+                hasher.number(stored.version);
+                hasher.number(stored.created);
+                hasher.number(stored.lease);
+                hasher.bytes(&stored.value);
             }
         }
     }

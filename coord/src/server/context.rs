@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use quorate_runtime_tokio::Node;
+use tokio::sync::Semaphore;
 use tonic::Status;
 
-use super::{Cluster, status};
+use super::{Cluster, MAX_SNAPSHOTS, status};
 use crate::{
     machine::{Command, KvError, Machine, Response},
     pb::etcdserverpb::ResponseHeader,
@@ -16,11 +17,13 @@ use crate::{
 pub(super) struct Context {
     pub(super) node: Node<Machine>,
     pub(super) cluster: Arc<Cluster>,
+    /// How many snapshots may be sent yet.
+    pub(super) snapshots: Arc<Semaphore>,
 }
 
 impl Context {
     pub(super) fn new(node: Node<Machine>, cluster: Cluster) -> Self {
-        Self { node, cluster: Arc::new(cluster) }
+        Self { node, cluster: Arc::new(cluster), snapshots: Arc::new(Semaphore::new(MAX_SNAPSHOTS)) }
     }
 
     /// Has a command replicated and applied.

@@ -1,11 +1,15 @@
 //! For operators.
 
+use quorate_runtime_tokio::FreezeError;
+use quorate_storage_redb::{ArchiveHeader, Identity};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
     ETCD_API_VERSION,
     context::Context,
-    status::{NO_LEADER, not_served},
+    snapshot,
+    status::{NO_LEADER, not_served, of_read},
 };
 use crate::pb::etcdserverpb::{
     AlarmRequest, AlarmResponse, DefragmentRequest, DefragmentResponse, DowngradeRequest, DowngradeResponse,
@@ -77,10 +81,20 @@ impl Maintenance for Context {
         }))
     }
 
-    type SnapshotStream = tokio_stream::Empty<Result<SnapshotResponse, Status>>;
+    type SnapshotStream = ReceiverStream<Result<SnapshotResponse, Status>>;
 
+    /// From any node, with everything that was acknowledged before.
     async fn snapshot(&self, _: Request<SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
-        Err(not_served("Snapshot"))
+        let permit = self.snapshots.clone().try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted("etcdserver: too many requests: this node sends snapshots already")
+        })?;
+        let (snapshot, frozen) = self.node.freeze().await.map_err(|error| match error {
+            FreezeError::Read(error) => of_read(&error),
+            FreezeError::Unsupported => Status::internal(format!("quorate: {error}")),
+        })?;
+        let identity = Identity { cluster: self.cluster.id.into(), node: self.node.id() };
+        let archive = ArchiveHeader { identity, group: self.node.group(), snapshot };
+        Ok(Response::new(snapshot::send(frozen, archive, self.header(0), permit)))
     }
 
     async fn move_leader(

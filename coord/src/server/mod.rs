@@ -29,7 +29,8 @@
 //! # Where it differs from etcd
 //!
 //! * What is not there is answered with UNIMPLEMENTED: leases, watches, authentication, changes of the membership,
-//!   snapshots, defragmentation, moving the leader.
+//!   defragmentation, moving the leader.
+//! * `Snapshot` sends an archive of quorate's own, not a database of etcd's, and so `etcdctl snapshot save` refuses it.
 //! * `Hash` and `HashKV` are comparable between nodes of quorate, not with etcd's.
 //! * A message that is larger than [`MAX_MESSAGE_BYTES`] is refused with OUT_OF_RANGE and tonic's words, where etcd says
 //!   RESOURCE_EXHAUSTED with those of gRPC for Go. What is between 1.5 MiB and that is refused as by etcd.
@@ -42,6 +43,7 @@ mod cluster;
 mod context;
 mod kv;
 mod maintenance;
+mod snapshot;
 mod status;
 
 use std::{future::Future, time::Duration};
@@ -71,6 +73,10 @@ pub const MAX_MESSAGE_BYTES: usize = MAX_REQUEST_BYTES + (512 << 10);
 /// How many requests a connection may have under way; more wait at the client. What all of them together may have is
 /// bounded by the node.
 pub const MAX_STREAMS: u32 = 256;
+
+/// How many snapshots may be sent at once by one node; more are refused with RESOURCE_EXHAUSTED. What each holds on to costs
+/// memory as the state goes on changing.
+pub const MAX_SNAPSHOTS: usize = 2;
 
 /// How much of a request may be on its way before it is read, for each stream and for a connection as a whole.
 const STREAM_WINDOW: u32 = 256 << 10;

@@ -91,15 +91,21 @@ pub(crate) struct Node {
     pub(crate) dir: PathBuf,
     pub(crate) port: u16,
     child: Option<Child>,
-    started: bool,
+    /// It has a store.
+    pub(crate) started: bool,
 }
 
 impl Cluster {
     /// Certificates and configurations for so many nodes; none is started.
     pub(crate) fn make(count: u16) -> Self {
+        Self::make_as(CLUSTER, count)
+    }
+
+    /// The same, of another cluster.
+    pub(crate) fn make_as(cluster: u64, count: u16) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let base = free_ports(count);
-        let ca = Ca::generate(ClusterId(CLUSTER)).unwrap();
+        let ca = Ca::generate(ClusterId(cluster)).unwrap();
         let members: String = (1..=count)
             .map(|id| {
                 let port = base + 10 * (id - 1);
@@ -114,7 +120,7 @@ impl Cluster {
             let node_dir = dir.path().join(format!("node-{id}"));
             ca.issue(NodeId(id.into())).unwrap().save(&node_dir).unwrap();
             let text = format!(
-                "format = 1\nid = {id}\ncluster = \"{CLUSTER:016x}\"\ndata = \"store\"\n\
+                "format = 1\nid = {id}\ncluster = \"{cluster:016x}\"\ndata = \"store\"\n\
                  listen-client = \"127.0.0.1:{port}\"\nlisten-peer = \"127.0.0.1:{}\"\n\
                  [tls]\nca = \"ca.pem\"\ncert = \"node.pem\"\nkey = \"node.key\"\n{members}",
                 port + 1
@@ -166,7 +172,16 @@ impl Cluster {
 }
 
 impl Node {
-    /// Starts its process; the first time with `--bootstrap`.
+    /// Where its store is.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.dir.join("store")
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        self.dir.join("node.toml")
+    }
+
+    /// Starts its process; without a store with `--bootstrap`.
     pub(crate) fn start(&mut self) {
         assert!(self.child.is_none(), "node {} runs already", self.id);
         let log = OpenOptions::new().create(true).append(true).open(self.log()).unwrap();

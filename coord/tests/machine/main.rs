@@ -3,6 +3,7 @@
 mod check;
 mod model;
 mod ranges;
+mod snapshots;
 mod support;
 mod txns;
 mod wire;

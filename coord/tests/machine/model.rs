@@ -202,6 +202,8 @@ impl Model {
                 self.compacted = request.revision;
                 Response::Compact(CompactionResponse { header: header(before) })
             }
+            // No key changes, nor the revision.
+            Command::Recovered(_) => Response::Recovered,
         };
         if changed {
             self.states.push(now);
@@ -384,7 +386,7 @@ fn a_txn() -> impl Strategy<Value = TxnRequest> {
         .prop_map(|(compare, success, failure)| TxnRequest { compare, success, failure })
 }
 
-fn a_command() -> impl Strategy<Value = Command> {
+pub(crate) fn a_command() -> impl Strategy<Value = Command> {
     prop_oneof![
         6 => a_put().prop_map(Command::Put),
         2 => a_deletion().prop_map(Command::DeleteRange),

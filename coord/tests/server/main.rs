@@ -3,4 +3,5 @@
 
 mod cluster;
 mod single;
+mod snapshot;
 mod support;

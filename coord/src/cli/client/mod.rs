@@ -10,10 +10,10 @@ mod txn;
 
 use std::time::Duration;
 
-pub(crate) use endpoints::{Endpoint, Endpoints};
+pub(crate) use endpoints::{Endpoint, Endpoints, Kind};
 pub(crate) use kv::{DelCommand, GetCommand, PutCommand, TxnCommand};
 pub(crate) use output::{print, print_json, table};
-pub(crate) use overview::{MembersCommand, StatusCommand};
+pub(crate) use overview::{MembersCommand, StatusCommand, size};
 
 /// What every client command takes.
 #[derive(Debug, Clone, clap::Args)]

@@ -196,7 +196,7 @@ fn status_json(endpoint: &Endpoint, answer: &Result<StatusResponse, String>) -> 
 }
 
 /// Bytes, for people.
-fn size(bytes: i64) -> String {
+pub(crate) fn size(bytes: i64) -> String {
     let kib = bytes as f64 / 1024.0;
     match bytes {
         ..1024 => format!("{bytes} B"),

@@ -101,7 +101,7 @@ impl Layout {
             Some(file) => file,
             None => ClusterFile {
                 format: FORMAT,
-                cluster: random_id()?,
+                cluster: cluster_id::random()?,
                 nodes: nodes.unwrap_or(DEFAULT_NODES),
                 base_port: DEFAULT_PORT,
             },
@@ -325,13 +325,6 @@ fn check_ports(configs: &[NodeConfig], patience: Duration) -> Result {
         }
     }
     Ok(())
-}
-
-fn random_id() -> Result<u64> {
-    let mut bytes = [0; 8];
-    let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
-    read.context("no randomness for a cluster id: /dev/urandom")?;
-    Ok(u64::from_ne_bytes(bytes).max(1))
 }
 
 fn format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
