@@ -11,6 +11,7 @@
 //! The checksum of a block, and that of the end, goes over the header's and the block's place as well: a block of another snapshot,
 //! or at another place, is noticed. A file without its end is not whole.
 
+mod blocks;
 mod format;
 mod reader;
 mod writer;
@@ -19,5 +20,7 @@ pub use format::ArchiveHeader;
 pub use reader::ArchiveReader;
 pub use writer::ArchiveWriter;
 
-pub(crate) use format::{BLOCK, Prefix, encode_block, encode_end};
+pub(crate) use blocks::Blocks;
+pub(crate) use format::{Prefix, block_at};
 pub(crate) use reader::{Body, check_place};
+pub(crate) use writer::sum_of;

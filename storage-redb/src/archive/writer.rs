@@ -4,20 +4,17 @@ use std::io;
 
 use quorate_core::SnapshotInfo;
 
-use super::format::{ArchiveHeader, BLOCK, Prefix, encode_block, encode_end, file_len};
+use super::{
+    blocks::Blocks,
+    format::{ArchiveHeader, Prefix, file_len},
+};
 
 /// Writes an archive to anything that takes bytes.
 #[derive(Debug)]
 pub struct ArchiveWriter<W> {
     out: W,
     header: ArchiveHeader,
-    header_sum: u32,
-    /// The block that is being filled.
-    block: Vec<u8>,
-    /// How many are written.
-    blocks: u64,
-    bytes: u64,
-    checksum: u32,
+    blocks: Blocks,
 }
 
 impl<W: io::Write> ArchiveWriter<W> {
@@ -35,15 +32,7 @@ impl<W: io::Write> ArchiveWriter<W> {
         }
         let prefix = prefix.encode();
         out.write_all(&prefix)?;
-        Ok(Self {
-            out,
-            header: header.clone(),
-            header_sum: sum_of(&prefix),
-            block: Vec::with_capacity(BLOCK),
-            blocks: 0,
-            bytes: 0,
-            checksum: 0,
-        })
+        Ok(Self { out, header: header.clone(), blocks: Blocks::new(sum_of(&prefix)) })
     }
 
     /// Adds to what it holds.
@@ -51,27 +40,11 @@ impl<W: io::Write> ArchiveWriter<W> {
     /// # Errors
     /// What `out` says.
     pub fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        self.bytes = self.bytes.saturating_add(bytes.len() as u64);
-        self.checksum = crc32c::crc32c_append(self.checksum, bytes);
         while !bytes.is_empty() {
-            let (now, later) = bytes.split_at(bytes.len().min(BLOCK.saturating_sub(self.block.len())));
-            self.block.extend_from_slice(now);
-            bytes = later;
-            if self.block.len() == BLOCK {
-                self.flush()?;
+            if let Some(block) = self.blocks.fill(&mut bytes) {
+                self.out.write_all(&block)?;
             }
         }
-        Ok(())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.block.is_empty() {
-            return Ok(());
-        }
-        self.out.write_all(&encode_block(self.header_sum, self.blocks, &self.block))?;
-        self.out.write_all(&self.block)?;
-        self.block.clear();
-        self.blocks = self.blocks.saturating_add(1);
         Ok(())
     }
 
@@ -80,11 +53,16 @@ impl<W: io::Write> ArchiveWriter<W> {
     /// # Errors
     /// What `out` says.
     pub fn finish(mut self) -> io::Result<(W, SnapshotInfo)> {
-        self.flush()?;
-        self.out.write_all(&encode_end(self.header_sum, self.bytes, self.checksum))?;
+        if let Some(block) = self.blocks.take() {
+            self.out.write_all(&block)?;
+        }
+        self.out.write_all(&self.blocks.end())?;
         self.out.flush()?;
         let snapshot = self.header.snapshot;
-        Ok((self.out, SnapshotInfo { snapshot, bytes: self.bytes, checksum: self.checksum }))
+        Ok((
+            self.out,
+            SnapshotInfo { snapshot, bytes: self.blocks.bytes(), checksum: self.blocks.checksum() },
+        ))
     }
 }
 
@@ -97,6 +75,6 @@ impl ArchiveWriter<io::Sink> {
 }
 
 /// The checksum at the end of a header.
-pub(super) fn sum_of(prefix: &[u8]) -> u32 {
+pub(crate) fn sum_of(prefix: &[u8]) -> u32 {
     prefix.last_chunk().map_or(0, |sum| u32::from_le_bytes(*sum))
 }

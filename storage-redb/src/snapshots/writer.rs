@@ -8,7 +8,7 @@ use redb::StorageBackend;
 use super::{Name, Origin, Shelf, Stage, shelf::resumable};
 use crate::{
     ArchiveHeader, Error,
-    archive::{BLOCK, Prefix, encode_block, encode_end},
+    archive::{Blocks, Prefix, block_at, sum_of},
     error::io_damage,
 };
 
@@ -26,14 +26,9 @@ pub struct RedbSnapshotWriter {
     announced: Option<(u64, u32)>,
     /// The file; none after an error, or once it is published.
     file: Option<Box<dyn StorageBackend>>,
-    header_sum: u32,
     /// Where the next block goes.
     end: u64,
-    blocks: u64,
-    /// The block that is being filled.
-    block: Vec<u8>,
-    bytes: u64,
-    checksum: u32,
+    blocks: Blocks,
     published: bool,
     /// Up to where the file is durable.
     synced: u64,
@@ -81,12 +76,8 @@ impl RedbSnapshotWriter {
             snapshot: snapshot.clone(),
             announced,
             file: None,
-            header_sum: 0,
             end: 0,
-            blocks: 0,
-            block: Vec::new(),
-            bytes: 0,
-            checksum: 0,
+            blocks: Blocks::new(0),
             published: false,
             synced: 0,
             named: false,
@@ -117,18 +108,16 @@ impl RedbSnapshotWriter {
         }
         let Some(mut body) = resumable(directory, &self.name.text(), prefix)? else { return Ok(false) };
         let (blocks, checksum) = body.full_blocks()?;
-        (self.blocks, self.checksum) = (blocks, checksum);
-        self.bytes = blocks.saturating_mul(BLOCK as u64);
-        self.end = (body.header_len as u64).saturating_add(blocks.saturating_mul(BLOCK as u64 + 8));
+        self.blocks = Blocks::after(body.header_sum, blocks, checksum);
+        self.end = block_at(body.header_len, blocks);
         self.synced = self.end;
-        self.header_sum = body.header_sum;
         self.file = Some(body.into_backend());
         Ok(true)
     }
 
     fn create(&mut self, prefix: &Prefix) -> Result<(), Error> {
         let bytes = prefix.encode();
-        self.header_sum = bytes.last_chunk().map_or(0, |sum| u32::from_le_bytes(*sum));
+        self.blocks = Blocks::new(sum_of(&bytes));
         let name = self.name.text();
         let file = self
             .shelf
@@ -148,17 +137,6 @@ impl RedbSnapshotWriter {
         }
         self.end = self.end.saturating_add(bytes.len() as u64);
         Ok(())
-    }
-
-    fn flush(&mut self) -> Result<(), Error> {
-        if self.block.is_empty() {
-            return Ok(());
-        }
-        let mut bytes = encode_block(self.header_sum, self.blocks, &self.block).to_vec();
-        bytes.extend_from_slice(&self.block);
-        self.block.clear();
-        self.blocks = self.blocks.saturating_add(1);
-        self.put(&bytes)
     }
 
     /// What a failed sync leaves on the disk is not known, of this file and of any: nothing is written after it.
@@ -208,7 +186,7 @@ impl SnapshotWriter for RedbSnapshotWriter {
     type Error = Error;
 
     fn staged(&self) -> u64 {
-        self.bytes
+        self.blocks.bytes()
     }
 
     fn write(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
@@ -218,22 +196,16 @@ impl SnapshotWriter for RedbSnapshotWriter {
         if self.file.is_none() {
             return Err(Error::SnapshotAbandoned(self.name.group));
         }
-        let found = self.bytes.saturating_add(bytes.len() as u64);
+        let found = self.staged().saturating_add(bytes.len() as u64);
         if self.announced.is_some_and(|(announced, _)| found > announced) {
             self.remove();
             return Err(self.mismatch(found));
         }
-        self.bytes = found;
-        self.checksum = crc32c::crc32c_append(self.checksum, bytes);
         while !bytes.is_empty() {
-            let (now, later) = bytes.split_at(bytes.len().min(BLOCK.saturating_sub(self.block.len())));
-            self.block.extend_from_slice(now);
-            bytes = later;
-            if self.block.len() == BLOCK {
-                self.flush()?;
-                if self.end.saturating_sub(self.synced) >= SYNC_EVERY {
-                    self.sync_file()?;
-                }
+            let Some(block) = self.blocks.fill(&mut bytes) else { continue };
+            self.put(&block)?;
+            if self.end.saturating_sub(self.synced) >= SYNC_EVERY {
+                self.sync_file()?;
             }
         }
         Ok(())
@@ -259,13 +231,15 @@ impl SnapshotWriter for RedbSnapshotWriter {
         let shelf = Arc::clone(&self.shelf);
         let _open = shelf.open()?;
         shelf.latch.check()?;
-        self.flush()?;
-        if self.announced.is_some_and(|announced| announced != (self.bytes, self.checksum)) {
-            self.remove();
-            return Err(self.mismatch(self.bytes));
+        if let Some(block) = self.blocks.take() {
+            self.put(&block)?;
         }
-        let end = encode_end(self.header_sum, self.bytes, self.checksum);
-        self.put(&end)?;
+        let (bytes, checksum) = (self.blocks.bytes(), self.blocks.checksum());
+        if self.announced.is_some_and(|announced| announced != (bytes, checksum)) {
+            self.remove();
+            return Err(self.mismatch(bytes));
+        }
+        self.put(&self.blocks.end())?;
         // Something longer may be left of an attempt that was cut short.
         if let Some(file) = &self.file
             && let Err(source) = file.set_len(self.end)
@@ -283,8 +257,7 @@ impl SnapshotWriter for RedbSnapshotWriter {
         self.file = None;
         self.published = true;
         self.sync_names("publishing a snapshot")?;
-        let info =
-            SnapshotInfo { snapshot: self.snapshot.clone(), bytes: self.bytes, checksum: self.checksum };
+        let info = SnapshotInfo { snapshot: self.snapshot.clone(), bytes, checksum };
         shelf.publish(self.name.group, info.clone(), self.origin);
         Ok(info)
     }
