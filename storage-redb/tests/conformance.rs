@@ -29,6 +29,12 @@ fn whatever_a_crash_leaves_what_was_acknowledged_is_there() {
 }
 
 #[test]
+fn with_other_seeds_if_asked_for() {
+    let seeds: u64 = std::env::var("QUORATE_SEEDS").map_or(1, |seeds| seeds.parse().expect("a number"));
+    println!("{}", conformance::crash_points(&usual(), 100..100 + seeds, 40));
+}
+
+#[test]
 fn with_two_phases_too() {
     let report = conformance::crash_points(&Redb(Options::default().two_phase(true)), 100..102, 20);
     println!("{report}");

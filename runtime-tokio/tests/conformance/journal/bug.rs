@@ -19,6 +19,8 @@ pub enum Bug {
     RewriteNotInDirectory,
     /// The names that are there when it is opened are taken to be durable.
     NamesTakenForDurable,
+    /// What is in the file when it is opened is taken to be durable.
+    WritesTakenForDurable,
     /// The journal that is read back forgets truncations.
     TruncationNotReplayed,
     /// A truncation in the middle of a batch keeps all of it.
@@ -104,6 +106,7 @@ impl Bug {
         Self::RewriteNotSynced,
         Self::RewriteNotInDirectory,
         Self::NamesTakenForDurable,
+        Self::WritesTakenForDurable,
         Self::TruncationNotReplayed,
         Self::StaleTail,
         Self::CompactionTakesBatch,
@@ -151,7 +154,8 @@ impl Bug {
             | Self::TornTailKept
             | Self::RewriteNotSynced
             | Self::RewriteNotInDirectory
-            | Self::NamesTakenForDurable => "crash_points",
+            | Self::NamesTakenForDurable
+            | Self::WritesTakenForDurable => "crash_points",
             Self::DamageTakenForTornTail | Self::SnapshotUnchecked => "notices_damage",
             Self::TruncationNotReplayed | Self::StaleTail => "truncates",
             Self::CompactionTakesBatch | Self::MembershipAtBaseLost | Self::LoadFromBase => "begins_later",

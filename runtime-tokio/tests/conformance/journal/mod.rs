@@ -125,6 +125,10 @@ impl Journal {
         if bug != Some(Bug::NamesTakenForDurable) {
             disk.sync()?;
         }
+        // Or have written what is not durable, either: what is built on it would stay without it after a power failure.
+        if bug != Some(Bug::WritesTakenForDurable) {
+            file.sync()?;
+        }
         let mut bytes = vec![0; file.len()? as usize];
         file.read_at(0, &mut bytes)?;
         if !bytes.starts_with(MAGIC) {
