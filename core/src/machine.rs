@@ -11,6 +11,9 @@ pub type StateError = Box<dyn Error + Send + Sync>;
 
 /// What is replicated: the same commands in the same order give the same state everywhere.
 pub trait StateMachine: Send + 'static {
+    /// What is proposed: only this can be. The log holds its byte form, which is what [`StateMachine::apply`] finds in
+    /// [`Entry::payload`].
+    type Command: Into<Bytes>;
     /// What a command answers to whoever proposed it. It has a byte form, so that an answer can travel to a node that
     /// forwarded the command.
     type Reply: Send + 'static + Into<Bytes> + TryFrom<Bytes, Error: fmt::Display>;
@@ -20,6 +23,31 @@ pub trait StateMachine: Send + 'static {
 
     /// A membership is committed at `id`. Of interest to few.
     fn membership(&mut self, _id: LogId, _membership: &Membership) {}
+
+    /// The last entry that is durable in storage of the state machine's own, together with all that it led to: one that
+    /// keeps its state on disk stores this with the data, in the same transaction. It is asked once, at the start; the log is
+    /// applied from the entry after it, and no snapshot is restored unless the log begins later than that.
+    /// [`LogId::ZERO`], the default: the state is in memory, and comes back from a snapshot and the log.
+    fn applied(&self) -> LogId {
+        LogId::ZERO
+    }
+
+    /// The entries that came together have been applied: a state machine with storage of its own may commit them
+    /// together. Nothing has to be durable when this returns: what is lost by a crash is applied again, as far as
+    /// [`StateMachine::applied`] is behind. Does nothing by default.
+    ///
+    /// # Errors
+    /// If its storage has failed: the node stops.
+    fn flush(&mut self) -> Result<(), StateError> {
+        Ok(())
+    }
+
+    /// A hash of the whole state, by which replicas find out that they differ: equal states have equal ones, and others
+    /// almost surely not. It is called on the apply thread now and then, so it should be kept up to date rather than computed.
+    /// `None`, the default: there is none.
+    fn state_hash(&self) -> Option<u64> {
+        None
+    }
 
     /// The state as it is now, held still so that it can be written out on another thread while commands go on being
     /// applied here. `None`, the default: it takes no snapshots, and its log grows for ever.

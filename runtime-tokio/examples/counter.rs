@@ -12,6 +12,7 @@ use quorate_runtime_tokio::{MemoryNetwork, MemoryStore, Node};
 struct Counter(i64);
 
 impl StateMachine for Counter {
+    type Command = Bytes;
     type Reply = Bytes;
 
     fn apply(&mut self, entry: &Entry) -> Bytes {

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 struct Count(u64);
 
 impl StateMachine for Count {
+    type Command = Bytes;
     type Reply = Bytes;
 
     fn apply(&mut self, _entry: &Entry) -> Bytes {

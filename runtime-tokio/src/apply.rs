@@ -233,6 +233,7 @@ mod tests {
     struct Notes(Vec<String>);
 
     impl StateMachine for Notes {
+        type Command = Bytes;
         type Reply = Bytes;
 
         fn apply(&mut self, entry: &Entry) -> Bytes {

@@ -348,6 +348,7 @@ mod tests {
     struct Nothing;
 
     impl StateMachine for Nothing {
+        type Command = Bytes;
         type Reply = Bytes;
 
         fn apply(&mut self, _: &Entry) -> Bytes {

@@ -12,6 +12,7 @@
 //! struct Latest(Bytes);
 //!
 //! impl StateMachine for Latest {
+//!     type Command = Bytes;
 //!     type Reply = Bytes; // what was there before
 //!     fn apply(&mut self, entry: &Entry) -> Bytes {
 //!         std::mem::replace(&mut self.0, entry.payload.clone())
@@ -114,4 +115,4 @@ pub use record::{Recording, RecordingEnded, RecordingStatus};
 pub use router::Router;
 pub use snapshot::SnapshotSource;
 pub use status::{Counts, Leadership, NodeStatus};
-pub use transport::{BoxFuture, ForwardError, Inbound, Transport};
+pub use transport::{BoxFuture, BoxStream, ForwardError, Inbound, Stream, Transport};

@@ -2,7 +2,6 @@
 
 use std::{fmt, sync::Arc};
 
-use bytes::Bytes;
 use quorate_core::{Frozen, GroupId, Index, MembershipChange, NodeId, Outcome, Snapshot, StateMachine};
 use tokio::{
     sync::{oneshot, watch},
@@ -38,8 +37,8 @@ impl<S: StateMachine> Node<S> {
     ///
     /// # Errors
     /// As [`ProposeError`] says; [`ProposeError::Unknown`] if it may have been applied, or may yet be.
-    pub async fn propose(&self, command: impl Into<Bytes>) -> Result<S::Reply, ProposeError> {
-        self.shared().propose(command.into()).await
+    pub async fn propose(&self, command: impl Into<S::Command>) -> Result<S::Reply, ProposeError> {
+        self.shared().propose(command.into().into()).await
     }
 
     /// Runs `read` on the state machine once that reflects everything acknowledged before this call, by any node:

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use quorate_core::{GroupId, Message, NodeId};
 use tracing::debug;
 
-use crate::transport::{BoxFuture, ForwardError, Inbound, Transport};
+use crate::transport::{BoxFuture, BoxStream, ForwardError, Inbound, Transport};
 
 /// Lets the nodes of several groups share one transport, each through an [endpoint](Router::endpoint) of its own; what
 /// arrives is handed to the node of its group.
@@ -104,6 +104,13 @@ impl Inbound for Dispatch {
             }),
         }
     }
+
+    fn opened(&self, group: GroupId, from: NodeId, stream: BoxStream) {
+        match self.0.of(group) {
+            Some(inbound) => inbound.opened(group, from, stream),
+            None => debug!(%group, %from, "stream dropped: its group is not here"),
+        }
+    }
 }
 
 /// The way out, for one group.
@@ -129,6 +136,10 @@ impl Transport for Endpoint {
 
     fn forward(&self, group: GroupId, to: NodeId, request: Bytes) -> BoxFuture<Result<Bytes, ForwardError>> {
         self.router.transport.forward(group, to, request)
+    }
+
+    fn open(&self, group: GroupId, to: NodeId) -> BoxFuture<Result<BoxStream, ForwardError>> {
+        self.router.transport.open(group, to)
     }
 
     fn shutdown(&self) -> BoxFuture<()> {

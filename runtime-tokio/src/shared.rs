@@ -21,7 +21,7 @@ use crate::{
     forward,
     inbox::{Inbox, Limits},
     status::{Counters, Leadership, count},
-    transport::{BoxFuture, ForwardError, Inbound, Transport},
+    transport::{BoxFuture, BoxStream, ForwardError, Inbound, Transport},
 };
 
 /// What handles, driver, threads and transport share.
@@ -309,6 +309,10 @@ impl<S: StateMachine> Inbound for Entrance<S> {
             };
             Ok(forward::encode_answer(answer))
         })
+    }
+
+    fn opened(&self, group: GroupId, from: NodeId, _stream: BoxStream) {
+        debug!(node = %self.0.id, %group, %from, "stream dropped: this release takes none");
     }
 }
 

@@ -4,6 +4,15 @@ use std::{fmt::Debug, future::Future, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use quorate_core::{GroupId, Message, NodeId};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// A stream of bytes in both directions. Its end, or its loss, is an error or the end for whoever reads or writes.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
+
+/// A stream, whatever carries it.
+pub type BoxStream = Box<dyn Stream>;
 
 /// A future that owns all it needs.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send + 'static>>;
@@ -19,6 +28,13 @@ pub trait Transport: Debug + Send + Sync + 'static {
 
     /// Hands a request to `to` and brings back its answer. Unlike messages, a request goes at most once.
     fn forward(&self, group: GroupId, to: NodeId, request: Bytes) -> BoxFuture<Result<Bytes, ForwardError>>;
+
+    /// Opens a stream to `to` for something long, such as a snapshot. It gives way to all else that is under way between
+    /// the two nodes, and whoever reads slowly slows down whoever writes. It ends with the connection.
+    /// A transport that carries none, as by default, never delivers one: then followers that lag too far can't be helped.
+    fn open(&self, _group: GroupId, to: NodeId) -> BoxFuture<Result<BoxStream, ForwardError>> {
+        Box::pin(async move { Err(ForwardError::NotDelivered { to, why: "no streams are carried".into() }) })
+    }
 
     /// Stops: closes connections and takes nothing in any more.
     fn shutdown(&self) -> BoxFuture<()>;
@@ -40,6 +56,9 @@ pub trait Inbound: Send + Sync + 'static {
         from: NodeId,
         request: Bytes,
     ) -> BoxFuture<Result<Bytes, ForwardError>>;
+
+    /// A peer has [opened](Transport::open) a stream. Never blocks; whoever doesn't want it drops it, as by default.
+    fn opened(&self, _group: GroupId, _from: NodeId, _stream: BoxStream) {}
 }
 
 /// Why a forwarded request has no answer.

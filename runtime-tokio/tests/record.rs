@@ -16,6 +16,7 @@ use quorate_runtime_tokio::{MemoryStore, Node, Recording, RecordingEnded, Record
 struct Nothing;
 
 impl StateMachine for Nothing {
+    type Command = Bytes;
     type Reply = Bytes;
 
     fn apply(&mut self, _: &Entry) -> Bytes {

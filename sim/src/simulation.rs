@@ -31,6 +31,7 @@ use crate::{
 /// struct Tickets { next: u64, given_back: Vec<u64> }
 ///
 /// impl StateMachine for Tickets {
+///     type Command = Bytes;
 ///     type Reply = Bytes;
 ///     fn apply(&mut self, entry: &Entry) -> Bytes {
 ///         if entry.payload.starts_with(b"back") {

@@ -16,6 +16,7 @@ struct Bank<const LEAKS: bool> {
 }
 
 impl<const LEAKS: bool> StateMachine for Bank<LEAKS> {
+    type Command = Bytes;
     type Reply = Bytes;
 
     fn apply(&mut self, entry: &Entry) -> Bytes {

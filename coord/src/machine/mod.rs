@@ -199,6 +199,7 @@ impl Machine {
 }
 
 impl StateMachine for Machine {
+    type Command = bytes::Bytes;
     type Reply = Reply;
 
     fn apply(&mut self, entry: &Entry) -> Reply {

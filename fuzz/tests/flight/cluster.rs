@@ -20,6 +20,7 @@ use tempfile::TempDir;
 pub(crate) struct Latest(Bytes);
 
 impl StateMachine for Latest {
+    type Command = Bytes;
     type Reply = Bytes;
 
     fn apply(&mut self, entry: &Entry) -> Bytes {

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use quorate_core::{GroupId, Message, NodeId};
 
-use crate::transport::{BoxFuture, ForwardError, Inbound, Transport};
+use crate::transport::{BoxFuture, BoxStream, ForwardError, Inbound, Transport};
 
 /// Connects nodes within one process, until links are [cut](MemoryNetwork::cut). What is sent is at its goal at once: there are
 /// no queues but the nodes' own inboxes.
@@ -130,6 +130,17 @@ impl Transport for Endpoint {
                 Ok(_) => Ok(answer),
                 Err(why) => Err(ForwardError::Unknown { to, why: why.to_owned() }),
             }
+        })
+    }
+
+    fn open(&self, group: GroupId, to: NodeId) -> BoxFuture<Result<BoxStream, ForwardError>> {
+        let inbound = self.network.route(self.id, to);
+        let from = self.id;
+        Box::pin(async move {
+            let inbound = inbound.map_err(|why| ForwardError::NotDelivered { to, why: why.to_owned() })?;
+            let (mine, theirs) = tokio::io::duplex(64 << 10);
+            inbound.opened(group, from, Box::new(theirs));
+            Ok(Box::new(mine) as BoxStream)
         })
     }
 

@@ -145,6 +145,7 @@ async fn a_snapshot_that_the_machine_can_not_take_is_named_and_harms_nothing() {
 struct Never;
 
 impl StateMachine for Never {
+    type Command = Bytes;
     type Reply = Bytes;
 
     fn apply(&mut self, _: &Entry) -> Bytes {

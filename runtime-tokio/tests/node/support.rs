@@ -48,6 +48,7 @@ impl TryFrom<Bytes> for Place {
 }
 
 impl StateMachine for Words {
+    type Command = Bytes;
     type Reply = Place;
 
     fn apply(&mut self, entry: &Entry) -> Place {

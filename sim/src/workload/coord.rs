@@ -47,6 +47,7 @@ impl Coord {
 
 impl StateMachine for Coord {
     /// An encoded [`Reply`](quorate_coord::machine::Reply).
+    type Command = Bytes;
     type Reply = Bytes;
 
     fn apply(&mut self, entry: &Entry) -> Bytes {

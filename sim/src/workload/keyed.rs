@@ -80,6 +80,7 @@ impl<O: Object> Keyed<O> {
 }
 
 impl<O: Object> StateMachine for Keyed<O> {
+    type Command = Bytes;
     type Reply = Bytes;
 
     fn apply(&mut self, entry: &Entry) -> Bytes {

@@ -20,6 +20,7 @@ use crate::digest::Digest;
 /// struct Count(u64);
 ///
 /// impl StateMachine for Count {
+///     type Command = Bytes;
 ///     type Reply = Bytes;
 ///     fn apply(&mut self, _: &Entry) -> Bytes {
 ///         self.0 += 1;
@@ -210,6 +211,7 @@ mod tests {
     struct Sum(u64);
 
     impl StateMachine for Sum {
+        type Command = Bytes;
         type Reply = Bytes;
 
         fn apply(&mut self, entry: &Entry) -> Bytes {

@@ -47,6 +47,7 @@ impl<M> Sessions<M> {
 }
 
 impl<M: Replicated> StateMachine for Sessions<M> {
+    type Command = Bytes;
     type Reply = Answer;
 
     fn apply(&mut self, entry: &Entry) -> Answer {
