@@ -6,7 +6,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use quorate_core::{ChangeError, GroupId, Input, Message, NodeId, RoleKind, Snapshot, StateMachine, Term};
+use quorate_core::{
+    ChangeError, GroupId, Index, Input, Message, NodeId, RoleKind, Snapshot, StateMachine, Term,
+};
 use tokio::{
     sync::{oneshot, watch},
     time::{self, Instant, timeout_at},
@@ -21,7 +23,7 @@ use crate::{
     forward,
     host::{self, Port},
     inbox::{Inbox, Limits},
-    status::{Counters, Leadership, count},
+    status::{Counters, Leadership, Progress, count},
     transport::{BoxFuture, BoxStream, ForwardError},
 };
 
@@ -32,6 +34,7 @@ pub(crate) struct Shared<S: StateMachine> {
     pub(crate) inbox: Inbox<S>,
     pub(crate) counters: Counters,
     pub(crate) leadership: watch::Sender<Leadership>,
+    pub(crate) progress: watch::Sender<Progress>,
     pub(crate) stopped: watch::Sender<Option<Stopped>>,
     /// Reads that wait for an answer.
     reads: Arc<AtomicUsize>,
@@ -59,6 +62,13 @@ impl<S: StateMachine> Shared<S> {
             inbox: Inbox::new(limits),
             counters: Counters::default(),
             leadership: watch::Sender::new(leadership),
+            progress: watch::Sender::new(Progress {
+                leadership,
+                last: Index(0),
+                durable: Index(0),
+                commit: Index(0),
+                applied: Index(0),
+            }),
             stopped: watch::Sender::new(None),
             reads: Arc::default(),
             elsewhere: Arc::default(),
