@@ -1,6 +1,8 @@
 //! Groups come, start and go.
 
-use quorate_core::{GroupId, HardState, Incarnation, Index, LogId, Membership, Recovered, Snapshot, WriteSeq};
+use quorate_core::{
+    GroupId, HardState, Incarnation, Index, LogId, Membership, Recovered, Snapshot, WriteSeq,
+};
 
 use crate::{
     Error, RedbStore,

@@ -192,8 +192,15 @@ impl RedbStore {
                     changed.state_changed = true;
                     let membership_at = LogId::new(term, last_before.index.next());
                     let record_at = LogId::new(term, membership_at.index.next());
-                    let facts =
-                        Forced { group, before, after, membership_before, last_before, membership_at, record_at };
+                    let facts = Forced {
+                        group,
+                        before,
+                        after,
+                        membership_before,
+                        last_before,
+                        membership_at,
+                        record_at,
+                    };
                     changed.append(log, &Run::membership(term, membership_at.index, &alone))?;
                     if let Some(run) = Run::commands(term, record_at.index, &[record(&facts)]) {
                         changed.append(log, &run)?;

@@ -19,7 +19,9 @@ use crate::{
     held::Owned,
     latch::Latch,
     medium::{self, BehindFront, FILE, UNFINISHED},
-    record::{Base, COMMIT_KEY, GROUPS, Kind, LOG, Removed, State, base_key, decode_commit, kind_of, state_key},
+    record::{
+        Base, COMMIT_KEY, GROUPS, Kind, LOG, Removed, State, base_key, decode_commit, kind_of, state_key,
+    },
     recovery::{bad_group, bad_record, end_of_log, no_snapshot},
     snapshots::{Name, Shelf},
     store::{Closing, Group},
@@ -420,8 +422,9 @@ mod tests {
         let groups = BTreeMap::from([(GroupId(1), group(5, 2)), (GroupId(2), group(7, 1))]);
         let facts = |one: Group, two: Group| vec![one.fact(GroupId(1)), two.fact(GroupId(2))];
         let removed = BTreeSet::from([GroupId(4)]);
-        let check =
-            |commit, facts| check_watermark("file", &Watermark { commit: 9, facts }, commit, &groups, &removed);
+        let check = |commit, facts| {
+            check_watermark("file", &Watermark { commit: 9, facts }, commit, &groups, &removed)
+        };
         check(9, facts(group(5, 2), group(7, 1))).unwrap();
         check(9, Vec::new()).unwrap();
         check(9, vec![Fact::removed(GroupId(4))]).unwrap();

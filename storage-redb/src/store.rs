@@ -7,9 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use quorate_core::{
-    GroupId, HardState, Incarnation, LogId, Membership, Recovered, Store, Write, WriteSeq,
-};
+use quorate_core::{GroupId, HardState, Incarnation, LogId, Membership, Recovered, Store, Write, WriteSeq};
 use redb::{Durability, StorageBackend, WriteTransaction};
 
 use crate::{

@@ -103,7 +103,11 @@ impl<'a> Staged<'a> {
             Entry::Vacant(entry) => {
                 let Some(current) = self.current.get(&group).copied() else {
                     let removed = self.removed.contains(&group);
-                    return Err(if removed { Error::GroupRemoved(group) } else { Error::UnknownGroup(group) });
+                    return Err(if removed {
+                        Error::GroupRemoved(group)
+                    } else {
+                        Error::UnknownGroup(group)
+                    });
                 };
                 Ok(entry.insert(Changed::new(self.file, self.number, group, current)))
             }

@@ -65,7 +65,8 @@ fn version_2(dir: &Path) {
 }
 
 #[test]
-fn a_store_of_version_2_is_opened_and_becomes_one_of_version_3_in_which_a_removed_group_is_never_taken_again() {
+fn a_store_of_version_2_is_opened_and_becomes_one_of_version_3_in_which_a_removed_group_is_never_taken_again()
+{
     let dir = tempfile::tempdir().unwrap();
     version_2(dir.path());
     assert_eq!(format(dir.path()), 2);

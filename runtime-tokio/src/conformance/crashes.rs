@@ -277,7 +277,8 @@ impl Crashed<'_> {
             Err(error) => return Err(tell(error.damage, &format!("it can't be opened: {error}"))),
         };
         let listed = store.groups().map_err(|error| tell(error.damage, &error.to_string()))?;
-        if !listed.is_sorted_by(|one, next| one < next) || listed.iter().any(|id| !self.plan.all.contains(id)) {
+        if !listed.is_sorted_by(|one, next| one < next) || listed.iter().any(|id| !self.plan.all.contains(id))
+        {
             return Err(tell(false, &format!("the groups that are listed are {listed:?}")));
         }
         let mut now = AllSeen::new();

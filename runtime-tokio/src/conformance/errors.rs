@@ -211,9 +211,12 @@ impl Failing<'_> {
             | Op::Sync(group, lane)
             | Op::Publish(group, lane)
             | Op::Drop(group, lane) => Some((*group, *lane)),
-            Op::Create(_) | Op::Remove(_) | Op::Recover(_) | Op::RecoverMany(_) | Op::Commit(_) | Op::Settle => {
-                None
-            }
+            Op::Create(_)
+            | Op::Remove(_)
+            | Op::Recover(_)
+            | Op::RecoverMany(_)
+            | Op::Commit(_)
+            | Op::Settle => None,
             // There is no store any more.
             Op::Reopen => return Ok(false),
         };

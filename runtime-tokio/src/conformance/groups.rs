@@ -71,7 +71,8 @@ pub fn creates_groups(setup: &impl Setup) {
             let found = subject.good("recovering a group that was created", found).recovered;
             let expected = (Incarnation(life), membership, Index(life - 1));
             if (found.incarnation, found.base_membership.clone(), found.last) != expected {
-                subject.fail(format!("group {id} should be {expected:?} in its life {life}, but is {found:?}"));
+                subject
+                    .fail(format!("group {id} should be {expected:?} in its life {life}, but is {found:?}"));
             }
             let written = subject.store().commit(&[noop(id, life).mint(found.incarnation, 1)]);
             subject.good("a commit of a group that was created", written);
@@ -191,7 +192,8 @@ fn gone(store: &mut (dyn AnyStore<'_> + '_), id: GroupId) {
 pub fn removes_what_is_staged(setup: &impl Setup) {
     let mut rng = Rng::new(23);
     for publish in [false, true] {
-        let mut subject = Subject::new(setup, "a group that is removed while its snapshots are staged and read");
+        let mut subject =
+            Subject::new(setup, "a group that is removed while its snapshots are staged and read");
         let other = GroupId(5);
         let created = subject.store().create(other, &voters(3));
         subject.good("creating a group", created);
@@ -267,7 +269,10 @@ pub fn recovers_many(setup: &impl Setup) {
         for ((id, one), mut found) in order.iter().zip(one_by_one).zip(at_once) {
             let (first, second) = (one.incarnation, found.incarnation);
             let before = newest.get(id).copied().unwrap_or_default();
-            assert!(before < first && first < second, "group {id} has {first} after {before}, and then {second}");
+            assert!(
+                before < first && first < second,
+                "group {id} has {first} after {before}, and then {second}"
+            );
             newest.insert(*id, second);
             found.incarnation = first;
             assert_eq!(found, one, "group {id} recovered with others, and alone");
@@ -310,7 +315,12 @@ pub fn refuses_one_group_alone(setup: &impl Setup) {
                 noop(ids[1], 1).mint(lives[1].incarnation, 1)
             });
             let expected = culprit.receipt().group();
-            let others = || vec![noop(ids[0], 1).mint(lives[0].incarnation, 1), noop(ids[2], 1).mint(lives[2].incarnation, 1)];
+            let others = || {
+                vec![
+                    noop(ids[0], 1).mint(lives[0].incarnation, 1),
+                    noop(ids[2], 1).mint(lives[2].incarnation, 1),
+                ]
+            };
             let mut writes = others();
             writes.insert(place, culprit);
             let Err(error) = started.store().commit(&writes) else {
@@ -327,10 +337,17 @@ pub fn refuses_one_group_alone(setup: &impl Setup) {
                 let nothing = quorate_core::Loaded::Entries(quorate_core::Few::new());
                 assert_eq!(loaded, nothing, "a commit was refused for {what}, but group {id} has some of it");
             }
-            good(&format!("the others' writes, once that of {what} is out"), started.store().commit(&others()));
+            good(
+                &format!("the others' writes, once that of {what} is out"),
+                started.store().commit(&others()),
+            );
             started.reopen();
             for id in [ids[0], ids[2]] {
-                assert_eq!(good("a recovery", started.store().recover(id)).last, Index(1), "group {id}, {what}");
+                assert_eq!(
+                    good("a recovery", started.store().recover(id)).last,
+                    Index(1),
+                    "group {id}, {what}"
+                );
             }
         }
     }
@@ -354,7 +371,9 @@ pub fn leaves_nothing_of_removed_groups<H: Harness>(harness: &H) {
         spec.entries.extend(Run::commands(Term(1), Index(1), &[rng.bytes(LEN), Vec::new()]));
         store.commit(&[spec.mint(incarnation, 1)])?;
         let snapshots = store.snapshots();
-        let shot = |index| Shot::new(Snapshot { last: LogId::new(Term(1), Index(index)), membership: voters(3) }, Vec::new());
+        let shot = |index| {
+            Shot::new(Snapshot { last: LogId::new(Term(1), Index(index)), membership: voters(3) }, Vec::new())
+        };
         let mut published = snapshots.take(id, &shot(1).info.snapshot)?;
         published.write(&rng.bytes(LEN))?;
         published.publish()?;
@@ -375,7 +394,8 @@ pub fn leaves_nothing_of_removed_groups<H: Harness>(harness: &H) {
                 disk.freeze();
             }
             // What can't be published is not, however far it has come.
-            let published = received.write(&ahead.bytes[LEN - 1..]).and_then(|()| received.publish().map(drop));
+            let published =
+                received.write(&ahead.bytes[LEN - 1..]).and_then(|()| received.publish().map(drop));
             let refused = published.is_err() && taken.publish().is_err();
             assert!(refused, "a snapshot of a group that was removed is published");
         }
@@ -398,7 +418,10 @@ pub fn leaves_nothing_of_removed_groups<H: Harness>(harness: &H) {
         let used = disk.used();
         // All were a hundred times as much, and all of one kind 24 times.
         let most = 8 * LEN as u64;
-        assert!(used < most, "{used} bytes are on the disk ({disk:?}) after {ROUNDS} groups, each with some {LEN} in its log, and in three snapshots, were removed");
+        assert!(
+            used < most,
+            "{used} bytes are on the disk ({disk:?}) after {ROUNDS} groups, each with some {LEN} in its log, and in three snapshots, were removed"
+        );
     }
 }
 

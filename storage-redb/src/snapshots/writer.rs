@@ -254,7 +254,10 @@ impl SnapshotWriter for RedbSnapshotWriter {
         let directory = &*shelf.directory;
         directory.rename(&self.name.text(), &name.text()).map_err(|source| {
             // Whoever has removed the group has removed the file.
-            shelf.check_here(self.name.group).err().unwrap_or_else(|| self.io("publishing a snapshot", source))
+            shelf
+                .check_here(self.name.group)
+                .err()
+                .unwrap_or_else(|| self.io("publishing a snapshot", source))
         })?;
         self.file = None;
         self.published = true;

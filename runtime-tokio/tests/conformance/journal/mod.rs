@@ -354,9 +354,20 @@ impl Store for Journal {
         if shared.has(Bug::FilesRemovedFirst) {
             snapshots::remove_all(&shared.disk, id, shared.bug);
         }
-        let mut out = Out::new(shared.bug);
-        out.removed(id);
-        self.append_and(out, !shared.has(Bug::RemovalNotSynced)).inspect_err(|_| shared.fail())?;
+        let (mut groups, mut removed) = {
+            let inner = shared.lock()?;
+            (inner.groups.clone(), inner.removed.clone())
+        };
+        groups.remove(&id);
+        removed.insert(id);
+        if shared.has(Bug::RemovalNotSynced) {
+            let mut out = Out::new(shared.bug);
+            out.removed(id);
+            self.append_and(out, false)?;
+        } else {
+            // What the group had is not in it any more.
+            (self.file, self.end) = rewrite(&shared, &groups, &removed).inspect_err(|_| shared.fail())?;
+        }
         let mut inner = shared.lock()?;
         inner.groups.remove(&id);
         inner.removed.insert(id);
