@@ -371,6 +371,8 @@ impl<S: StateMachine> Driver<S> {
             Event::Transfer { to: Some(to) } => info!(%node, %group, %to, "handing leadership over"),
             // How it ended is told with its outcome.
             Event::Transfer { to: None } => {}
+            Event::Asleep => debug!(%node, %group, "the group sleeps"),
+            Event::Awake => debug!(%node, %group, "the group is awake"),
             // The reason is told when the node stops.
             Event::Stopped => {}
         }
