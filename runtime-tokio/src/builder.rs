@@ -21,9 +21,9 @@ use crate::{
     control::Controls,
     driver::{Driver, Lanes, LastWord, Reads},
     health::DiskHealth,
-    host::{self, Host, HostBuilder, Open, Place},
+    host::{self, Host, HostBuilder, Open, Opening, Place},
     inbox::Limits,
-    lane::Use,
+    lane::{Kind, Use},
     node::Node,
     recorded::Recorded,
     shared::Shared,
@@ -285,7 +285,7 @@ impl<S: StateMachine> Builder<S> {
         let shared = Arc::new(Shared::new(group, self.limits(), host.shared.clone(), self.request_timeout));
 
         let (answer, opened) = oneshot::channel();
-        let job = host::Job::Open { group, port: shared.clone(), answer };
+        let job = host::Job::Open(Opening { group, port: shared.clone(), answer });
         lanes.writes.send(job).map_err(|_| StartError::HostClosed)?;
         let Open { mut recovered, snapshot } = opened.await.map_err(|_| StartError::StorePanicked)??;
         // From here on the group is open in the store's thread, until this is dropped.
@@ -307,7 +307,7 @@ impl<S: StateMachine> Builder<S> {
         let name = || format!("quorate-{id}-apply-{group}");
         // Alone, it is worth a thread of its own; of thousands of groups most have nothing to do.
         let usage = if own { Use::Steady } else { Use::Now };
-        let jobs = host.shared.runner.lane(name, usage, worker)?;
+        let jobs = host.shared.runner.lane(name, Kind::Apply, usage, worker)?;
         let (answer, begun) = oneshot::channel();
         let begin = apply::Begin { recovered: recovered.clone(), snapshot, answer };
         // A lane that has just been started takes it.

@@ -17,10 +17,19 @@ pub(crate) enum Clock {
     /// That of the machine.
     Boot,
     /// That of the runtime, which a test may have stopped and moves by itself. µs since this.
+    #[cfg(feature = "virtual-time")]
     Virtual(tokio::time::Instant),
 }
 
 impl Clock {
+    /// The time of the runtime. All nodes of a process tell the same.
+    #[cfg(feature = "virtual-time")]
+    pub(crate) fn in_virtual_time() -> Self {
+        // A paused clock shows every task of its runtime the same time; some nodes begin earlier than others, and what they
+        // tell each other never holds a time.
+        Self::Virtual(tokio::time::Instant::now())
+    }
+
     /// The time, in µs.
     pub(crate) fn now(self) -> Instant {
         match self {

@@ -10,7 +10,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::{runtime::Handle, sync::Notify, time::timeout};
+use tokio::runtime::Handle;
+#[cfg(feature = "virtual-time")]
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
 
 /// Works off what is in a lane.
 pub(crate) trait Worker<J>: Send + 'static {
@@ -29,15 +34,32 @@ pub(crate) trait Worker<J>: Send + 'static {
 }
 
 /// Where the work is done.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) enum Runner {
     /// On threads.
     Threads(Handle),
-    /// As tasks of the runtime, which the work holds up: for tests in which time is virtual and chance is a seed.
-    Inline(Handle),
+    /// As tasks of the runtime: for tests in which time is virtual and chance is a seed. How long something takes is asked of
+    /// this.
+    #[cfg(feature = "virtual-time")]
+    Inline(Handle, Pace),
 }
 
-/// How much a lane may be used.
+/// How long the next piece of work of this kind takes.
+#[cfg(feature = "virtual-time")]
+pub(crate) type Pace = Arc<dyn Fn(Kind) -> Duration + Send + Sync>;
+
+/// What is done in a lane.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Kind {
+    /// Commits of the store.
+    Store,
+    /// Questions to the log.
+    Read,
+    /// The state machine's commands and reads.
+    Apply,
+}
+
+/// How much a lane is used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Use {
     /// Nearly always: it has a thread of its own.
@@ -51,6 +73,8 @@ impl Runner {
     pub(crate) fn lane<J: Send + 'static>(
         &self,
         name: impl FnOnce() -> String,
+        #[cfg_attr(not(feature = "virtual-time"), expect(unused_variables, reason = "only for its pace"))]
+        kind: Kind,
         usage: Use,
         worker: impl Worker<J>,
     ) -> io::Result<Sender<J>> {
@@ -65,9 +89,10 @@ impl Runner {
             (Self::Threads(runtime), Use::Now) => {
                 Arc::new(Borrowed { queue, worker: Mutex::new(Some(worker)), runtime: runtime.clone() })
             }
-            (Self::Inline(runtime), _) => {
+            #[cfg(feature = "virtual-time")]
+            (Self::Inline(runtime, pace), _) => {
                 let lane = Arc::new(Task { queue, arrived: Notify::new() });
-                runtime.spawn(lane.clone().run(worker));
+                runtime.spawn(lane.clone().run(worker, kind, pace.clone()));
                 lane
             }
         };
@@ -87,11 +112,6 @@ impl<J: Send + 'static> Sender<J> {
     pub(crate) fn send(&self, job: J) -> Result<(), J> {
         self.0.lane.clone().push(job)
     }
-
-    /// How many jobs wait.
-    pub(crate) fn len(&self) -> usize {
-        self.0.lane.queue().lock().jobs.len()
-    }
 }
 
 impl<J: Send + 'static> Clone for Sender<J> {
@@ -107,7 +127,6 @@ impl<J: Send + 'static> Drop for Way<J> {
 }
 
 trait Lane<J>: Send + Sync {
-    fn queue(&self) -> &Queue<J>;
     fn push(self: Arc<Self>, job: J) -> Result<(), J>;
     /// Nothing more will come.
     fn close(self: Arc<Self>);
@@ -244,10 +263,6 @@ impl<J: Send> Own<J> {
 }
 
 impl<J: Send> Lane<J> for Own<J> {
-    fn queue(&self) -> &Queue<J> {
-        &self.queue
-    }
-
     fn push(self: Arc<Self>, job: J) -> Result<(), J> {
         if self.queue.push(job)? {
             self.arrived.notify_one();
@@ -300,10 +315,6 @@ impl<J: Send + 'static, W: Worker<J>> Borrowed<J, W> {
 }
 
 impl<J: Send + 'static, W: Worker<J>> Lane<J> for Borrowed<J, W> {
-    fn queue(&self) -> &Queue<J> {
-        &self.queue
-    }
-
     fn push(self: Arc<Self>, job: J) -> Result<(), J> {
         if self.queue.push(job)? {
             self.wake();
@@ -319,13 +330,15 @@ impl<J: Send + 'static, W: Worker<J>> Lane<J> for Borrowed<J, W> {
 }
 
 /// A lane that is a task.
+#[cfg(feature = "virtual-time")]
 struct Task<J> {
     queue: Queue<J>,
     arrived: Notify,
 }
 
+#[cfg(feature = "virtual-time")]
 impl<J: Send> Task<J> {
-    async fn run(self: Arc<Self>, mut worker: impl Worker<J>) {
+    async fn run(self: Arc<Self>, mut worker: impl Worker<J>, kind: Kind, pace: Pace) {
         let _ends = Ends(&self.queue);
         let mut jobs = VecDeque::new();
         let mut rested = true;
@@ -334,6 +347,7 @@ impl<J: Send> Task<J> {
                 Taken::End => return,
                 Taken::Jobs => {
                     rested = false;
+                    sleep(pace(kind)).await;
                     worker.work(&mut jobs)
                 }
                 Taken::Nothing => match worker.quiet().filter(|_| !rested) {
@@ -356,11 +370,8 @@ impl<J: Send> Task<J> {
     }
 }
 
+#[cfg(feature = "virtual-time")]
 impl<J: Send> Lane<J> for Task<J> {
-    fn queue(&self) -> &Queue<J> {
-        &self.queue
-    }
-
     fn push(self: Arc<Self>, job: J) -> Result<(), J> {
         if self.queue.push(job)? {
             self.arrived.notify_one();

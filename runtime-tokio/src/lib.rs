@@ -107,6 +107,8 @@ pub use builder::{Builder, StartError};
 pub use consistency::Consistency;
 pub use error::{ControlError, FreezeError, GroupError, ProposeError, ReadError, StopReason, Stopped};
 pub use host::{Host, HostBuilder};
+#[cfg(feature = "virtual-time")]
+pub use lane::Kind as WorkKind;
 pub use memory::{
     MemoryNetwork, MemorySnapshotReader, MemorySnapshotWriter, MemorySnapshots, MemoryStore,
     MemoryStoreError, MemoryStoreReader,

@@ -17,7 +17,7 @@ use crate::{
     builder::{Builder, StartError},
     clock::Clock,
     error::{GroupError, StopReason},
-    lane::{self, Runner, Use},
+    lane::{self, Kind, Runner, Use},
     status::Counters,
     thread::{Alive, Ended, roll_call},
     transport::{BoxFuture, BoxStream, ForwardError, Transport},
@@ -26,7 +26,7 @@ use crate::{
 pub(crate) use reader::Question;
 pub(crate) use table::Place;
 use table::Table;
-pub(crate) use writer::{Job, Open};
+pub(crate) use writer::{Job, Open, Opening};
 
 /// A process's part in the groups that it has replicas of: they share its store, which makes what all of them write durable
 /// with one commit; its transport, with one connection to each peer; and its clock. Cheap to clone.
@@ -63,20 +63,40 @@ pub struct Host {
 
 /// A host to be: made by [`Host::builder`], ended by [`HostBuilder::start`].
 #[must_use = "a builder starts nothing before `start` is called"]
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct HostBuilder {
     id: NodeId,
     transport: Option<Arc<dyn Transport>>,
+    #[cfg(feature = "virtual-time")]
+    pace: Option<lane::Pace>,
 }
 
 impl HostBuilder {
     pub(crate) const fn new(id: NodeId) -> Self {
-        Self { id, transport: None }
+        Self {
+            id,
+            transport: None,
+            #[cfg(feature = "virtual-time")]
+            pace: None,
+        }
     }
 
     /// How to reach the other nodes. Whoever is alone needs none.
     pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
         self.transport = Some(transport);
+        self
+    }
+
+    /// Lives in the time of its tokio runtime, and starts no threads: all that would be done on one is done by the runtime
+    /// after as long as `pace` says. On a current-thread runtime whose clock is paused, with a store in memory and a network
+    /// whose chances come from a seed, a run is the same whenever that seed is taken again, and takes no longer than its
+    /// processor time.
+    #[cfg(feature = "virtual-time")]
+    pub fn in_virtual_time(
+        mut self,
+        pace: impl Fn(lane::Kind) -> std::time::Duration + Send + Sync + 'static,
+    ) -> Self {
+        self.pace = Some(Arc::new(pace));
         self
     }
 
@@ -87,12 +107,17 @@ impl HostBuilder {
     pub fn start<St: Store>(self, store: St) -> Result<Host, StartError> {
         let runtime = Handle::try_current().map_err(|_| StartError::NoRuntime)?;
         let (alive, ended) = roll_call();
-        let runner = Runner::Threads(runtime.clone());
+        let (runner, clock) = (Runner::Threads(runtime.clone()), Clock::Boot);
+        #[cfg(feature = "virtual-time")]
+        let (runner, clock) = match self.pace {
+            Some(pace) => (Runner::Inline(runtime.clone(), pace), Clock::in_virtual_time()),
+            None => (runner, clock),
+        };
         let lanes = start_lanes(self.id, &runner, store, &alive)?;
         let shared = Arc::new(Shared {
             id: self.id,
             transport: self.transport,
-            clock: Clock::Boot,
+            clock,
             runner,
             runtime,
             groups: Table::default(),
@@ -105,6 +130,15 @@ impl HostBuilder {
             transport.start(Arc::new(table::Entrance::new(&shared)));
         }
         Ok(Host { shared })
+    }
+}
+
+impl fmt::Debug for HostBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostBuilder")
+            .field("id", &self.id)
+            .field("transport", &self.transport)
+            .finish_non_exhaustive()
     }
 }
 
@@ -219,9 +253,9 @@ pub(crate) struct Lanes {
 
 fn start_lanes<St: Store>(id: NodeId, runner: &Runner, store: St, alive: &Alive) -> io::Result<Lanes> {
     let reader = reader::Reader::new(store.reader(), alive.clone());
-    let loads = runner.lane(|| format!("quorate-{id}-read"), Use::Steady, reader)?;
+    let loads = runner.lane(|| format!("quorate-{id}-read"), Kind::Read, Use::Steady, reader)?;
     let writer = writer::Writer::new(store, alive.clone());
-    let writes = runner.lane(|| format!("quorate-{id}-store"), Use::Steady, writer)?;
+    let writes = runner.lane(|| format!("quorate-{id}-store"), Kind::Store, Use::Steady, writer)?;
     Ok(Lanes { writes, loads })
 }
 

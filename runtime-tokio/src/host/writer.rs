@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    mem,
     ops::ControlFlow,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -28,11 +29,7 @@ pub(crate) enum Job {
     /// Make it durable.
     Write(Write),
     /// A group begins a new life.
-    Open {
-        group: GroupId,
-        port: Arc<dyn Port>,
-        answer: oneshot::Sender<Result<Open, StartError>>,
-    },
+    Open(Opening),
     /// Its life is over: nothing of it comes after this.
     Close {
         group: GroupId,
@@ -52,6 +49,13 @@ pub(crate) enum Job {
     },
 }
 
+/// A group that is to be opened.
+pub(crate) struct Opening {
+    pub(crate) group: GroupId,
+    pub(crate) port: Arc<dyn Port>,
+    pub(crate) answer: oneshot::Sender<Result<Open, StartError>>,
+}
+
 /// A group that is open.
 pub(crate) struct Open {
     pub(crate) recovered: Recovered,
@@ -68,7 +72,9 @@ pub(super) struct Writer<St> {
     store: St,
     /// Who is told of what is durable.
     ports: BTreeMap<GroupId, (Incarnation, Arc<dyn Port>)>,
+    /// What is to be committed next, and who is to be opened next: one of the two is empty.
     batch: Vec<Write>,
+    opening: Vec<Opening>,
     _alive: Alive,
 }
 
@@ -77,25 +83,27 @@ struct Failed(String);
 
 impl<St: Store> Writer<St> {
     pub(super) const fn new(store: St, alive: Alive) -> Self {
-        Self { store, ports: BTreeMap::new(), batch: Vec::new(), _alive: alive }
+        Self { store, ports: BTreeMap::new(), batch: Vec::new(), opening: Vec::new(), _alive: alive }
     }
 
     fn job(&mut self, job: Job) -> Result<(), Failed> {
-        if let Job::Write(write) = job {
-            self.batch.push(write);
-            return Ok(());
-        }
-        // What came before is durable before anything else happens.
-        self.commit()?;
-        match job {
-            Job::Write(_) => {}
-            Job::Open { group, port, answer } => {
-                let result = self.guarded(|writer| writer.open(group, &port))?;
-                if let Ok(open) = &result {
-                    self.ports.insert(group, (open.recovered.incarnation, port));
-                }
-                let _gone = answer.send(result);
+        let job = match job {
+            Job::Write(write) => {
+                self.open_all()?;
+                self.batch.push(write);
+                return Ok(());
             }
+            Job::Open(opening) => {
+                self.commit()?;
+                self.opening.push(opening);
+                return Ok(());
+            }
+            job => job,
+        };
+        // What came before is done before anything else happens.
+        self.flush()?;
+        match job {
+            Job::Write(_) | Job::Open(_) => {}
             Job::Close { group, incarnation } => {
                 if self.ports.get(&group).is_some_and(|(current, _)| *current == incarnation) {
                     self.ports.remove(&group);
@@ -123,9 +131,33 @@ impl<St: Store> Writer<St> {
             .map_err(|panic| Failed(format!("it panicked: {}", panic_message(&*panic))))
     }
 
-    fn open(&mut self, group: GroupId, _port: &Arc<dyn Port>) -> Result<Open, StartError> {
+    /// Opens those that wait for it: all of their new lives become durable with one commit.
+    fn open_all(&mut self) -> Result<(), Failed> {
+        let opening = mem::take(&mut self.opening);
+        let groups: Vec<GroupId> = opening.iter().map(|opening| opening.group).collect();
+        // Together only if all can be: else each learns what is wrong with itself.
+        let together = match groups.len() {
+            0 | 1 => None,
+            _ => self.guarded(|writer| writer.store.recover_many(&groups))?.ok(),
+        };
+        let mut recovered = together.map(Vec::into_iter);
+        for Opening { group, port, answer } in opening {
+            let known = recovered.as_mut().and_then(Iterator::next);
+            let result = self.guarded(|writer| writer.open(group, known))?;
+            if let Ok(open) = &result {
+                self.ports.insert(group, (open.recovered.incarnation, port));
+            }
+            let _gone = answer.send(result);
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, group: GroupId, recovered: Option<Recovered>) -> Result<Open, StartError> {
         let failed = |error: St::Error| StartError::Store(Box::new(error));
-        let recovered = self.store.recover(group).map_err(failed)?;
+        let recovered = match recovered {
+            Some(recovered) => recovered,
+            None => self.store.recover(group).map_err(failed)?,
+        };
         let snapshot = match &recovered.snapshot {
             None => None,
             Some(snapshot) => {
@@ -135,6 +167,11 @@ impl<St: Store> Writer<St> {
             }
         };
         Ok(Open { recovered, snapshot })
+    }
+
+    fn flush(&mut self) -> Result<(), Failed> {
+        self.commit()?;
+        self.open_all()
     }
 
     fn commit(&mut self) -> Result<(), Failed> {
@@ -183,7 +220,7 @@ fn hand_in(ports: &BTreeMap<GroupId, (Incarnation, Arc<dyn Port>)>, writes: usiz
 
 impl<St: Store> Worker<Job> for Writer<St> {
     fn work(&mut self, jobs: &mut VecDeque<Job>) -> ControlFlow<()> {
-        let done = jobs.drain(..).try_for_each(|job| self.job(job)).and_then(|()| self.commit());
+        let done = jobs.drain(..).try_for_each(|job| self.job(job)).and_then(|()| self.flush());
         match done {
             Ok(()) => ControlFlow::Continue(()),
             Err(failed) => self.fail(failed),
