@@ -47,8 +47,10 @@ pub enum Error {
         found: NodeId,
     },
     /// Something in the file is of a format that this version does not know.
-    #[error("unknown version {found} of {what}; this release knows {known}")]
+    #[error("unknown version {found} of {what} ({file}); this release knows {known}")]
     UnknownVersion {
+        /// In which file.
+        file: String,
         /// Of what.
         what: &'static str,
         /// The version found.

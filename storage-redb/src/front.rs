@@ -105,17 +105,17 @@ pub(crate) enum Front {
 }
 
 /// Reads who this store is of.
-pub(crate) fn read_identity(medium: &dyn StorageBackend) -> Result<Front, Error> {
+pub(crate) fn read_identity(medium: &dyn StorageBackend, file: &str) -> Result<Front, Error> {
     let io = |source| Error::Io { doing: "reading the identity of the store", source };
     if medium.len().map_err(io)? < FRONT {
         return Ok(Front::Blank);
     }
     let mut page = [0; IDENTITY_LEN];
     medium.read(0, &mut page).map_err(io)?;
-    parse_identity(&page)
+    parse_identity(&page, file)
 }
 
-fn parse_identity(page: &[u8]) -> Result<Front, Error> {
+fn parse_identity(page: &[u8], file: &str) -> Result<Front, Error> {
     if page.iter().all(|byte| *byte == 0) {
         return Ok(Front::Blank);
     }
@@ -127,7 +127,10 @@ fn parse_identity(page: &[u8]) -> Result<Front, Error> {
     let len = match version {
         1 => IDENTITY_LEN_1,
         2..=VERSION => IDENTITY_LEN,
-        _ => return Err(Error::UnknownVersion { what: "the store's file", found: version, known: KNOWN }),
+        found => {
+            let (file, what) = (file.to_owned(), "the store's file");
+            return Err(Error::UnknownVersion { file, what, found, known: KNOWN });
+        }
     };
     let mut parse = || {
         let (cluster, node) = (u128::from_le_bytes(rest.take()?), NodeId(rest.u64()?));
@@ -302,19 +305,22 @@ mod tests {
     #[test]
     fn an_identity_is_read_back_and_every_flipped_bit_of_it_is_noticed() {
         let medium = medium();
-        assert!(matches!(read_identity(&medium), Ok(Front::Blank)));
+        assert!(matches!(read_identity(&medium, "file"), Ok(Front::Blank)));
         let identity = Identity { cluster: 0xABCD << 100, node: NodeId(7) };
         let owner =
             Owner::new(Identity { cluster: 0xFE << 90, ..identity }).moved_to(3).moved_to(identity.cluster);
         assert_eq!((owner.identity, owner.former(), owner.formerly[1]), (identity, Some(3), 0xFE << 90));
         write_identity(&medium, owner).unwrap();
-        assert!(matches!(read_identity(&medium), Ok(Front::Of(found)) if found == owner));
+        assert!(matches!(read_identity(&medium, "file"), Ok(Front::Of(found)) if found == owner));
         let mut page = [0; IDENTITY_LEN];
         medium.read(0, &mut page).unwrap();
         for bit in 0..page.len() * 8 {
             let mut flipped = page;
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(!matches!(parse_identity(&flipped), Ok(Front::Of(_) | Front::Blank)), "bit {bit}");
+            assert!(
+                !matches!(parse_identity(&flipped, "file"), Ok(Front::Of(_) | Front::Blank)),
+                "bit {bit}"
+            );
         }
     }
 

@@ -10,6 +10,7 @@ use redb::{Database, StorageBackend};
 use crate::{
     ArchiveReader, Directory, Error, Identity, Options, RedbReader, RedbStore, archive,
     directory::FsDirectory,
+    error::io_damage,
     front::Owner,
     held::Owned,
     medium::FILE,
@@ -204,9 +205,10 @@ impl Inspector {
     /// If it can't be read, or is damaged.
     pub fn snapshot(&self, group: GroupId, last: LogId) -> Result<Option<ArchiveReader>, Error> {
         let name = Name { group, last, stage: Stage::Published }.text();
-        let io = |source| Error::Io { doing: "opening a snapshot", source };
+        let described = self.directory.describe(&name);
+        let io = |source| io_damage(&described, "opening a snapshot", source);
         let file = self.directory.open_read_only(&name).map_err(io)?;
-        file.map(|file| ArchiveReader::on(file, self.directory.describe(&name))).transpose()
+        file.map(|file| ArchiveReader::on(file, described)).transpose()
     }
 }
 

@@ -1,6 +1,8 @@
 //! A durable log, hard state and snapshots for quorate's groups, on [redb](https://docs.rs/redb).
 //!
-//! [`RedbStore`] implements [`quorate_core::Store`]: a node has one store, however many groups it is a member of.
+//! [`RedbStore`] implements [`quorate_core::Store`]: a node has one store, however many groups it is a member of. They come and go
+//! while it is open, and thousands are cheap: all that are created, recovered or written at once share one transaction
+//! (`docs/decisions/0013-groups-come-and-go.md`).
 //! [`RedbStore::create`] bootstraps a directory, once; [`RedbStore::open`] opens it ever after.
 //!
 //! # What it promises
@@ -13,12 +15,15 @@
 //!   older than what was acknowledged. What remains unnoticed is written down in
 //!   `docs/decisions/0001-durability-of-a-commit.md`.
 //! - **After an error from `commit`, or a failed sync of anything, nothing is written any more**: every later call says
-//!   [`Error::Stopped`]. A full disk that a snapshot runs into does no harm but to that snapshot.
+//!   [`Error::Stopped`]. A full disk that a snapshot runs into does no harm but to that snapshot, and a write that does not fit, or is
+//!   of a group that is not here, is undone with those beside it and does no harm but to
+//!   [its group](quorate_core::Store::refused).
+//! - **A group that was removed never comes back**: a record of some forty bytes says so for ever.
 //! - **Recovery holds no payloads**: it reads the log value by value, checks each, and keeps terms and memberships.
 //! - **One process has a directory**, and one cluster and node: another is refused.
 //!
 //! The tests are those of `quorate_runtime_tokio::conformance`, which any other store can run too, and those in
-//! `storage-redb/tests`. `storage-redb/mutants/run` breaks the store in some sixty ways and sees each of them noticed.
+//! `storage-redb/tests`. `storage-redb/mutants/run` breaks the store in some eighty ways and sees each of them noticed.
 //!
 //! # Snapshots
 //!
@@ -50,7 +55,7 @@
 //! | `….taking`, `….receiving` | one that is not whole yet |
 //!
 //! Formats have versions: one that this release does not know is refused, with those that it knows. A store of version 1, which had no
-//! snapshots, is brought up to version 2 when it is opened; an earlier release then refuses it.
+//! snapshots, or 2, from which no group was ever removed, is brought up to version 3 when it is opened; an earlier release then refuses it.
 
 mod archive;
 mod directory;

@@ -143,7 +143,7 @@ fn clear(directory: &dyn Directory) -> Result<(), Error> {
 fn there(directory: &dyn Directory) -> Result<Option<Error>, Error> {
     let io = |source| Error::Io { doing: "looking for a store", source };
     let Some(medium) = directory.open(FILE).map_err(io)? else { return Ok(None) };
-    let identity = match read_identity(&*medium) {
+    let identity = match read_identity(&*medium, FILE) {
         Ok(Front::Of(owner)) => Some(owner.identity),
         _ => None,
     };
@@ -284,7 +284,7 @@ pub(crate) fn identity_in(dir: &Path) -> Result<Option<Identity>, Error> {
 
 /// Whose this file is. It got its name when it had an owner, so one without is damaged.
 pub(crate) fn owner_in(medium: &dyn StorageBackend, name: &str) -> Result<Owner, Error> {
-    match read_identity(medium)? {
+    match read_identity(medium, name)? {
         Front::Of(owner) => Ok(owner),
         Front::Blank => Err(damaged(name, "it has no identity")),
         Front::Damaged(what) => Err(damaged(name, what)),

@@ -127,7 +127,8 @@ pub(crate) fn bad_record(file: &str, bad: Bad) -> Error {
 fn error(file: &str, group: Option<GroupId>, index: Option<Index>, bad: Bad) -> Error {
     match bad {
         Bad::Version(found) => {
-            Error::UnknownVersion { what: "a record in the store", found: u32::from(found), known: KNOWN }
+            let (file, what) = (file.to_owned(), "a record in the store");
+            Error::UnknownVersion { file, what, found: u32::from(found), known: KNOWN }
         }
         Bad::Damaged(what) => Box::new(Damage { file: file.to_owned(), group, index, what }).into(),
     }

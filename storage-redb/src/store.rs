@@ -301,7 +301,8 @@ impl RedbStore {
         txn.set_durability(Durability::Immediate).map_err(|error| failed(error.into()))?;
         txn.set_two_phase_commit(self.two_phase);
         let mut staged = Staged::new(&self.groups, &self.removed, &self.file, number, &self.shelf);
-        if let Err(error) = self.fill(&txn, &mut staged, change) {
+        let filled = self.fill_log(&txn, &mut staged, change).and_then(|()| self.fill_groups(&txn, &staged));
+        if let Err(error) = filled {
             // Nothing of it stays. Where even that fails the store has failed, whatever the first error was.
             txn.abort().map_err(|error| failed(error.into()))?;
             return Err(error);
@@ -334,8 +335,8 @@ impl RedbStore {
         Ok(())
     }
 
-    /// Puts what changes into the tables.
-    fn fill(
+    /// Puts what changes into the logs.
+    fn fill_log(
         &self,
         txn: &WriteTransaction,
         staged: &mut Staged<'_>,
@@ -344,7 +345,12 @@ impl RedbStore {
         let failed = |error: redb::Error| from_redb(&self.file, "committing", error);
         let mut log = txn.open_table(LOG).map_err(|error| failed(error.into()))?;
         change(staged, &mut log)?;
-        staged.flush_all(&mut log)?;
+        staged.flush_all(&mut log)
+    }
+
+    /// Puts what changes beside the logs into the other table.
+    fn fill_groups(&self, txn: &WriteTransaction, staged: &Staged<'_>) -> Result<(), Error> {
+        let failed = |error: redb::Error| from_redb(&self.file, "committing", error);
         let states: Vec<_> =
             staged.changed.iter().filter_map(|(id, changed)| Some((*id, changed.state()?))).collect();
         let nothing = staged.changed.is_empty() && staged.gone.is_empty();

@@ -164,21 +164,22 @@ fn a_restore_that_was_cut_short_makes_a_store_or_none_and_is_done_again() {
     assert!(images > 60 && made > 5 && made < images, "{made} of {images}");
 }
 
-/// A store of version 1 is brought up to this one's.
+/// A store of an earlier version is brought up to this one's.
 #[test]
 fn an_upgrade_that_was_cut_short_is_done_again() {
-    let fixture = Files::of_dir(Path::new("tests/fixtures/v1"));
-    let disk = fixture.disk();
-    disk.record();
-    open(&disk, IDENTITY).unwrap().close().unwrap();
-    disk.freeze();
-    let images = each_crash(&disk.take_trace(), |disk, step| {
-        let mut store = open(&disk, IDENTITY).unwrap_or_else(|error| panic!("step {step}: {error}"));
-        let recovered = store.recover(GroupId(0)).unwrap();
-        assert_eq!((recovered.hard_state.term, recovered.last), (Term(4), Index(5)), "step {step}");
-        store.close().unwrap();
-        let version = &Files::of_disk(&disk).0["quorate.store"][16..20];
-        assert_eq!(version, 2_u32.to_le_bytes());
-    });
-    assert!(images > 3, "{images}");
+    for fixture in ["tests/fixtures/v1", "tests/fixtures/v2"] {
+        let disk = Files::of_dir(Path::new(fixture)).disk();
+        disk.record();
+        open(&disk, IDENTITY).unwrap().close().unwrap();
+        disk.freeze();
+        let images = each_crash(&disk.take_trace(), |disk, step| {
+            let mut store = open(&disk, IDENTITY).unwrap_or_else(|error| panic!("step {step}: {error}"));
+            let recovered = store.recover(GroupId(0)).unwrap();
+            assert_eq!((recovered.hard_state.term, recovered.last), (Term(4), Index(5)), "step {step}");
+            store.close().unwrap();
+            let version = &Files::of_disk(&disk).0["quorate.store"][16..20];
+            assert_eq!(version, 3_u32.to_le_bytes());
+        });
+        assert!(images > 3, "{images}");
+    }
 }

@@ -99,7 +99,10 @@ fn an_unknown_version_is_refused_with_those_that_are_known() {
     file.write_all_at(&4_u32.to_le_bytes(), 16).unwrap();
     for error in [RedbStore::open(&node, IDENTITY).unwrap_err(), RedbStore::identity_in(&node).unwrap_err()] {
         assert!(matches!(error, Error::UnknownVersion { found: 4, .. }));
-        assert_eq!(error.to_string(), "unknown version 4 of the store's file; this release knows 1 to 3");
+        let file = node.join("quorate.store");
+        let expected =
+            format!("unknown version 4 of the store's file ({}); this release knows 1 to 3", file.display());
+        assert_eq!(error.to_string(), expected);
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the store costs: on the disk, in time, in memory, in space.
 //!
-//! One file for each question ([`commits`], [`layouts`], [`open`], [`snapshots`], [`space`]), with a small program of the same name under
+//! One file for each question ([`commits`], [`groups`], [`layouts`], [`open`], [`snapshots`], [`space`]), with a small program of the same name under
 //! `src/bin`; the other files are what they share. Files are made in a temporary directory under `--dir` (default:
 //! the current directory), which should be on the disk that is meant, and are removed at the end.
 //!
@@ -9,6 +9,7 @@
 //! beside the times there is what does not wander: writes, bytes and syncs, counted between the database and the file.
 
 pub mod commits;
+pub mod groups;
 pub mod layouts;
 pub mod open;
 pub mod snapshots;

@@ -16,6 +16,11 @@ pub(super) fn peak_kib() -> Result<u64> {
     number_in("/proc/self/status", "VmHWM:")
 }
 
+/// The memory that this process has resident now, in KiB.
+pub(super) fn resident_kib() -> Result<u64> {
+    number_in("/proc/self/status", "VmRSS:")
+}
+
 /// Bytes that this process has made the disk read: what came out of the page cache does not count.
 pub(super) fn disk_read() -> Result<u64> {
     number_in("/proc/self/io", "read_bytes:")

@@ -124,7 +124,9 @@ impl Fault {
     /// As an error about this file.
     pub(crate) fn of(self, file: &str) -> Error {
         match self {
-            Self::Version(found) => Error::UnknownVersion { what: "a snapshot", found, known: KNOWN },
+            Self::Version(found) => {
+                Error::UnknownVersion { file: file.to_owned(), what: "a snapshot", found, known: KNOWN }
+            }
             Self::Damaged(what) => Error::BadSnapshot { file: file.to_owned(), offset: None, what },
         }
     }
