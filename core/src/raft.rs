@@ -488,6 +488,12 @@ impl Raft {
         peers.iter().map(Peer::status)
     }
 
+    /// Has its store failed?
+    #[must_use]
+    pub const fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
     /// All about it.
     #[must_use]
     pub fn status(&self) -> Status {
