@@ -33,7 +33,6 @@ impl World {
     /// Plans what a step has led to; now and then, the process crashes in the middle of doing it.
     pub(crate) fn follow_up(&mut self, slot: usize) -> Verdict {
         self.hear()?;
-        self.note_sleep(slot);
         let Outcome { sends, wrote, work, loads, ships, .. } = &mut self.lab.outcome;
         let (wrote, work) = (*wrote, *work);
         let (mut sends, loads, mut ships) =

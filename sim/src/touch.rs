@@ -2,9 +2,7 @@
 //!
 //! A node's transport is in touch with another that runs, isn't paused, and can be reached and heard; it notices the loss of that after
 //! an idle timeout, as by keep-alives that are not answered. What is started again before that isn't noticed at all. It says so
-//! to the core, and again to one that falls asleep while its leader is out of touch; and it says when there is touch again.
-
-use quorate_core::RoleKind;
+//! to the core, of all to a core that starts; and it says when there is touch again.
 
 use crate::{
     faults::Fault,
@@ -19,6 +17,8 @@ use crate::{
 pub(crate) struct Touch {
     /// Since when there is none, and whether the core was told; by both slots.
     lost: Vec<Vec<Option<(u64, bool)>>>,
+    /// In which of its lives each was told.
+    lives: Vec<u64>,
     /// Until then nobody asks for anything.
     pub(crate) idle_until: u64,
 }
@@ -104,8 +104,16 @@ impl World {
         self.push(self.plan.idle_timeout / 4 + 1, Event::Touch);
         let count = self.hosts.len();
         self.touch.lost.resize_with(count, Vec::new);
+        self.touch.lives.resize(count, 0);
         for one in 0..count {
             self.touch.lost[one].resize(count, None);
+            let life = self.life(one);
+            if std::mem::replace(&mut self.touch.lives[one], life) != life {
+                // Who starts is told of all.
+                for (_, told) in self.touch.lost[one].iter_mut().flatten() {
+                    *told = false;
+                }
+            }
             for other in (0..count).filter(|other| *other != one) {
                 let touch = self.in_touch(one, other);
                 let peer = id_of(other);
@@ -126,25 +134,5 @@ impl World {
             }
         }
         Ok(())
-    }
-
-    /// A core has taken a step: has it fallen asleep behind a leader that is out of touch?
-    pub(crate) fn note_sleep(&mut self, slot: usize) {
-        let Some(raft) = self.raft(slot) else { return };
-        let (asleep, role, leader) = (raft.is_asleep(), raft.role(), raft.leader());
-        let before = std::mem::replace(&mut self.hosts[slot].asleep, asleep);
-        let fell = asleep && !before;
-        if let Some(peer) = leader
-            && fell
-            && role == RoleKind::Follower
-            && self.is_out_of_touch(slot, peer.0 as usize - 1)
-        {
-            self.push(1, Event::Ask { slot, life: self.life(slot), what: What::Unreachable { peer } });
-        }
-    }
-
-    fn is_out_of_touch(&self, slot: usize, other: usize) -> bool {
-        let lost = self.touch.lost.get(slot).and_then(|row| row.get(other)).copied().flatten();
-        lost.is_some_and(|(_, told)| told)
     }
 }

@@ -140,8 +140,6 @@ pub(crate) struct Host {
     pub(crate) applying: bool,
     /// When the process will look at its clock next, in true time.
     pub(crate) wake_at: u64,
-    /// Its core slept, when it was looked at last.
-    pub(crate) asleep: bool,
     /// Until then its disk is full.
     pub(crate) full_until: u64,
     /// Until then its disk is done with nothing.
@@ -305,7 +303,6 @@ impl World {
             syncs: 0,
             applying: false,
             wake_at: u64::MAX,
-            asleep: false,
             full_until: 0,
             stalled_until: 0,
         });
@@ -580,7 +577,6 @@ impl Host {
         self.syncing = 0;
         self.applying = false;
         self.wake_at = u64::MAX;
-        self.asleep = false;
     }
 }
 

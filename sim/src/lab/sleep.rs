@@ -123,7 +123,9 @@ impl Vigil {
         let n = raft.id();
         let election = config.election_timeout.as_micros() as u64;
         match word {
-            Word::Answer { from, term, round, asleep } if term == raft.term().0 => {
+            Word::Answer { from, term, round, asleep }
+                if term == raft.term().0 && raft.role() == RoleKind::Leader =>
+            {
                 let peer = self.peer(from);
                 peer.lost = false;
                 if asleep {
@@ -163,7 +165,7 @@ impl Vigil {
         for action in actions {
             match action {
                 Action::Event(Event::Role { .. }) => {
-                    self.peers.clear();
+                    self.peers.iter_mut().for_each(|(_, peer)| peer.asleep = 0);
                     self.woke = None;
                 }
                 Action::Event(Event::Stopped) => self.asleep = false,
