@@ -45,6 +45,7 @@ impl Raft {
             return Err(Rejected::Leased);
         }
         self.on_election_timeout();
+        self.wake();
         Ok(())
     }
 
@@ -61,6 +62,7 @@ impl Raft {
             follower.leader = None;
             follower.reads.end(Outcome::Refused { leader: None }, &mut self.outbox);
             self.announce_leader(None);
+            self.wake();
         }
         Ok(())
     }
@@ -420,6 +422,7 @@ impl Raft {
         // Nearly always it is the one that is followed already.
         if let Role::Follower(follower) = &mut self.role
             && follower.leader == Some(from)
+            && !self.asleep
         {
             follower.deadline = self.now.plus(follower.timeout);
             self.heard = Some(self.now);
@@ -443,6 +446,7 @@ impl Raft {
         }
         self.heard = Some(self.now);
         self.reset_election_timer();
+        self.wake();
         Ok(())
     }
 

@@ -82,12 +82,14 @@ pub enum Input {
     /// process that lives, but has stopped the group, is out of touch too.
     ///
     /// With [`Config::quiesce_after`](crate::Config) nothing else tells a follower that sleeps of a leader that is gone. So it is
-    /// said whenever touch is lost; and again to a follower that [falls asleep](crate::Event::Asleep) while there is none.
+    /// said whenever touch is lost, of every peer and to whoever it is lost by; and to a node that starts, of all with whom
+    /// there is none.
     Unreachable {
         /// Which.
         peer: NodeId,
     },
-    /// The transport is in touch with a peer again, or for the first time: a leader that sleeps without it brings it up to date.
+    /// The transport is in touch with a peer again, after [`Input::Unreachable`], or for the first time: a leader that sleeps without
+    /// it brings it up to date.
     Reachable {
         /// Which.
         peer: NodeId,

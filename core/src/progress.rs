@@ -28,8 +28,6 @@ pub(crate) struct Peer {
     pub(crate) told_commit: Index,
     /// When it was last heard of.
     pub(crate) heard: Instant,
-    /// The transport has lost touch with it, and it has answered no heartbeat since.
-    pub(crate) lost: bool,
     /// The quiescing round by which it sleeps; 0 if none.
     pub(crate) asleep_since: u64,
     /// Old entries being read for it, from this index on.
@@ -62,7 +60,6 @@ impl Peer {
             acked_round: 0,
             told_commit: Index(0),
             heard: now,
-            lost: false,
             asleep_since: 0,
             load: None,
             sending: None,

@@ -6,7 +6,8 @@
 //! 1. A leader that is [at rest](Raft::is_at_rest), and has been for [`Config::quiesce_after`](crate::Config), marks its next round
 //!    of heartbeats with `quiesce`. With that it gives up its lease: nothing sent so far counts for one any more.
 //! 2. A follower takes such a heartbeat for leave to sleep only if its log ends where the leader's does, durably, and the round is
-//!    later than any that it has heard in the term. It forgets that it hears a leader, and answers with `asleep`.
+//!    later than any that it has heard in the term; and not by one of a leader whom its transport has lost since, for who would wake
+//!    it? It forgets that it hears a leader, and answers with `asleep`.
 //! 3. When everyone has said so about that very round, the leader sleeps, too. Whom the transport has
 //!    [lost](crate::Input::Unreachable) need not, but a quorum must. Until then it goes on with such rounds, and whatever else it
 //!    has to do ends the attempt: its next plain heartbeat wakes those who sleep already.
@@ -27,7 +28,7 @@
 //! A leader that is asked is awake with that, and answers as any leader does.
 
 use crate::{
-    Body, Event, Index, Input, Instant, LogId, Message, Mode, NodeId, ReadKind, Rejected,
+    Body, Event, Index, Instant, LogId, Message, Mode, NodeId, Rejected,
     message::Voice,
     progress::Peer,
     quorum,
@@ -49,73 +50,40 @@ impl Raft {
         self.asleep
     }
 
-    /// A step of who is asleep: most that happens wakes it, if it is taken at all.
+    /// A message comes to who is asleep, and may wake it: if it is taken at all. What a follower hears of its leader wakes it
+    /// [where it follows](Raft::follow).
     #[cold]
     #[inline(never)]
-    pub(crate) fn step_asleep(&mut self, input: Input) -> Result<(), Rejected> {
-        let wakes = self.is_woken_by(&input);
-        let result = self.take(input);
+    pub(crate) fn receive_asleep(&mut self, from: NodeId, message: Message) -> Result<(), Rejected> {
+        let voice = message.body.voice();
+        let wakes = if matches!(self.role, Role::Leader(_)) {
+            self.wakes_leader(from, voice, &message.body)
+        } else {
+            matches!(voice, Voice::PreCandidate | Voice::Candidate)
+                && self.memberships.current().contains(from)
+        };
+        let result = self.take_message(from, message);
         if wakes && result.is_ok() {
             self.wake();
         }
         result
     }
 
-    fn is_woken_by(&self, input: &Input) -> bool {
-        let leads = matches!(self.role, Role::Leader(_));
-        match input {
-            Input::Receive { from, message } if leads => self.wakes_leader(*from, message),
-            Input::Receive { from, message } => self.wakes_follower(*from, message),
-            Input::Propose(_) | Input::ChangeMembership { .. } | Input::TransferLeadership { .. } => true,
-            Input::Read { kind, .. } => !matches!(kind, ReadKind::AtLeast(_)),
-            // They lead nowhere for a leader.
-            Input::Campaign | Input::ForgetLeader => !leads,
-            Input::Unreachable { peer } if leads => !self.has_quorum_without(*peer),
-            Input::Unreachable { peer } => self.leader() == Some(*peer),
-            Input::Reachable { peer } => {
-                matches!(&self.role, Role::Leader(leader) if leader.peer(*peer).is_some())
-            }
-            Input::Tick
-            | Input::CancelRead { .. }
-            | Input::AbortTransfer
-            | Input::StepDown
-            | Input::Compact { .. }
-            | Input::SnapshotSent { .. }
-            | Input::Persisted(_)
-            | Input::Loaded { .. }
-            | Input::Applied { .. }
-            | Input::StorageFailed => false,
-        }
-    }
-
     /// Late answers wake no leader: everybody who could have sent one sleeps. Who was lost has not said so.
-    fn wakes_leader(&self, from: NodeId, message: &Message) -> bool {
+    fn wakes_leader(&self, from: NodeId, voice: Voice, body: &Body) -> bool {
         let Role::Leader(leader) = &self.role else { return false };
         let Some(peer) = leader.peer(from) else { return false };
-        peer.lost
-            || match message.body.voice() {
+        self.is_lost(peer.id)
+            || match voice {
                 Voice::PreCandidate | Voice::Candidate | Voice::Asker => true,
                 // Nobody answers round 0: it is how somebody without a vote asks to be led.
-                Voice::Answerer => matches!(message.body, Body::HeartbeatReply { round: 0, .. }),
+                Voice::Answerer => matches!(body, Body::HeartbeatReply { round: 0, .. }),
                 Voice::PreVoter | Voice::Leader => false,
             }
     }
 
-    fn wakes_follower(&self, from: NodeId, message: &Message) -> bool {
-        match message.body.voice() {
-            Voice::PreCandidate | Voice::Candidate => self.memberships.current().contains(from),
-            Voice::Leader => {
-                let sleeps_on = matches!(
-                    message.body,
-                    Body::Heartbeat { commit, round, quiesce: true } if self.may_sleep(from, commit, round)
-                );
-                message.term == self.hard_state.term && self.leader() == Some(from) && !sleeps_on
-            }
-            Voice::PreVoter | Voice::Asker | Voice::Answerer => false,
-        }
-    }
-
     /// Ends sleep; nothing, if it has ended already.
+    #[cold]
     pub(crate) fn wake(&mut self) {
         if !self.asleep {
             return;
@@ -186,7 +154,7 @@ impl Raft {
             && !membership.is_joint()
             && membership.joining().is_empty()
             && !leader.peers.is_empty()
-            && leader.peers.iter().all(|peer| peer.is_at_rest(last))
+            && leader.peers.iter().all(|peer| peer.is_at_rest(last, self.is_lost(peer.id)))
     }
 
     /// A peer has answered, or was lost: does everybody sleep who can?
@@ -200,13 +168,20 @@ impl Raft {
     fn everyone_sleeps(&self, leader: &Leader) -> bool {
         let sleeps = |peer: &Peer| peer.asleep_since == leader.round;
         leader.idle.last == self.log.last().index
-            && leader.peers.iter().all(|peer| peer.lost || sleeps(peer))
+            && leader.peers.iter().all(|peer| sleeps(peer) || self.is_lost(peer.id))
             && self.is_quorum(|id| leader.peer(id).is_some_and(sleeps))
     }
 
-    fn has_quorum_without(&self, lost: NodeId) -> bool {
-        let Role::Leader(leader) = &self.role else { return true };
-        self.is_quorum(|id| id != lost && leader.peer(id).is_some_and(|peer| !peer.lost))
+    /// The transport has lost touch with somebody while this node sleeps.
+    pub(crate) fn on_lost_asleep(&mut self, id: NodeId) {
+        let wakes = match &self.role {
+            Role::Leader(_) => !self.is_quorum(|id| !self.is_lost(id)),
+            Role::Follower(follower) => follower.leader == Some(id),
+            Role::PreCandidate(_) | Role::Candidate(_) => false,
+        };
+        if wakes {
+            self.wake();
+        }
     }
 
     /// Are these, and this node, a quorum?
@@ -217,11 +192,32 @@ impl Raft {
 
     /// The transport is in touch with a peer again: it is waited for from now on.
     pub(crate) fn on_reachable(&mut self, id: NodeId) {
-        if let Role::Leader(leader) = &mut self.role
-            && let Some(peer) = leader.peer_mut(id)
-        {
-            peer.lost = false;
+        self.found(id);
+        if matches!(&self.role, Role::Leader(leader) if leader.peer(id).is_some()) {
+            self.wake();
         }
+    }
+
+    // ---- both ----
+
+    /// Remembered whoever leads: the next leader should not wait for it either.
+    pub(crate) fn note_lost(&mut self, id: NodeId) {
+        let membership = self.memberships.current();
+        self.lost.retain(|other| *other != id && membership.contains(*other));
+        if membership.contains(id) && id != self.config.id {
+            self.lost.push(id);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn found(&mut self, id: NodeId) {
+        if !self.lost.is_empty() {
+            self.lost.retain(|other| *other != id);
+        }
+    }
+
+    fn is_lost(&self, id: NodeId) -> bool {
+        self.lost.contains(&id)
     }
 
     // ---- the follower ----
@@ -234,6 +230,7 @@ impl Raft {
         self.timing.quiesce > 0
             && newest
             && follower.leader == Some(from)
+            && !self.is_lost(from)
             && follower.reads.len() == 0
             && self.transfer.is_none()
             && self.log.last() == LogId::new(self.hard_state.term, commit)
@@ -263,8 +260,8 @@ impl Raft {
 
 impl Peer {
     /// Has it all there is, or can't it be reached?
-    fn is_at_rest(&self, last: Index) -> bool {
+    fn is_at_rest(&self, last: Index, lost: bool) -> bool {
         let has_all = self.mode() == Mode::Replicate && self.match_index() == last;
-        (has_all || self.lost && self.mode() != Mode::Snapshot) && self.load.is_none()
+        (has_all || lost && self.mode() != Mode::Snapshot) && self.load.is_none()
     }
 }

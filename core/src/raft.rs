@@ -82,6 +82,8 @@ pub struct Raft {
     pub(crate) transfer: Option<Transfer>,
     pub(crate) announced_role: Option<(Term, RoleKind)>,
     pub(crate) announced_leader: (Term, Option<NodeId>),
+    /// Members with which the transport has lost touch, and that have answered no heartbeat since.
+    pub(crate) lost: Vec<NodeId>,
     /// There is nothing to do.
     pub(crate) asleep: bool,
     /// The latest round of heartbeats heard in this term.
@@ -276,6 +278,7 @@ impl Raft {
             transfer: None,
             announced_role: None,
             announced_leader: (Term(0), None),
+            lost: Vec::new(),
             asleep: false,
             round_heard: 0,
             stopped: false,
@@ -303,15 +306,7 @@ impl Raft {
         if self.stopped {
             return Err(Rejected::Stopped);
         }
-        let result = if self.asleep { self.step_asleep(input) } else { self.take(input) };
-        self.outbox.flush();
-        result
-    }
-
-    /// What to do about an input.
-    #[inline(always)]
-    pub(crate) fn take(&mut self, input: Input) -> Result<(), Rejected> {
-        match input {
+        let result = match input {
             Input::Tick => self.uncongested().map(|()| self.tick()),
             Input::Receive { from, message } => self.receive(from, message),
             Input::Propose(proposal) => self.propose(proposal),
@@ -353,7 +348,9 @@ impl Raft {
                 self.stop();
                 Ok(())
             }
-        }
+        };
+        self.outbox.flush();
+        result
     }
 
     // ---- outputs ----
@@ -486,6 +483,12 @@ impl Raft {
             Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => &[],
         };
         peers.iter().map(Peer::status)
+    }
+
+    /// Has its store failed?
+    #[must_use]
+    pub const fn is_stopped(&self) -> bool {
+        self.stopped
     }
 
     /// All about it.

@@ -130,6 +130,9 @@ impl Raft {
                 return Err(Rejected::NoLeader { term: self.hard_state.term });
             }
         }
+        if self.asleep {
+            self.wake();
+        }
         Ok(())
     }
 

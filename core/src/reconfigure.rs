@@ -35,6 +35,7 @@ impl Raft {
             leader.change = Some(PendingChange { token });
         }
         self.append_membership(&next);
+        self.wake();
         Ok(())
     }
 

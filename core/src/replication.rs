@@ -54,6 +54,9 @@ impl Raft {
         leader.unsent = true;
         self.applying.propose(first, tokens);
         self.append(run);
+        if self.asleep {
+            self.wake();
+        }
         Ok(())
     }
 
@@ -254,20 +257,19 @@ impl Raft {
     /// The transport has lost touch with a peer: what was under way to it is sent again, from what it is known to have.
     pub(crate) fn on_unreachable(&mut self, id: NodeId) {
         let asleep = self.asleep;
-        let Some(peer) = self.peer_mut(id) else { return };
-        peer.lost = true;
-        peer.asleep_since = 0;
-        if peer.mode() == Mode::Replicate {
-            peer.on_unreachable();
-            self.outbox.event(Event::Peer { id, mode: Mode::Probe });
-            // Who sleeps asks when it is awake again.
-            if !asleep {
-                self.replicate_to_id(id);
+        self.note_lost(id);
+        if let Some(peer) = self.peer_mut(id) {
+            peer.asleep_since = 0;
+            if peer.mode() == Mode::Replicate {
+                peer.on_unreachable();
+                self.outbox.event(Event::Peer { id, mode: Mode::Probe });
+                // Who sleeps asks when it is awake again.
+                if !asleep {
+                    self.replicate_to_id(id);
+                }
             }
         }
-        if !asleep {
-            self.consider_sleep();
-        }
+        if asleep { self.on_lost_asleep(id) } else { self.consider_sleep() }
     }
 
     /// Says to everyone that it lives (paper §5.2), with a new round number.
@@ -339,7 +341,6 @@ impl Raft {
         };
         peer.heard = now;
         peer.acked_round = peer.acked_round.max(round);
-        peer.lost = false;
         if asleep {
             peer.asleep_since = peer.asleep_since.max(round);
         }
@@ -361,6 +362,7 @@ impl Raft {
                 }
             }
         }
+        self.found(from);
         self.replicate_to_id(from);
         self.advance_reads();
         self.consider_promotion(from);

@@ -40,6 +40,7 @@ impl Raft {
         self.transfer = Some(Transfer { token, to, deadline, told: false });
         self.outbox.event(Event::Transfer { to: Some(to) });
         self.tell_to_campaign();
+        self.wake();
         Ok(())
     }
 

@@ -221,7 +221,7 @@ impl World {
     pub(crate) fn request(&mut self) -> Verdict {
         let delay = 1 + self.client_rng.exponential(self.plan.request_every);
         self.push(delay, Event::Request);
-        if self.rest.is_quiet() {
+        if self.rest.is_quiet() || self.is_idle() {
             return Ok(());
         }
         let slot = self.choose_node();

@@ -56,6 +56,12 @@ pub(crate) enum Fault {
     LoseTail { slot: usize },
     /// A leader takes it back that it hands over, and is held up.
     Withdraw,
+    /// Nobody asks for anything for a while.
+    Idle,
+    /// The leader is cut off, in the middle of such a while.
+    Isolate,
+    /// A leader is to lead no longer, by its driver's wish.
+    StepDown,
     /// What somebody has planned, by its place.
     Planned(usize),
 }
@@ -115,6 +121,9 @@ impl World {
         if let Fault::EarlyTick = fault {
             // No fault, in truth: these go on to the end.
             return self.tick_early();
+        }
+        if let Fault::StepDown = fault {
+            return self.wish_step_down();
         }
         if !self.faulty {
             return Ok(());
@@ -212,7 +221,9 @@ impl World {
                 self.hold_up_leader()
             }
             Fault::Planned(at) => self.strike_planned(at),
-            Fault::AfterDiskFailure { .. } | Fault::EarlyTick => Ok(()),
+            Fault::Idle => self.begin_idle_spell(),
+            Fault::Isolate => self.isolate_leader(),
+            Fault::AfterDiskFailure { .. } | Fault::EarlyTick | Fault::StepDown => Ok(()),
         }
     }
 

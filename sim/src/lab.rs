@@ -5,6 +5,7 @@ mod doomed;
 mod judge;
 mod lanes;
 mod ships;
+mod sleep;
 mod step;
 mod told;
 
@@ -31,6 +32,7 @@ use crate::{
 use judge::Judge;
 pub(crate) use judge::{Answered, Query};
 pub(crate) use ships::Shipment;
+pub(crate) use sleep::Vigil;
 pub(crate) use told::Told;
 
 /// How the cluster is set up: all that must be known to do a list of operations again.
@@ -280,7 +282,7 @@ impl Lab {
             watcher.see(self.now, &Seen::Started { slot, raft: &raft })?;
         }
         let machine = (applied, self.ghost.state_at(applied).unwrap_or_default());
-        self.nodes[slot].process = Some(Process::new(raft, machine));
+        self.nodes[slot].process = Some(Process::new(raft, machine, now));
         if !(self.setup.durable_machine && self.nodes[slot].machine.is_some() && applied > newest) {
             let body = self.nodes[slot].disk.newest_body(applied);
             self.restore_machine(slot, applied, body)?;

@@ -36,6 +36,7 @@ mod simulation;
 mod snapshots;
 pub mod spec;
 mod stats;
+mod touch;
 mod trace;
 mod violation;
 mod watch;

@@ -7,7 +7,7 @@ use quorate_core::{Apply, Instant, Load, Raft, Receipt, Snapshot, Write};
 
 use crate::{
     disk::{Disk, Picture},
-    lab::{Query, Told},
+    lab::{Query, Told, Vigil},
     workload::{Replica, State},
 };
 
@@ -58,12 +58,15 @@ pub(crate) struct Process {
     pub(crate) queries: Vec<Query>,
     /// What its core has told it.
     pub(crate) told: Told,
+    /// Who sleeps, by what it was told and has said.
+    pub(crate) vigil: Vigil,
 }
 
 impl Process {
-    pub(crate) fn new(raft: Raft, machine: (u64, u64)) -> Self {
+    pub(crate) fn new(raft: Raft, machine: (u64, u64), now: Instant) -> Self {
         Self {
             told: Told::new(&raft),
+            vigil: Vigil::new(now),
             raft,
             writes: VecDeque::new(),
             work: VecDeque::new(),

@@ -16,7 +16,7 @@ impl World {
         self.push(delay, Event::Operate);
         self.dismiss();
         // Once the faults are over, only as many as decide may be left: then let them be.
-        if self.rest.is_quiet() || !self.faulty && self.plan.quorum_only {
+        if self.rest.is_quiet() || self.is_idle() || !self.faulty && self.plan.quorum_only {
             return Ok(());
         }
         let total: u64 = self.plan.operations.iter().sum();

@@ -88,6 +88,10 @@ pub enum Without {
     Meddling,
     /// Nodes that differ in priority.
     Priorities,
+    /// Groups that sleep, and times in which nobody asks for anything.
+    Sleep,
+    /// Leaders that step down by their driver's wish.
+    StepDowns,
     /// Learners and joint memberships at the beginning.
     UnequalMembers,
     /// An end at which only a quorum comes back.
@@ -122,6 +126,8 @@ impl Without {
         Self::Transfers,
         Self::Meddling,
         Self::Priorities,
+        Self::Sleep,
+        Self::StepDowns,
         Self::UnequalMembers,
         Self::QuorumOnly,
         Self::Batches,
@@ -142,6 +148,11 @@ impl Profile {
     /// May anything happen?
     const fn is_mixed(self) -> bool {
         !matches!(self, Self::Calm | Self::Network | Self::Disk)
+    }
+
+    /// May groups fall asleep?
+    pub(crate) const fn may_sleep(self) -> bool {
+        matches!(self, Self::Membership | Self::Clock | Self::Everything)
     }
 
     /// Is a violation to be expected, and to be noticed?
@@ -236,6 +247,13 @@ pub(crate) struct Plan {
     pub(crate) forgets: f64,
     pub(crate) forgets_most: u64,
 
+    /// Mean time between times in which nobody asks for anything; 0 for none. Then groups may sleep.
+    pub(crate) idle_every: u64,
+    /// How long it takes a transport to notice that a peer is gone.
+    pub(crate) idle_timeout: u64,
+    /// Mean time between leaders that are to lead no longer, by their driver's wish; 0 for none.
+    pub(crate) step_down_every: u64,
+
     /// What happens in any case.
     pub(crate) planned: Vec<Planned>,
 
@@ -317,6 +335,9 @@ impl Plan {
             flap_every: 0,
             forgets: 0.0,
             forgets_most: 0,
+            idle_every: 0,
+            idle_timeout: 0,
+            step_down_every: 0,
             planned: options.planned.clone(),
             delays: Delays::Exponential,
             duration: options.duration.unwrap_or(60_000_000),
@@ -350,6 +371,7 @@ impl Plan {
             quorum_only: quorum_only && nodes >= 3 && check_quorum,
         };
         let mut plan = plan.with_rarities(&mut Rng::new(options.seed, Purpose::Rare));
+        plan.draw_sleep(&mut Rng::new(options.seed, Purpose::Sleep));
         options.without.iter().for_each(|kind| plan.leave_out(*kind));
         plan.obey(&options.faults);
         if let Some(config) = &options.config {
@@ -493,6 +515,24 @@ impl Plan {
         }
     }
 
+    /// All sleep, or none; and nobody asks for anything for long enough, now and then.
+    fn draw_sleep(&mut self, rng: &mut Rng) {
+        let (sleeps, steps_down) = (rng.chance(0.4), rng.chance(0.25));
+        if !self.profile.may_sleep() {
+            return;
+        }
+        let election = self.election();
+        if sleeps && self.setup.nodes > 1 {
+            let quiesce = rng.between(election, 4 * election);
+            self.setup.config.quiesce_after = Duration::from_micros(quiesce);
+            self.idle_timeout = rng.between(election / 4, 3 * election);
+            self.idle_every = rng.magnitude(1_000_000, 10_000_000);
+        }
+        if steps_down {
+            self.step_down_every = rng.magnitude(election, 10_000_000);
+        }
+    }
+
     fn leave_out(&mut self, kind: Without) {
         match kind {
             Without::Loss => self.loss = 0.0,
@@ -518,6 +558,10 @@ impl Plan {
             Without::Transfers => self.operations[1] = 0,
             Without::Meddling => self.operations[2] = 0,
             Without::Priorities => self.setup.priorities = false,
+            Without::Sleep => {
+                (self.idle_every, self.setup.config.quiesce_after) = (0, Duration::ZERO);
+            }
+            Without::StepDowns => self.step_down_every = 0,
             Without::UnequalMembers => {
                 let ids = (1..=self.setup.nodes as u64).map(NodeId);
                 self.setup.membership = Membership::of_voters(ids);

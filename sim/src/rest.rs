@@ -28,6 +28,8 @@ pub(crate) struct Rest {
     sum: u64,
     /// Leadership was handed over in peace.
     handed: bool,
+    /// Everyone has slept, and the leader was lost meanwhile, if that could be tried.
+    slept: bool,
 }
 
 /// What is being waited for.
@@ -41,6 +43,10 @@ enum Stage {
     Converge,
     /// Leadership goes to `to`, which has everything: before `until`.
     Handover { to: usize, until: u64 },
+    /// Everyone falls asleep, before `until`.
+    Sleep { until: u64 },
+    /// The leader is gone, and nobody asks for anything: another leads before `until`.
+    Orphaned { until: u64 },
     /// Nothing more happens: the leader of `term` leads until `until`, and nobody goes beyond term `highest`.
     Steady { term: u64, highest: u64, until: u64 },
 }
@@ -53,7 +59,14 @@ impl Rest {
 
     /// Do clients stay away?
     pub(crate) const fn is_quiet(&self) -> bool {
-        matches!(self.stage, Stage::Converge | Stage::Handover { .. } | Stage::Steady { .. })
+        matches!(
+            self.stage,
+            Stage::Converge
+                | Stage::Handover { .. }
+                | Stage::Sleep { .. }
+                | Stage::Orphaned { .. }
+                | Stage::Steady { .. }
+        )
     }
 }
 
@@ -199,6 +212,9 @@ impl World {
                     }
                     let members = self.members_back();
                     self.lab.perform(self.now, Op::AllResolved { slots: members })?;
+                    if self.can_all_sleep() {
+                        return self.go_to_sleep();
+                    }
                     self.cut_off_a_follower();
                     let until = self.now + 8 * self.plan.election();
                     let highest = self.highest_term();
@@ -216,6 +232,34 @@ impl World {
                     "leadership was to go to node {}, which is well and has everything, but {leads:?} leads",
                     to + 1
                 );
+            }
+            Stage::Sleep { until } => {
+                let members = self.members_back();
+                let awake = |slot: &&usize| self.raft(**slot).is_some_and(|raft| !raft.is_asleep());
+                let awake = members.iter().find(awake).copied();
+                hold!(
+                    awake.is_none() || self.now < until,
+                    "liveness",
+                    "nobody asks for anything, but {} doesn't sleep: {}",
+                    awake.map_or(0, |slot| slot + 1),
+                    self.describe()
+                );
+                if awake.is_none() {
+                    return self.lose_the_leader_asleep();
+                }
+            }
+            Stage::Orphaned { until } => {
+                let leads = self.settled_leader();
+                hold!(
+                    leads.is_some() || self.now < until,
+                    "liveness",
+                    "the leader was lost while everyone slept, and nobody leads: {}",
+                    self.describe()
+                );
+                if leads.is_some() {
+                    self.rest.stage = Stage::Converge;
+                    self.rest.deadline = self.now + PATIENCE * self.plan.election();
+                }
             }
             Stage::Steady { term, highest, until } => {
                 let leads = self.settled_leader().map(|(_, term)| term);
@@ -275,12 +319,53 @@ impl World {
         self.ask(leader, What::Transfer { to: Some(id_of(to)) })
     }
 
+    /// Is everyone who could wake somebody well, so that all must fall asleep?
+    fn can_all_sleep(&self) -> bool {
+        let members = self.members_back();
+        let others = (0..self.hosts.len()).all(|slot| members.contains(&slot) || !self.is_running(slot));
+        self.may_sleep() && !self.rest.slept && others && self.plan.early_tick_every == 0 && members.len() > 1
+    }
+
+    fn go_to_sleep(&mut self) -> Verdict {
+        let election = self.plan.election();
+        let quiesce = self.plan.setup.config.quiesce_after.as_micros() as u64;
+        // Clocks may go slowly, too; and who is gone must be noticed first.
+        let patience = 2 * (quiesce + self.plan.idle_timeout) + 10 * election;
+        self.rest.slept = true;
+        self.rest.stage = Stage::Sleep { until: self.now + patience };
+        self.rest.deadline = u64::MAX;
+        self.push(election / 8, Event::Rest);
+        Ok(())
+    }
+
+    /// Everyone sleeps: and the leader is gone, if the others can do without it.
+    fn lose_the_leader_asleep(&mut self) -> Verdict {
+        let election = self.plan.election();
+        self.rest.stage = Stage::Converge;
+        self.rest.deadline = self.now + PATIENCE * election;
+        self.push(election / 8, Event::Rest);
+        let Some((leader, _)) = self.settled_leader() else { return Ok(()) };
+        let enough = agree(self.lab.ghost.membership(), |other| {
+            other != leader && self.rest.back.contains(&other) && self.is_running(other)
+        });
+        if !enough || self.sleep_rng.chance(0.3) {
+            return Ok(());
+        }
+        self.lab.counts.bump(Count::LostAsleep);
+        self.lab.trace.line(self.now, || format!("n{} is lost while everyone sleeps", leader + 1));
+        self.rest.back.retain(|other| *other != leader);
+        let until = self.now + 2 * self.plan.idle_timeout + 20 * election;
+        self.rest.stage = Stage::Orphaned { until };
+        self.crash(leader)
+    }
+
     /// Now and then a follower stops hearing the leader, and the leader alone: it asks around, and must be told to wait.
     fn cut_off_a_follower(&mut self) {
         let Some((leader, _)) = self.settled_leader() else { return };
         let mut followers = self.members_back();
         followers.retain(|slot| *slot != leader);
-        if followers.is_empty() || self.fault_rng.chance(0.5) {
+        // Who sleeps doesn't hear the leader either, and helps whoever asks.
+        if followers.is_empty() || self.fault_rng.chance(0.5) || self.may_sleep() {
             return;
         }
         let slot = self.fault_rng.pick(&followers);

@@ -25,6 +25,8 @@ pub(crate) enum Purpose {
     Operator,
     /// What runs on the nodes.
     Service,
+    /// Sleep: who may, and when nobody asks for anything.
+    Sleep,
 }
 
 /// xoshiro256++ (Blackman, Vigna), seeded by splitmix64.

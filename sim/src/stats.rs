@@ -99,6 +99,21 @@ counts! {
     LeaseReads => "lease reads served",
     ReadsAtLeast => "reads of at least some index served",
     ReadsAtFollowers => "reads served by followers",
+    IdleSpells => "idle spells",
+    LeadersAsleep => "leaders that fell asleep",
+    FollowersAsleep => "followers that fell asleep",
+    WokenByProposals => "leaders woken by proposals",
+    WokenByReads => "leaders woken by reads",
+    WokenByChanges => "leaders woken by changes and transfers",
+    WokenByMembers => "leaders woken by members",
+    WokenByReturns => "leaders woken by peers that are back",
+    WokenWithoutQuorum => "leaders woken by the loss of a quorum",
+    WokenByLeaders => "followers woken by their leader",
+    WokenByVotes => "followers woken by requests for votes",
+    WokenByLosses => "followers woken by the loss of their leader",
+    WokenByWishes => "followers woken by reads and campaigns",
+    LostAsleep => "leaders lost while everyone slept",
+    StepDowns => "leaders that stepped down",
 }
 
 impl Count {
@@ -156,6 +171,21 @@ impl Count {
             | Self::TransfersAborted
             | Self::TimeoutNows
             | Self::LeaseReads => mixed,
+            Self::IdleSpells
+            | Self::LeadersAsleep
+            | Self::FollowersAsleep
+            | Self::WokenByProposals
+            | Self::WokenByReads
+            | Self::WokenByChanges
+            | Self::WokenByMembers
+            | Self::WokenByReturns
+            | Self::WokenWithoutQuorum
+            | Self::WokenByLeaders
+            | Self::WokenByVotes
+            | Self::WokenByLosses
+            | Self::WokenByWishes
+            | Self::LostAsleep
+            | Self::StepDowns => profile.may_sleep(),
             _ => true,
         }
     }

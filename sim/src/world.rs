@@ -18,6 +18,7 @@ use crate::{
     rest::Rest,
     rng::{Purpose, Rng},
     stats::Count,
+    touch::Touch,
     trace::Trace,
     violation::{Broken, Verdict, Violation},
     watch::{Seen, Watch},
@@ -107,6 +108,8 @@ pub(crate) enum Event {
     Heal,
     /// Has the cluster come to rest?
     Rest,
+    /// Transports look at who is there.
+    Touch,
 }
 
 /// Where a node is in its existence.
@@ -196,6 +199,8 @@ pub(crate) struct World {
     pub(crate) rare_rng: Rng,
     pub(crate) snapshot_rng: Rng,
     pub(crate) operator_rng: Rng,
+    pub(crate) sleep_rng: Rng,
+    pub(crate) touch: Touch,
     /// Faults go on.
     pub(crate) faulty: bool,
     /// Until then, clients only read.
@@ -243,6 +248,8 @@ impl World {
             rare_rng: rng(Purpose::Rare),
             snapshot_rng: rng(Purpose::Snapshots),
             operator_rng: rng(Purpose::Operator),
+            sleep_rng: rng(Purpose::Sleep),
+            touch: Touch::default(),
             faulty: true,
             no_writes_before: 0,
             last_straggler: 0,
@@ -262,6 +269,7 @@ impl World {
             self.start(slot)?;
         }
         self.plan_faults();
+        self.plan_sleep();
         self.push(self.plan.request_every, Event::Request);
         if self.plan.operate_every > 0 {
             self.push(self.plan.operate_every, Event::Operate);
@@ -371,6 +379,7 @@ impl World {
             Event::Request => self.request(),
             Event::Heal => self.heal(),
             Event::Rest => self.check_rest(),
+            Event::Touch => self.look_at_touch(),
         }
     }
 
@@ -397,7 +406,8 @@ impl World {
             | Event::Operate
             | Event::Retire { .. }
             | Event::Heal
-            | Event::Rest => None,
+            | Event::Rest
+            | Event::Touch => None,
         }
     }
 

@@ -40,6 +40,11 @@ impl Ghost {
         }
         let heard = &mut self.heard[slot];
         let (membership, _) = self.nodes[slot].live.membership();
+        if raft.is_asleep() {
+            // It is to hear nobody; and when it wakes, it begins anew.
+            heard.of.clear();
+            return Ok(());
+        }
         // In another membership others may be needed: it looks at them some time within an election timeout.
         if (heard.term, heard.membership) != (raft.term().0, membership) {
             *heard = Heard { term: raft.term().0, membership, of: Vec::new() };

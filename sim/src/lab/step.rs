@@ -7,6 +7,7 @@ use quorate_core::{
 
 use super::{
     Lab, Parcel, Query,
+    sleep::Word,
     told::{bytes_of, check_reason},
 };
 use crate::{
@@ -39,6 +40,7 @@ struct Asked {
     /// It is a leader's word, in that term.
     leads: Option<quorate_core::Term>,
     ticked: bool,
+    sleep: Word,
     /// Of an earlier life, or about one: it is to be refused.
     stale: bool,
 }
@@ -110,6 +112,9 @@ impl Lab {
         self.ghost.check_heard(slot, raft, &self.setup.config, node.seen, asked.from_peer, ticked)?;
         let from = asked.from_peer.filter(|_| result.is_ok() && asked.leads == Some(raft.term()));
         process.told.check(raft, &config, &actions, node.seen, from)?;
+        if result.is_ok() {
+            process.vigil.check(raft, &config, asked.sleep, &actions, node.seen, &mut self.counts)?;
+        }
         if let Some(from) = asked.from_peer
             && result.is_ok()
             && raft.role() == RoleKind::Leader
@@ -131,6 +136,7 @@ impl Lab {
             self.counts.bump(Count::SnapshotsUnwanted);
             node.disk.unstage(last);
         }
+        self.check_lease(slot)?;
         if self.counts[Count::Steps].is_multiple_of(32) {
             self.check_bounds(slot)?;
         }
@@ -266,6 +272,7 @@ fn asked(input: &Input, membership: &Membership, incarnation: u64) -> Asked {
             _ => None,
         },
         ticked: matches!(input, Input::Tick),
+        sleep: Word::of(input),
         stale,
     }
 }

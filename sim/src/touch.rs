@@ -1,0 +1,138 @@
+//! Sleep, as far as it is not the cores' own: times in which nobody asks for anything, and transports that notice who is gone.
+//!
+//! A node's transport is in touch with another that runs, isn't paused, and can be reached and heard; it notices the loss of that after
+//! an idle timeout, as by keep-alives that are not answered. What is started again before that isn't noticed at all. It says so
+//! to the core, of all to a core that starts; and it says when there is touch again.
+
+use crate::{
+    faults::Fault,
+    op::What,
+    stats::Count,
+    violation::Verdict,
+    world::{Event, World, id_of},
+};
+
+/// Each node's touch with each other.
+#[derive(Debug, Default)]
+pub(crate) struct Touch {
+    /// Since when there is none, and whether the core was told; by both slots.
+    lost: Vec<Vec<Option<(u64, bool)>>>,
+    /// In which of its lives each was told.
+    lives: Vec<u64>,
+    /// Until then nobody asks for anything.
+    pub(crate) idle_until: u64,
+}
+
+impl World {
+    /// Is the group to sleep, some time?
+    pub(crate) fn may_sleep(&self) -> bool {
+        !self.plan.setup.config.quiesce_after.is_zero()
+    }
+
+    pub(crate) fn plan_sleep(&mut self) {
+        if self.plan.idle_every > 0 {
+            let delay = self.sleep_rng.exponential(self.plan.idle_every);
+            self.push(delay, Event::Fault(Fault::Idle));
+        }
+        if self.plan.step_down_every > 0 {
+            let delay = self.sleep_rng.exponential(self.plan.step_down_every);
+            self.push(delay, Event::Fault(Fault::StepDown));
+        }
+        if self.may_sleep() {
+            self.push(self.plan.idle_timeout, Event::Touch);
+        }
+    }
+
+    /// Nobody asks for anything, long enough for everybody to sleep a while.
+    pub(crate) fn begin_idle_spell(&mut self) -> Verdict {
+        let quiesce = self.plan.setup.config.quiesce_after.as_micros() as u64;
+        let length = quiesce + self.sleep_rng.between(2, 12) * self.plan.election();
+        self.touch.idle_until = self.now + length;
+        self.lab.counts.bump(Count::IdleSpells);
+        let delay = length + self.sleep_rng.exponential(self.plan.idle_every);
+        self.push(delay, Event::Fault(Fault::Idle));
+        // Some end by what only an operator asks for.
+        if self.sleep_rng.chance(0.2) && self.plan.operations[1] > 0 {
+            self.push(length - 1, Event::Fault(Fault::Transfer));
+        }
+        if self.sleep_rng.chance(0.1) {
+            // Or with the loss of so many that nobody can lead: a leader must not sleep through it.
+            self.push(length / 2, Event::Fault(Fault::Isolate));
+        }
+        self.lab.tell(&[], || format!("nobody asks for anything for {length} µs"))
+    }
+
+    pub(crate) const fn is_idle(&self) -> bool {
+        self.now < self.touch.idle_until
+    }
+
+    /// The leader is out of touch with everybody, for a while.
+    pub(crate) fn isolate_leader(&mut self) -> Verdict {
+        let Some(leader) = self.leader() else { return Ok(()) };
+        for other in (0..self.hosts.len()).filter(|other| *other != leader) {
+            self.network.set_cut(leader, other, true);
+            self.network.set_cut(other, leader, true);
+        }
+        self.push(2 * self.plan.idle_timeout + self.plan.election(), Event::Fault(Fault::Mend));
+        self.lab.tell(&[leader], || format!("n{} is cut off while nobody asks for anything", leader + 1))
+    }
+
+    /// A leader's driver wishes that it didn't lead.
+    pub(crate) fn wish_step_down(&mut self) -> Verdict {
+        let delay = 1 + self.sleep_rng.exponential(self.plan.step_down_every);
+        self.push(delay, Event::Fault(Fault::StepDown));
+        if self.rest.is_quiet() || !self.faulty && self.plan.quorum_only {
+            return Ok(());
+        }
+        let anyone = self.sleep_rng.index(self.hosts.len());
+        let leader = if self.sleep_rng.chance(0.1) { Some(anyone) } else { self.leader() };
+        leader.map_or(Ok(()), |slot| self.ask(slot, What::StepDown))
+    }
+
+    // ---- transports ----
+
+    fn in_touch(&self, one: usize, other: usize) -> bool {
+        let well = |slot: usize| {
+            let stopped = self.raft(slot).is_none_or(quorate_core::Raft::is_stopped);
+            !stopped && !self.hosts[slot].paused
+        };
+        well(one) && well(other) && !self.network.is_cut(one, other) && !self.network.is_cut(other, one)
+    }
+
+    /// Every transport looks at its connections.
+    pub(crate) fn look_at_touch(&mut self) -> Verdict {
+        self.push(self.plan.idle_timeout / 4 + 1, Event::Touch);
+        let count = self.hosts.len();
+        self.touch.lost.resize_with(count, Vec::new);
+        self.touch.lives.resize(count, 0);
+        for one in 0..count {
+            self.touch.lost[one].resize(count, None);
+            let life = self.life(one);
+            if std::mem::replace(&mut self.touch.lives[one], life) != life {
+                // Who starts is told of all.
+                for (_, told) in self.touch.lost[one].iter_mut().flatten() {
+                    *told = false;
+                }
+            }
+            for other in (0..count).filter(|other| *other != one) {
+                let touch = self.in_touch(one, other);
+                let peer = id_of(other);
+                match self.touch.lost[one][other] {
+                    None if !touch => self.touch.lost[one][other] = Some((self.now, false)),
+                    Some((since, false)) if !touch && self.now >= since + self.plan.idle_timeout => {
+                        self.touch.lost[one][other] = Some((since, true));
+                        self.ask(one, What::Unreachable { peer })?;
+                    }
+                    Some((_, told)) if touch => {
+                        self.touch.lost[one][other] = None;
+                        if told {
+                            self.ask(one, What::Reachable { peer })?;
+                        }
+                    }
+                    None | Some(_) => {}
+                }
+            }
+        }
+        Ok(())
+    }
+}
