@@ -68,14 +68,20 @@
 //! dial and be answered, but not be dialled.
 
 mod accept;
+mod address;
+mod admission;
+mod audit;
+mod bulk;
 mod code;
 mod dial;
 mod forward;
+mod limits;
 mod link;
 mod names;
 mod options;
 mod peer;
 pub mod pki;
+mod probe;
 mod queue;
 mod quiet;
 mod shared;
@@ -84,9 +90,12 @@ mod stats;
 mod stream;
 mod tls;
 mod transport;
+mod version;
 
+pub use address::{PeerAddress, PeerAddressError};
+pub use limits::{Limits, LimitsError, QueueLimit};
 pub use names::{ClusterId, NameError, node_name, node_of};
-pub use options::{Limits, Options, QueueLimit};
-pub use stats::{ClassStats, PeerStats, Stats};
-pub use stream::{KNOWN_VERSIONS as KNOWN_TRANSPORT_VERSIONS, VERSION as TRANSPORT_VERSION};
-pub use transport::{BindError, QuicTransport};
+pub use options::Options;
+pub use stats::{BulkStats, ClassStats, ConnectionStats, PeerStats, RefusalStats, Stats};
+pub use transport::{BindError, QuicTransport, TooManyPeers};
+pub use version::{KNOWN_VERSIONS as KNOWN_TRANSPORT_VERSIONS, VERSION as TRANSPORT_VERSION};
