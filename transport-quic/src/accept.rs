@@ -47,7 +47,7 @@ async fn handshake(shared: Arc<Shared>, incoming: Incoming, _admitted: Admitted)
     let refusals = &shared.refusals;
     let connecting = match incoming.accept() {
         Ok(connecting) => connecting,
-        Err(err) => return refused(&shared, from, &refusals.tls, &err),
+        Err(err) => return refused(&shared, from, &refusals.tls, &shared.versions.hint(&err)),
     };
     let connection = match timeout(shared.limits.dial_timeout, connecting).await {
         Ok(Ok(connection)) => connection,
