@@ -4,8 +4,10 @@ use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
     str::FromStr,
+    sync::Arc,
 };
 
+use quorate_runtime_tokio::BoxFuture;
 use tokio::net::lookup_host;
 
 /// Where a peer listens.
@@ -26,16 +28,6 @@ pub enum PeerAddress {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0:?} is not the address of a peer: IP:PORT, [IPv6]:PORT or NAME:PORT, with a port from 1 to 65535")]
 pub struct PeerAddressError(pub String);
-
-impl PeerAddress {
-    /// The addresses it has now, all of them.
-    pub(crate) async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
-        match self {
-            Self::Socket(address) => Ok(vec![*address]),
-            Self::Name { host, port } => Ok(lookup_host((host.as_str(), *port)).await?.collect()),
-        }
-    }
-}
 
 impl From<SocketAddr> for PeerAddress {
     fn from(address: SocketAddr) -> Self {
@@ -69,6 +61,46 @@ impl fmt::Display for PeerAddress {
             Self::Socket(address) => write!(f, "{address}"),
             Self::Name { host, port } => write!(f, "{host}:{port}"),
         }
+    }
+}
+
+/// How names become addresses.
+#[derive(Clone)]
+pub struct Resolver(Arc<Lookup>);
+
+type Lookup = dyn Fn(String, u16) -> BoxFuture<io::Result<Vec<SocketAddr>>> + Send + Sync;
+
+impl Resolver {
+    /// Asks `lookup`, with host and port, at each attempt to connect to a peer that is known by its name. Of each peer there is
+    /// one question at a time; an answer that takes longer than [`Limits::dial_timeout`](crate::Limits::dial_timeout) is used
+    /// when it comes.
+    pub fn new<F, A>(lookup: F) -> Self
+    where
+        F: Fn(String, u16) -> A + Send + Sync + 'static,
+        A: Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static,
+    {
+        Self(Arc::new(move |host, port| Box::pin(lookup(host, port))))
+    }
+
+    /// The addresses that a peer's address means now, all of them.
+    pub(crate) fn resolve(&self, address: &PeerAddress) -> BoxFuture<io::Result<Vec<SocketAddr>>> {
+        match address.clone() {
+            PeerAddress::Socket(address) => Box::pin(async move { Ok(vec![address]) }),
+            PeerAddress::Name { host, port } => (self.0)(host, port),
+        }
+    }
+}
+
+/// Asks the operating system.
+impl Default for Resolver {
+    fn default() -> Self {
+        Self::new(|host, port| async move { Ok(lookup_host((host.as_str(), port)).await?.collect()) })
+    }
+}
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resolver").finish_non_exhaustive()
     }
 }
 

@@ -128,10 +128,7 @@ impl Dialler {
     async fn resolve(&mut self, address: &PeerAddress) -> Option<Vec<SocketAddr>> {
         let (_, lookup) = match &mut self.lookup {
             Some(running) if running.0 == *address => running,
-            other => {
-                let address = address.clone();
-                other.insert((address.clone(), tokio::spawn(async move { address.resolve().await })))
-            }
+            other => other.insert((address.clone(), tokio::spawn(self.shared.resolver.resolve(address)))),
         };
         let Ok(found) = timeout(self.shared.limits.dial_timeout, lookup).await else {
             self.peer.warn(address, CANT, &"its name takes too long to look up");

@@ -92,7 +92,7 @@ mod tls;
 mod transport;
 mod version;
 
-pub use address::{PeerAddress, PeerAddressError};
+pub use address::{PeerAddress, PeerAddressError, Resolver};
 pub use limits::{Limits, LimitsError, QueueLimit};
 pub use names::{ClusterId, NameError, node_name, node_of};
 pub use options::Options;

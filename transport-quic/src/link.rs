@@ -42,13 +42,8 @@ pub(crate) fn adopt(shared: &Arc<Shared>, peer: &Arc<Peer>, link: Link) -> bool 
         version = link.version,
         "connected"
     );
-    if peer.forgotten.is_cancelled() {
-        // It was taken off just now: whoever connects again gets a new account.
-        link.connection.close(Code::Abandoned.number(), b"connect again");
-    } else {
-        // What is asked for may have changed since its handshake.
-        audit::check(shared, peer, &link);
-    }
+    // What is asked for may have changed since its handshake.
+    audit::check(shared, peer, &link);
     shared.tasks.spawn(run(shared.clone(), peer.clone(), link, inbound));
     true
 }
@@ -90,7 +85,14 @@ async fn run(shared: Arc<Shared>, peer: Arc<Peer>, link: Arc<Link>, inbound: Arc
     if shared.limits.probe {
         tasks.spawn(probe::watch(peer.clone(), link.clone(), shared.limits.keep_alive));
     }
-    let why = link.connection.closed().await;
+    let why = tokio::select! {
+        why = link.connection.closed() => why,
+        () = peer.forgotten.cancelled() => {
+            // There was no room for its account while it connected.
+            link.connection.close(Code::Abandoned.number(), b"connect again");
+            link.connection.closed().await
+        }
+    };
     tasks.shutdown().await;
     peer.settle(&link);
     let was_in_use = peer.uninstall(&link);

@@ -4,7 +4,13 @@ use std::{collections::BTreeSet, net::SocketAddr};
 
 use quorate_core::NodeId;
 
-use crate::{address::PeerAddress, limits::Limits, names::ClusterId, pki::Identity, version::KNOWN_VERSIONS};
+use crate::{
+    address::{PeerAddress, Resolver},
+    limits::Limits,
+    names::ClusterId,
+    pki::Identity,
+    version::KNOWN_VERSIONS,
+};
 
 /// What [`QuicTransport::bind`](crate::QuicTransport::bind) needs.
 #[derive(Clone, Debug)]
@@ -19,6 +25,8 @@ pub struct Options {
     /// The address book: where the other nodes listen. This node's own entry, if it is there, is left out. See
     /// [`QuicTransport::set_peer`](crate::QuicTransport::set_peer).
     pub peers: Vec<(NodeId, PeerAddress)>,
+    /// How the names in the address book become addresses: by asking the operating system, unless something else is put here.
+    pub resolver: Resolver,
     /// Which nodes may speak with this one, of those that have a certificate of the cluster; `None` for all. See
     /// [`QuicTransport::set_allowed`](crate::QuicTransport::set_allowed).
     pub allow: Option<BTreeSet<NodeId>>,
@@ -41,6 +49,7 @@ impl Options {
             cluster: identity.cluster(),
             listen,
             peers: Vec::new(),
+            resolver: Resolver::default(),
             allow: None,
             versions: KNOWN_VERSIONS.to_vec(),
             identity,

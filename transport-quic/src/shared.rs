@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    address::PeerAddress,
+    address::{PeerAddress, Resolver},
     admission::Admission,
     limits::Limits,
     names::ClusterId,
@@ -29,6 +29,7 @@ pub(crate) struct Shared {
     pub(crate) local: SocketAddr,
     pub(crate) limits: Limits,
     pub(crate) versions: Versions,
+    pub(crate) resolver: Resolver,
     pub(crate) credentials: RwLock<Arc<Credentials>>,
     /// Who may speak; `None` for everybody in the cluster.
     pub(crate) allowed: RwLock<Option<BTreeSet<NodeId>>>,

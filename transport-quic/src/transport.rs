@@ -101,7 +101,7 @@ impl QuicTransport {
     /// authority's), or there is no runtime.
     pub fn bind(options: Options) -> Result<Self, BindError> {
         let runtime = Handle::try_current().map_err(|_| BindError::NoRuntime)?;
-        let Options { id, cluster, listen, peers, allow, versions, identity, limits } = options;
+        let Options { id, cluster, listen, peers, resolver, allow, versions, identity, limits } = options;
         limits.check()?;
         let versions = Versions::new(&versions).ok_or(BindError::Versions { asked: versions })?;
         let (credentials, server) = Credentials::new(&identity, (cluster, id), &limits, &versions)?;
@@ -121,6 +121,7 @@ impl QuicTransport {
             cluster,
             local,
             versions,
+            resolver,
             credentials: RwLock::new(Arc::new(credentials)),
             allowed: RwLock::new(allow),
             stop: CancellationToken::new(),

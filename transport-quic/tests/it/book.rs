@@ -2,12 +2,16 @@
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use quorate_core::NodeId;
 use quorate_runtime_tokio::Transport as _;
-use quorate_transport_quic::{PeerAddress, QuicTransport};
+use quorate_transport_quic::{PeerAddress, QuicTransport, Resolver};
 
 use crate::common::{Cluster, Node, eventually, free_addresses, warned, within};
 
@@ -107,21 +111,58 @@ async fn there_is_room_for_those_who_come_and_not_for_those_who_have_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_name_is_looked_up_and_all_its_addresses_are_tried() {
+async fn the_systems_names_work() {
     let cluster = Cluster::of(2);
     let b = quiet(&cluster, 2, cluster.addresses[1].1);
+    let a = quiet(&cluster, 1, cluster.addresses[0].1);
     let named: PeerAddress = format!("localhost:{}", b.address().port()).parse().unwrap();
-    // Where `localhost` is ::1 as well, nobody answers there.
-    let listens: [SocketAddr; 2] = [(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::UNSPECIFIED, 0).into()];
-    for listen in listens.into_iter().filter(|listen| listen.is_ipv4() || has_ipv6()) {
-        let mut options = cluster.options(1);
-        options.listen = listen;
-        options.peers = vec![(b.id, named.clone())];
-        options.limits.dial_timeout = Duration::from_millis(500);
-        let a = Node::start(&options);
-        a.exchanges_with(&b).await;
-        within("it stops", a.transport.shutdown()).await;
-    }
+    a.transport.set_peer(b.id, named).unwrap();
+    a.exchanges_with(&b).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_is_looked_up_each_time_and_all_its_addresses_are_tried() {
+    let cluster = Cluster::of(2);
+    let places = free_addresses(4);
+    let means = Arc::new(Mutex::new(Vec::new()));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let mut options = cluster.options(1);
+    options.peers = vec![(NodeId(2), "node-2.example:4000".parse().unwrap())];
+    options.limits.dial_timeout = Duration::from_millis(400);
+    options.resolver = {
+        let (means, asked) = (means.clone(), asked.clone());
+        Resolver::new(move |host, port| {
+            assert_eq!((host.as_str(), port), ("node-2.example", 4000));
+            asked.fetch_add(1, Relaxed);
+            let means: Vec<SocketAddr> = means.lock().unwrap().clone();
+            async move {
+                // The first times, it is slower than anybody waits.
+                if means.is_empty() {
+                    tokio::time::sleep(Duration::from_millis(1500)).await;
+                    return Err(std::io::Error::other("the name server has no time"));
+                }
+                Ok(means)
+            }
+        })
+    };
+    let a = Node::start(&options);
+    warned(&["peer=2", "from=node-2.example:4000", "takes too long to look up"]).await;
+    assert_eq!(asked.load(Relaxed), 1, "there is one question at a time");
+    warned(&["peer=2", "from=node-2.example:4000", "the name server has no time"]).await;
+
+    // Nobody is at the first, one can't be reached, the peer is at the last.
+    let b = quiet(&cluster, 2, cluster.addresses[1].1);
+    *means.lock().unwrap() = vec![places[0].1, (Ipv6Addr::LOCALHOST, 1).into(), b.address()];
+    a.exchanges_with(&b).await;
+    assert_eq!(address_in_use(&a, b.id), Some(b.address()));
+
+    // It moves, and only the name knows.
+    within("it stops", b.transport.shutdown()).await;
+    let b = quiet(&cluster, 2, places[1].1);
+    *means.lock().unwrap() = vec![places[1].1];
+    a.exchanges_with(&b).await;
+    assert_eq!(address_in_use(&a, b.id), Some(b.address()));
+    assert!(asked.load(Relaxed) > 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

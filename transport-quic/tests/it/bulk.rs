@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use crate::common::{
-    Cluster, GROUP, Node, REFUSING, append, eventually, heartbeat, met, raw_client_that_speaks,
+    Cluster, GROUP, Node, REFUSING, SILENT, append, eventually, heartbeat, met, raw_client_that_speaks,
     raw_connection, within,
 };
 
@@ -37,7 +37,7 @@ async fn open(from: &Node, to: &Node) -> (BoxStream, BoxStream) {
 }
 
 fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|n| (n * 31 >> 3) as u8).collect()
+    (0..len).map(|n| (n / 3) as u8).collect()
 }
 
 /// Writes until the stream takes no more for a while; says how much it took.
@@ -120,6 +120,43 @@ async fn streams_that_nobody_reads_hold_up_their_writers_and_nobody_else() {
     eventually("there is room again", || b.peer(a.id).bulk.open == 5 && a.peer(b.id).bulk.open == 5).await;
     let again = within("a stream is opened", b.transport.open(GROUP, a.id)).await;
     assert!(again.is_ok());
+}
+
+/// On one thread, nothing is sent before all of it has been handed over.
+#[tokio::test]
+async fn all_else_overtakes_what_is_long() {
+    const LONG: usize = 32 << 20;
+    const ENTRY: usize = 16 << 20;
+    let cluster = Cluster::of(2);
+    let (a, b) = pair(&cluster, |limits| limits.stream_window = 64 << 20).await;
+    let (mut here, mut there) = open(&a, &b).await;
+    let reading = tokio::spawn(async move { tokio::io::copy(&mut there, &mut tokio::io::sink()).await });
+    let before = b.inbox.all().len();
+    within("it is taken", here.write_all(&vec![7; LONG])).await.unwrap();
+    a.send(&b, append(1, ENTRY));
+    b.inbox.has(before + 1).await;
+    let read = b.peer(a.id).bulk.received_bytes;
+    assert!(read < ENTRY as u64 / 2, "{read} bytes have overtaken the entry");
+    here.shutdown().await.unwrap();
+    assert_eq!(within("all is read", reading).await.unwrap().unwrap(), LONG as u64);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_take_their_time_leave_streams_for_what_is_long() {
+    let cluster = Cluster::of(2);
+    let (a, b) = pair(&cluster, |limits| {
+        limits.forwards = 2;
+        limits.forward_timeout = Duration::from_secs(20);
+    })
+    .await;
+    let asked: Vec<_> =
+        (0..50).map(|_| tokio::spawn(a.transport.forward(SILENT, b.id, "x".into()))).collect();
+    eventually("requests arrive", || *b.inbox.requests.borrow() == 2).await;
+    let (mut here, mut there) = open(&a, &b).await;
+    here.write_all(b"x").await.unwrap();
+    assert_eq!(within("it arrives", there.read_u8()).await.unwrap(), b'x');
+    assert_eq!(*b.inbox.requests.borrow(), 2, "the others wait for their turn");
+    asked.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
