@@ -1,6 +1,6 @@
 //! Not every node of the cluster may speak with every other.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use quorate_core::NodeId;
 use quorate_runtime_tokio::Transport as _;
@@ -45,7 +45,10 @@ async fn whoever_is_not_on_the_list_is_refused_and_told() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_is_taken_off_the_list_is_cut_off() {
     let cluster = Cluster::of(3);
-    let (a, b, c) = (cluster.start(1), cluster.start(2), cluster.start(3));
+    let mut options = cluster.options(1);
+    // Nobody waits for the next look.
+    options.limits.recheck = Duration::from_secs(3600);
+    let (a, b, c) = (Node::start(&options), cluster.start(2), cluster.start(3));
     met(&[&a, &b, &c]).await;
     let connections = a.peer(c.id).connections;
     a.transport.set_allowed(only(&[3]));
