@@ -56,10 +56,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
             }
             times.sort_unstable();
             println!(
-                "{how}, {}: p50 {:.0?}, max {:.0?}",
+                "{how}, {}: p50 {} ms, max {} ms",
                 if beats { "a heartbeat every 100 ms" } else { "quiet" },
-                times[TIMES / 2],
-                times[TIMES - 1]
+                times[TIMES / 2].as_millis(),
+                times[TIMES - 1].as_millis()
             );
         }
     }

@@ -26,7 +26,7 @@
 //! | what happened | noticed by | after |
 //! | --- | --- | --- |
 //! | it stops in good order | its farewell | at once |
-//! | its process has ended, its host runs | its host says that the port is closed ([`Limits::probe`]) | two to three quarters of [`Limits::keep_alive`] |
+//! | its process has ended, its host runs | its host says that the port is closed ([`Limits::probe`]) | up to [`Limits::keep_alive`] until it owes an answer, and three quarters of it more |
 //! | it was restarted | a reset in answer to a packet of the old connection, or its dialling | at once |
 //! | its host or the network is gone, or its process is stopped | silence | [`Limits::idle_timeout`] |
 //!

@@ -16,8 +16,8 @@ use crate::common::{Cluster, Node, eventually, heartbeat, met, raw_client, withi
 
 /// Connects to `node` as node 3, from several sockets, many times at once, without end.
 fn storm(cluster: &Cluster, node: &Node) -> Storm {
-    const SOCKETS: usize = 8;
-    const EACH: usize = 8;
+    const SOCKETS: usize = 4;
+    const EACH: usize = 6;
     let (stop, attempts) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let issued = cluster.ca.issue(NodeId(3)).unwrap();
     let (name, address) = (node_name(cluster.id, node.id), node.address());
