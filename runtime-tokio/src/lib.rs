@@ -96,6 +96,8 @@ mod recorded;
 mod router;
 mod shared;
 mod snapshot;
+#[allow(dead_code, reason = "wired with the host that serves many groups")]
+mod snapshots;
 mod status;
 mod storage;
 mod thread;
@@ -114,5 +116,9 @@ pub use node::Node;
 pub use record::{Recording, RecordingEnded, RecordingStatus};
 pub use router::Router;
 pub use snapshot::SnapshotSource;
+pub use snapshots::{
+    SnapshotActivity, SnapshotConfigError, SnapshotCounts, SnapshotLimits, SnapshotPolicy, SnapshotProgress,
+    SnapshotSourcing,
+};
 pub use status::{Counts, Leadership, NodeStatus};
 pub use transport::{BoxFuture, BoxStream, ForwardError, Inbound, Stream, Transport};
