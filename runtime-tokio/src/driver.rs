@@ -6,7 +6,6 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
-        mpsc::Sender,
     },
     task::Poll,
     time::Duration,
@@ -14,22 +13,22 @@ use std::{
 };
 
 use quorate_core::{
-    Action, Apply, Batch, Body, ENTRY_HEADER, Event, Index, Input, Instant, Message, NodeId, Outcome,
-    Proposal, ReadKind, Rejected, StateMachine, Token, Tokens,
+    Action, Apply, Batch, Body, ENTRY_HEADER, Event, Incarnation, Index, Input, Instant, Message, NodeId,
+    Outcome, Proposal, ReadKind, Rejected, StateMachine, Token, Tokens,
 };
 use tracing::{debug, error, info, warn};
 
 use crate::{
     alarm::Alarm,
     apply::{Job, Reading},
-    clock,
     control::{Controls, Handover},
     error::{Refusal, StopReason, Stopped},
+    host::{self, Host, Place},
     inbox::{Answer, Inbox, Proposed, Work},
+    lane,
     recorded::Recorded,
     shared::Shared,
     status::{Leadership, count},
-    storage::{Loads, Writes},
     thread::Ended,
     waiters::Waiters,
 };
@@ -71,12 +70,13 @@ pub(crate) struct Driver<S: StateMachine> {
     pub(crate) stopping: Option<Stopping>,
 }
 
-/// The queues of the node's threads, each of which ends when its queue is let go of.
+/// The queues of those who do what the core asks for.
 pub(crate) struct Lanes<S: StateMachine> {
-    pub(crate) writes: Writes,
-    pub(crate) loads: Loads,
-    pub(crate) jobs: Sender<Job<S>>,
-    /// Tells the apply thread not to finish what it has.
+    /// Those of the host.
+    pub(crate) store: host::Lanes,
+    /// That of the state machine, which ends when this is let go of.
+    pub(crate) jobs: lane::Sender<Job<S>>,
+    /// Tells it not to finish what it has.
     pub(crate) quit: Arc<AtomicBool>,
 }
 
@@ -97,7 +97,7 @@ pub(crate) struct Stopping {
 impl<S: StateMachine> Driver<S> {
     /// Runs until the node stops, and then until its threads have ended.
     pub(crate) async fn run(mut self, mut ended: Ended) {
-        let mut alarm = Alarm::new();
+        let mut alarm = Alarm::new(self.shared.host.clock);
         let mut work = Work::new();
         self.act();
         let why = loop {
@@ -127,9 +127,7 @@ impl<S: StateMachine> Driver<S> {
         self.last_word.say();
         let last_word = self.dissolve();
         ended.wait().await;
-        if let Some(transport) = &last_word.shared.transport {
-            transport.shutdown().await;
-        }
+        last_word.let_go().await;
     }
 
     /// Lets go of the threads' queues, which ends them.
@@ -153,7 +151,7 @@ impl<S: StateMachine> Driver<S> {
     fn take_up(&mut self, work: &mut Work<S>) {
         self.shared.inbox.take(work, self.proposals.len());
         // After taking it up, never before: no message may seem to come earlier than it did.
-        self.now = clock::now();
+        self.now = self.shared.host.clock.now();
         for input in work.inputs.drain(..) {
             self.step(input);
         }
@@ -202,7 +200,7 @@ impl<S: StateMachine> Driver<S> {
         if matches!(message.body, Body::InstallSnapshot { .. }) {
             // The core may hear of a snapshot when its bytes are staged, and this runtime stages none.
             count(&self.shared.counters.messages_refused, 1);
-            let (node, group) = (self.shared.id, self.shared.group);
+            let (node, group) = (self.shared.id(), self.shared.group);
             return debug!(%node, %group, %from, "snapshot refused: this release takes none");
         }
         if let Err(rejected) = self.raft.step(self.now, Input::Receive { from, message }) {
@@ -212,7 +210,7 @@ impl<S: StateMachine> Driver<S> {
 
     fn refused(&self, from: NodeId, rejected: &Rejected) {
         count(&self.shared.counters.messages_refused, 1);
-        let (node, group) = (self.shared.id, self.shared.group);
+        let (node, group) = (self.shared.id(), self.shared.group);
         match rejected {
             // No correct node sends such a thing.
             Rejected::Malformed(why) => warn!(%node, %group, %from, %why, "malformed message refused"),
@@ -227,7 +225,7 @@ impl<S: StateMachine> Driver<S> {
         if rejected == Rejected::BadLoad {
             self.stop(StopReason::Storage(rejected.to_string().into()));
         } else if !matches!(rejected, Rejected::StaleLoad | Rejected::Stopped) {
-            warn!(node = %self.shared.id, group = %self.shared.group, %rejected, "the core refused an input");
+            warn!(node = %self.shared.id(), group = %self.shared.group, %rejected, "the core refused an input");
         }
     }
 
@@ -276,13 +274,17 @@ impl<S: StateMachine> Driver<S> {
         while let Some(action) = self.raft.poll() {
             match action {
                 Action::Send { to, message } => {
-                    if let Some(transport) = &self.shared.transport {
+                    if let Some(transport) = &self.shared.host.transport {
                         transport.send(self.shared.group, to, message);
                     }
                 }
-                // A lane whose thread has ended has said why, and the node is about to stop.
-                Action::Write(write) => drop(self.lanes.writes.send(write)),
-                Action::Load(load) => drop(self.lanes.loads.send((self.shared.group, load))),
+                // A lane that has ended has said why, and the node is about to stop.
+                Action::Write(write) => drop(self.lanes.store.writes.send(host::Job::Write(write))),
+                Action::Load(load) => {
+                    let question =
+                        host::Question { group: self.shared.group, load, port: self.shared.clone() };
+                    drop(self.lanes.store.loads.send(question));
+                }
                 Action::Apply(apply) => self.apply(apply),
                 // No snapshot is ever let in, so none is adopted; if one were, its bytes would be nowhere.
                 Action::Restore(snapshot) => self.stop(StopReason::NoSnapshot { at: snapshot.last }),
@@ -348,7 +350,7 @@ impl<S: StateMachine> Driver<S> {
     }
 
     fn tell(&self, event: &Event) {
-        let (node, group) = (self.shared.id, self.shared.group);
+        let (node, group) = (self.shared.id(), self.shared.group);
         match event {
             Event::Role { term, role } => debug!(%node, %group, %term, ?role, "role"),
             Event::Leader { term, leader: Some(leader) } => {
@@ -452,20 +454,38 @@ fn batch_len<R>(proposals: &[Proposed<R>], max_bytes: usize) -> usize {
     fits.count().max(1)
 }
 
-/// Says that the node has stopped, however its driver ends: also when its runtime drops it, before it ever ran even.
+/// Says that the node has stopped, however its driver ends: also when its runtime drops it, before it ever ran even. And
+/// gives back what it had at its host.
 pub(crate) struct LastWord<S: StateMachine> {
     shared: Arc<Shared<S>>,
     why: StopReason,
+    incarnation: Incarnation,
+    /// What arrives finds it there.
+    place: Option<Place>,
+    /// The host, if it is there for this node alone.
+    own: Option<Host>,
 }
 
 impl<S: StateMachine> LastWord<S> {
-    pub(crate) const fn new(shared: Arc<Shared<S>>) -> Self {
-        Self { shared, why: StopReason::Died }
+    pub(crate) const fn new(
+        shared: Arc<Shared<S>>,
+        place: Place,
+        incarnation: Incarnation,
+        own: Option<Host>,
+    ) -> Self {
+        Self { shared, why: StopReason::Died, incarnation, place: Some(place), own }
+    }
+
+    /// What arrives is taken in from now on.
+    pub(crate) fn open(&self) {
+        if let Some(place) = &self.place {
+            place.open(self.shared.clone());
+        }
     }
 
     fn say(&self) {
         let stopped = Stopped { why: self.why.clone() };
-        let (node, group, why) = (self.shared.id, self.shared.group, &self.why);
+        let (node, group, why) = (self.shared.id(), self.shared.group, &self.why);
         self.shared.inbox.close(&stopped);
         let first = self.shared.stopped.send_if_modified(|known| {
             let first = known.is_none();
@@ -477,10 +497,31 @@ impl<S: StateMachine> LastWord<S> {
             StopReason::Shutdown | StopReason::Dropped => info!(%node, %group, %why, "stopped"),
             StopReason::Storage(_)
             | StopReason::NoSnapshot { .. }
+            | StopReason::StateMachine { .. }
             | StopReason::Panicked { .. }
             | StopReason::Died => {
                 error!(%node, %group, %why, "stopped");
             }
+        }
+    }
+
+    /// Nothing of this life is written or delivered any more.
+    fn leave(&mut self) {
+        if let Some(place) = self.place.take() {
+            if let Some(lanes) = self.shared.host.lanes() {
+                let (group, incarnation) = (self.shared.group, self.incarnation);
+                drop(lanes.writes.send(host::Job::Close { group, incarnation }));
+            }
+            // After that: another life, if there is one, begins behind it.
+            drop(place);
+        }
+    }
+
+    /// Its threads have ended. Ends the host as well, if that is its own.
+    async fn let_go(mut self) {
+        self.leave();
+        if let Some(host) = self.own.take() {
+            host.shared.close().await;
         }
     }
 }
@@ -488,6 +529,7 @@ impl<S: StateMachine> LastWord<S> {
 impl<S: StateMachine> Drop for LastWord<S> {
     fn drop(&mut self) {
         self.say();
+        self.leave();
         self.shared.ended.send_replace(true);
     }
 }

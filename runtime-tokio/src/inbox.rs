@@ -217,7 +217,10 @@ impl<S: StateMachine> Inbox<S> {
             let failure = |why: &StopReason| {
                 matches!(
                     why,
-                    StopReason::Storage(_) | StopReason::NoSnapshot { .. } | StopReason::Panicked { .. }
+                    StopReason::Storage(_)
+                        | StopReason::NoSnapshot { .. }
+                        | StopReason::StateMachine { .. }
+                        | StopReason::Panicked { .. }
                 )
             };
             if !state.work.stop.as_ref().is_some_and(failure) {

@@ -87,26 +87,27 @@ mod control;
 mod driver;
 mod error;
 mod forward;
+mod host;
 mod inbox;
+mod lane;
 mod memory;
 mod node;
 #[cfg(feature = "record")]
 mod record;
 mod recorded;
-mod router;
 mod shared;
 mod snapshot;
 #[allow(dead_code, reason = "wired with the host that serves many groups")]
 mod snapshots;
 mod status;
-mod storage;
 mod thread;
 mod transport;
 mod waiters;
 
 pub use builder::{Builder, StartError};
 pub use consistency::Consistency;
-pub use error::{ControlError, FreezeError, ProposeError, ReadError, StopReason, Stopped};
+pub use error::{ControlError, FreezeError, GroupError, ProposeError, ReadError, StopReason, Stopped};
+pub use host::{Host, HostBuilder};
 pub use memory::{
     MemoryNetwork, MemorySnapshotReader, MemorySnapshotWriter, MemorySnapshots, MemoryStore,
     MemoryStoreError, MemoryStoreReader,
@@ -114,7 +115,6 @@ pub use memory::{
 pub use node::Node;
 #[cfg(feature = "record")]
 pub use record::{Recording, RecordingEnded, RecordingStatus};
-pub use router::Router;
 pub use snapshot::SnapshotSource;
 pub use snapshots::{
     SnapshotActivity, SnapshotConfigError, SnapshotCounts, SnapshotLimits, SnapshotPolicy, SnapshotProgress,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use quorate_core::{ChangeError, GroupId, Message, NodeId, RoleKind, Snapshot, StateMachine, Term};
+use quorate_core::{ChangeError, GroupId, Input, Message, NodeId, RoleKind, Snapshot, StateMachine, Term};
 use tokio::{
     sync::{oneshot, watch},
     time::{self, Instant, timeout_at},
@@ -19,18 +19,18 @@ use crate::{
     control::{Control, Verdict, Wish},
     error::{ControlError, ProposeError, ReadError, Refusal, StopReason, Stopped},
     forward,
+    host::{self, Port},
     inbox::{Inbox, Limits},
     status::{Counters, Leadership, count},
-    transport::{BoxFuture, BoxStream, ForwardError, Inbound, Transport},
+    transport::{BoxFuture, BoxStream, ForwardError},
 };
 
 /// What handles, driver, threads and transport share.
 pub(crate) struct Shared<S: StateMachine> {
-    pub(crate) id: NodeId,
+    pub(crate) host: Arc<host::Shared>,
     pub(crate) group: GroupId,
     pub(crate) inbox: Inbox<S>,
     pub(crate) counters: Counters,
-    pub(crate) transport: Option<Arc<dyn Transport>>,
     pub(crate) leadership: watch::Sender<Leadership>,
     pub(crate) stopped: watch::Sender<Option<Stopped>>,
     /// Reads that wait for an answer.
@@ -47,19 +47,17 @@ pub(crate) struct Shared<S: StateMachine> {
 
 impl<S: StateMachine> Shared<S> {
     pub(crate) fn new(
-        id: NodeId,
         group: GroupId,
         limits: Limits,
-        transport: Option<Arc<dyn Transport>>,
+        host: Arc<host::Shared>,
         request_timeout: Duration,
     ) -> Self {
         let leadership = Leadership { term: Term(0), leader: None, role: RoleKind::Follower };
         Self {
-            id,
+            host,
             group,
             inbox: Inbox::new(limits),
             counters: Counters::default(),
-            transport,
             leadership: watch::Sender::new(leadership),
             stopped: watch::Sender::new(None),
             reads: Arc::default(),
@@ -71,6 +69,10 @@ impl<S: StateMachine> Shared<S> {
         }
     }
 
+    pub(crate) fn id(&self) -> NodeId {
+        self.host.id
+    }
+
     /// [`Node::propose`](crate::Node::propose).
     pub(crate) async fn propose(&self, command: Bytes) -> Result<S::Reply, ProposeError> {
         let mut attempts = Attempts::new(self.request_timeout);
@@ -78,7 +80,7 @@ impl<S: StateMachine> Shared<S> {
         let mut ticket = None;
         loop {
             let leader = hint.take().or_else(|| self.leadership.borrow().leader);
-            let elsewhere = leader.filter(|leader| *leader != self.id);
+            let elsewhere = leader.filter(|leader| *leader != self.id());
             // The inbox bounds what this node proposes itself; this, what it holds for others, or until one leads.
             if (elsewhere.is_some() || leader.is_none()) && ticket.is_none() {
                 ticket = Some(self.hold(command.len())?);
@@ -93,7 +95,7 @@ impl<S: StateMachine> Shared<S> {
             let last = match result {
                 Ok(reply) => return Ok(reply),
                 Err(Retry::Refused(Refusal::NotLeader(other))) => {
-                    let asked = elsewhere.unwrap_or(self.id);
+                    let asked = elsewhere.unwrap_or(self.id());
                     hint = other.filter(|other| *other != asked);
                     format!("node {asked} does not lead")
                 }
@@ -132,7 +134,8 @@ impl<S: StateMachine> Shared<S> {
             Ok(Err(_dropped)) => Refusal::Unknown(self.why().to_string()),
             Err(_elapsed) => Refusal::Unknown(format!(
                 "node {} had not applied it after {:?}",
-                self.id, self.request_timeout
+                self.id(),
+                self.request_timeout
             )),
         };
         Err(refusal)
@@ -143,7 +146,7 @@ impl<S: StateMachine> Shared<S> {
         if let Some(stopped) = self.inbox.closed() {
             return Err(Refusal::Stopped(stopped).into());
         }
-        let Some(transport) = &self.transport else {
+        let Some(transport) = &self.host.transport else {
             return Err(Retry::NotDelivered(format!("no transport to reach node {leader} with")));
         };
         count(&self.counters.forwarded, 1);
@@ -165,7 +168,7 @@ impl<S: StateMachine> Shared<S> {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(refusal)) => Err(refusal.into()),
             Err(error) => {
-                warn!(node = %self.id, group = %self.group, %leader, %error, "unreadable answer to a proposal");
+                warn!(node = %self.id(), group = %self.group, %leader, %error, "unreadable answer to a proposal");
                 Err(Refusal::Unknown(format!("the answer of node {leader} can't be read: {error}")).into())
             }
         }
@@ -260,59 +263,66 @@ impl<S: StateMachine> Shared<S> {
         }
     }
 
+    /// [`Node::shutdown`](crate::Node::shutdown).
+    pub(crate) async fn stop_and_wait(&self) {
+        self.inbox.stop(StopReason::Shutdown);
+        // The sender lives here: it can't go away before it has said so.
+        let mut ended = self.ended.subscribe();
+        let _ended = ended.wait_for(|ended| *ended).await;
+    }
+
     /// Why the node has stopped; to be asked when it has.
     pub(crate) fn why(&self) -> Stopped {
         self.inbox.closed().unwrap_or(Stopped { why: StopReason::Died })
     }
 }
 
-/// Where this node's transport delivers.
-pub(crate) struct Entrance<S: StateMachine>(pub(crate) Arc<Shared<S>>);
-
-impl<S: StateMachine> Inbound for Entrance<S> {
-    fn receive(&self, group: GroupId, from: NodeId, message: Message) {
-        let shared = &self.0;
-        if group != shared.group {
-            count(&shared.counters.messages_refused, 1);
-            debug!(node = %shared.id, %from, %group, "message refused: it is for a group that is not here");
-        } else if !shared.inbox.receive(from, message) {
-            count(&shared.counters.messages_dropped, 1);
+impl<S: StateMachine> Port for Shared<S> {
+    fn receive(&self, from: NodeId, message: Message) {
+        if !self.inbox.receive(from, message) {
+            count(&self.counters.messages_dropped, 1);
         }
     }
 
     fn unreachable(&self, peer: NodeId) {
-        self.0.inbox.lost(peer);
+        self.inbox.lost(peer);
     }
 
-    fn forwarded(
-        &self,
-        group: GroupId,
-        from: NodeId,
-        request: Bytes,
-    ) -> BoxFuture<Result<Bytes, ForwardError>> {
-        let shared = self.0.clone();
+    fn forwarded(self: Arc<Self>, from: NodeId, request: Bytes) -> BoxFuture<Result<Bytes, ForwardError>> {
         Box::pin(async move {
-            if group != shared.group {
-                let why = format!("group {group} is not on this node");
-                return Err(ForwardError::NotDelivered { to: shared.id, why });
-            }
             let answer = match forward::decode_request(request) {
                 Ok(command) => {
                     // It is not handed on again: whoever sent it here learns who leads and tries there.
-                    let deadline = Instant::now() + shared.request_timeout;
-                    shared.propose_here(command, deadline).await.map(Into::into)
+                    let deadline = Instant::now() + self.request_timeout;
+                    self.propose_here(command, deadline).await.map(Into::into)
                 }
                 Err(error) => {
-                    warn!(node = %shared.id, %group, %from, %error, "forwarded request refused");
-                    Err(Refusal::Other(format!("node {} can't read the request: {error}", shared.id)))
+                    warn!(node = %self.id(), group = %self.group, %from, %error, "forwarded request refused");
+                    Err(Refusal::Other(format!("node {} can't read the request: {error}", self.id())))
                 }
             };
             Ok(forward::encode_answer(answer))
         })
     }
 
-    fn opened(&self, group: GroupId, from: NodeId, _stream: BoxStream) {
-        debug!(node = %self.0.id, %group, %from, "stream dropped: this release takes none");
+    fn opened(self: Arc<Self>, from: NodeId, _stream: BoxStream) {
+        debug!(node = %self.id(), group = %self.group, %from, "stream dropped: this release takes none");
+    }
+
+    fn input(&self, input: Input) {
+        self.inbox.input(input);
+    }
+
+    fn fail(&self, why: StopReason) {
+        self.inbox.stop(why);
+    }
+
+    fn shutdown(self: Arc<Self>) -> BoxFuture<()> {
+        Box::pin(async move { self.stop_and_wait().await })
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.counters
     }
 }
 
