@@ -97,7 +97,6 @@ mod record;
 mod recorded;
 mod shared;
 mod snapshot;
-#[allow(dead_code, reason = "wired with the host that serves many groups")]
 mod snapshots;
 mod status;
 mod thread;
@@ -106,7 +105,9 @@ mod waiters;
 
 pub use builder::{Builder, StartError};
 pub use consistency::Consistency;
-pub use error::{ControlError, FreezeError, GroupError, ProposeError, ReadError, StopReason, Stopped};
+pub use error::{
+    ControlError, FreezeError, GroupError, ProposeError, ReadError, SnapshotError, StopReason, Stopped,
+};
 pub use host::{Host, HostBuilder};
 pub use memory::{
     MemoryNetwork, MemorySnapshotReader, MemorySnapshotWriter, MemorySnapshots, MemoryStore,

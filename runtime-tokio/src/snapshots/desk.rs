@@ -11,6 +11,7 @@ use quorate_core::{GroupId, Term};
 use tokio::sync::{Semaphore, watch};
 
 use super::{frame::MAX_CHUNK, policy::SnapshotConfigError, progress::Board, throttle::Throttle};
+use crate::lane::Runner;
 
 /// How much snapshots may take of a process and its network, all groups together.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -53,6 +54,13 @@ pub enum SnapshotSourcing {
 
 impl Default for SnapshotLimits {
     fn default() -> Self {
+        Self::standard()
+    }
+}
+
+impl SnapshotLimits {
+    /// The defaults.
+    pub(crate) const fn standard() -> Self {
         let rate = NonZeroU64::new(64 << 20);
         Self {
             take_rate: rate,
@@ -64,7 +72,7 @@ impl Default for SnapshotLimits {
             sync_bytes: 8 << 20,
             stall_timeout: Duration::from_secs(30),
             queue_timeout: Duration::from_secs(300),
-            source: SnapshotSourcing::default(),
+            source: SnapshotSourcing::WhenBusy,
         }
     }
 }
@@ -102,6 +110,8 @@ impl SnapshotLimits {
 #[derive(Debug)]
 pub(crate) struct Desk {
     pub(crate) limits: SnapshotLimits,
+    /// Where what blocks is done.
+    pub(crate) runner: Runner,
     /// One is taken at a time.
     pub(crate) taking: Arc<Semaphore>,
     pub(crate) sending: Arc<Semaphore>,
@@ -145,13 +155,16 @@ pub(crate) struct Turn {
 }
 
 impl Desk {
-    pub(crate) fn new(limits: SnapshotLimits) -> Arc<Self> {
+    pub(crate) fn new(limits: SnapshotLimits, runner: Runner) -> Arc<Self> {
+        // Where time is virtual nobody can sleep while he holds up the runtime.
+        let take_rate = limits.take_rate.filter(|_| matches!(runner, Runner::Threads(_)));
         Arc::new(Self {
+            runner,
             taking: Arc::new(Semaphore::new(1)),
             sending: Arc::new(Semaphore::new(limits.sends)),
             receiving: Arc::new(Semaphore::new(limits.receives)),
             opening: Arc::new(Semaphore::new(OPENING)),
-            take_throttle: Throttle::new(limits.take_rate),
+            take_throttle: Throttle::new(take_rate),
             send_throttle: Throttle::new(limits.send_rate),
             receive_throttle: Throttle::new(limits.receive_rate),
             board: Arc::default(),
@@ -227,7 +240,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_turn_is_lost_to_the_same_term_or_a_later_one_and_never_to_an_earlier_one() {
-        let desk = Desk::new(SnapshotLimits::default());
+        let desk = Desk::new(SnapshotLimits::default(), Runner::Threads(tokio::runtime::Handle::current()));
         let (group, other) = (GroupId(1), GroupId(2));
         let first = desk.take_turn(group, Term(5)).unwrap();
         assert!(desk.take_turn(group, Term(4)).is_none());

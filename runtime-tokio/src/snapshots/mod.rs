@@ -5,6 +5,7 @@
 //! | when, and how much of the log stays | `policy` | pure |
 //! | writing a state that is held still | `take` | on a blocking thread, throttled, one at a time in a process |
 //! | what is said on a stream | `frame` | versioned, with checksums |
+//! | what the driver does about them | `keeper` | when one is due; the log cut piece by piece; sends begun and given up |
 //! | the sender, for one stream | `send` | |
 //! | the sender, until it has got there | `outgoing` | several streams; another node's snapshot when this one is busy |
 //! | the receiver | `receive`, `serve` | staged, published, and only then told to the core |
@@ -36,6 +37,7 @@ mod desk;
 mod erased;
 mod error;
 mod frame;
+mod keeper;
 mod outgoing;
 mod policy;
 mod progress;
@@ -46,6 +48,13 @@ mod take;
 #[cfg(test)]
 mod tests;
 mod throttle;
+
+pub(crate) use desk::Desk;
+pub(crate) use erased::{AnySnapshots, AnySource};
+pub(crate) use keeper::{Keeper, News, SnapshotAnswer};
+pub(crate) use outgoing::Ways;
+pub(crate) use receive::Inlet;
+pub(crate) use serve::{Local, serve};
 
 pub use desk::{SnapshotLimits, SnapshotSourcing};
 pub use policy::{SnapshotConfigError, SnapshotPolicy};

@@ -136,10 +136,10 @@ impl Errand {
     async fn send_own(&self, _permit: OwnedSemaphorePermit) -> Result<Which, TransferError> {
         let last = self.last()?;
         let (store, group) = (self.store.clone(), self.group);
-        let listed = blocking(move || store.list(group)).await?;
+        let listed = blocking(&self.desk.runner, move || store.list(group)).await?;
         let info =
             listed.into_iter().find(|info| info.snapshot.last == last).ok_or(TransferError::Gone(last))?;
-        let bytes = open_snapshot(&self.store, group, &info).await?;
+        let bytes = open_snapshot(&self.desk, &self.store, group, &info).await?;
         let activity = SnapshotActivity::Sending { to: self.to };
         let listed = self.desk.board.list(group, activity, last, Some(info.bytes));
         let which = Which { term: self.message.term, info };
@@ -192,12 +192,13 @@ impl Errand {
 
 /// Opens one for reading.
 pub(super) async fn open_snapshot(
+    desk: &Desk,
     store: &Arc<dyn AnySnapshots>,
     group: GroupId,
     info: &SnapshotInfo,
 ) -> Result<Bytestore, TransferError> {
     let (store, wanted) = (store.clone(), info.clone());
-    let opened = blocking(move || {
+    let opened = blocking(&desk.runner, move || {
         // Another with other bytes may have taken its place since the look.
         Ok(store.open(group, wanted.snapshot.last)?.filter(|reader| *reader.info() == wanted))
     });

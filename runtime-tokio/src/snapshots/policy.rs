@@ -78,14 +78,15 @@ impl SnapshotPolicy {
         }
     }
 
-    /// Is one due, at `now`?
-    pub(crate) fn is_due(&self, log: &LogSize, now: Duration) -> bool {
-        if !self.automatic || log.not_before.is_some_and(|not_before| now < not_before) {
-            return false;
+    /// From when on one is due, if the log is big enough for it.
+    pub(crate) fn due_at(&self, log: &LogSize) -> Option<Duration> {
+        if !self.automatic {
+            return None;
         }
         let (entries, bytes) = (log.applied.0.saturating_sub(log.snapshot.0), log.since_snapshot());
         let least = u128::from(log.snapshot_bytes) * u128::from(self.size_percent) / 100;
-        entries > 0 && u128::from(bytes) >= least && (entries >= self.entries || bytes >= self.bytes)
+        let due = u128::from(bytes) >= least && (entries >= self.entries || bytes >= self.bytes);
+        (due && entries > 0).then(|| log.not_before.unwrap_or_default())
     }
 
     /// Where the log may begin, with a snapshot at `log.snapshot`. A transfer of a snapshot at `sending` is under way.
@@ -145,10 +146,9 @@ const BLIND_PIECE: u64 = 2_048;
 const MAX_PIECE: u64 = 65_536;
 
 impl LogSize {
-    /// A node starts: its log begins after `base`, and its state machine from a snapshot, of so many bytes, or from nothing.
-    pub(crate) fn new(base: Index, snapshot: Index, snapshot_bytes: u64) -> Self {
-        let marks = VecDeque::from([Mark { index: snapshot, bytes: 0 }]);
-        let applied = snapshot;
+    /// A node starts: its log begins after `base`, its newest snapshot has so many bytes, and its state machine is at `applied`.
+    pub(crate) fn new(base: Index, snapshot: Index, snapshot_bytes: u64, applied: Index) -> Self {
+        let marks = VecDeque::from([Mark { index: applied, bytes: 0 }]);
         Self { base, snapshot, snapshot_bytes, applied, not_before: None, marks, grain: GRAIN }
     }
 
@@ -202,7 +202,14 @@ impl LogSize {
     /// A snapshot has taken the place of the log.
     pub(crate) fn installed(&mut self, at: Index, bytes: u64) {
         let not_before = self.not_before;
-        *self = Self { not_before, ..Self::new(at, at, bytes) };
+        *self = Self { not_before, ..Self::new(at, at, bytes, at) };
+    }
+
+    /// The state machine has come to an installed snapshot, and knows how big it is.
+    pub(crate) fn restored(&mut self, at: Index, bytes: u64) {
+        if at == self.snapshot {
+            self.snapshot_bytes = bytes;
+        }
     }
 
     /// Where the log begins.
@@ -278,6 +285,12 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    impl SnapshotPolicy {
+        fn is_due(&self, log: &LogSize, now: Duration) -> bool {
+            self.due_at(log).is_some_and(|due| due <= now)
+        }
+    }
+
     fn policy() -> SnapshotPolicy {
         SnapshotPolicy {
             entries: 1_000,
@@ -301,7 +314,7 @@ mod tests {
 
     #[test]
     fn is_due_after_so_many_entries_or_bytes_whichever_comes_first() {
-        let mut log = LogSize::new(Index(0), Index(0), 0);
+        let mut log = LogSize::new(Index(0), Index(0), 0, Index(0));
         assert!(!policy().is_due(&log, SECOND), "of nothing");
         grow(&mut log, 999, 10);
         assert!(!policy().is_due(&log, SECOND));
@@ -309,7 +322,7 @@ mod tests {
         assert!(policy().is_due(&log, SECOND));
         assert!(!SnapshotPolicy { automatic: false, ..policy() }.is_due(&log, SECOND));
 
-        let mut log = LogSize::new(Index(0), Index(0), 0);
+        let mut log = LogSize::new(Index(0), Index(0), 0, Index(0));
         grow(&mut log, 255, 4 << 10);
         assert!(!policy().is_due(&log, SECOND));
         grow(&mut log, 1, 4 << 10);
@@ -322,7 +335,7 @@ mod tests {
 
     #[test]
     fn what_was_handed_over_and_is_not_applied_yet_does_not_count() {
-        let mut log = LogSize::new(Index(0), Index(0), 0);
+        let mut log = LogSize::new(Index(0), Index(0), 0, Index(0));
         log.handed(Index(5_000), 5 << 20);
         log.applied(Index(999));
         assert!(!policy().is_due(&log, SECOND));
@@ -332,7 +345,7 @@ mod tests {
 
     #[test]
     fn a_big_state_is_not_written_for_a_few_changes() {
-        let mut log = LogSize::new(Index(0), Index(0), 8 << 20);
+        let mut log = LogSize::new(Index(0), Index(0), 8 << 20, Index(0));
         grow(&mut log, 1_023, 4 << 10);
         assert!(!policy().is_due(&log, SECOND));
         grow(&mut log, 1, 4 << 10);
@@ -342,7 +355,7 @@ mod tests {
 
     #[test]
     fn pauses_after_each_attempt() {
-        let mut log = LogSize::new(Index(0), Index(0), 0);
+        let mut log = LogSize::new(Index(0), Index(0), 0, Index(0));
         grow(&mut log, 1_000, 10);
         log.attempted(SECOND, 10 * SECOND);
         assert!(!policy().is_due(&log, 10 * SECOND));
@@ -354,7 +367,7 @@ mod tests {
 
     #[test]
     fn keeps_entries_but_no_more_than_some_bytes_of_them() {
-        let mut log = LogSize::new(Index(0), Index(0), 0);
+        let mut log = LogSize::new(Index(0), Index(0), 0, Index(0));
         grow(&mut log, 1_000, 10);
         log.published(Index(1_000), 1);
         assert_eq!(policy().base(&log, None), Index(900));
@@ -364,13 +377,13 @@ mod tests {
         let base = policy().base(&log, None);
         assert!((1_984..=2_000).contains(&base.0), "{base}");
         // Nothing is known of what was before the start, so only entries count there.
-        let log = LogSize::new(Index(50), Index(500), 0);
+        let log = LogSize::new(Index(50), Index(500), 0, Index(500));
         assert_eq!(policy().base(&log, None), Index(400));
     }
 
     #[test]
     fn holds_what_a_follower_needs_after_the_snapshot_that_it_gets() {
-        let mut log = LogSize::new(Index(0), Index(0), 0);
+        let mut log = LogSize::new(Index(0), Index(0), 0, Index(0));
         grow(&mut log, 3_000, 1 << 10);
         log.published(Index(3_000), 1);
         assert_eq!(policy().base(&log, Some(Index(1_000))), Index(1_000));
@@ -384,7 +397,7 @@ mod tests {
 
     #[test]
     fn cuts_in_pieces_of_so_many_bytes() {
-        let mut log = LogSize::new(Index(0), Index(0), 0);
+        let mut log = LogSize::new(Index(0), Index(0), 0, Index(0));
         grow(&mut log, 2_000, 1 << 10);
         log.published(Index(2_000), 1);
         let policy = policy();
@@ -410,17 +423,17 @@ mod tests {
 
     #[test]
     fn small_entries_and_unknown_ones_are_cut_by_number() {
-        let mut log = LogSize::new(Index(0), Index(0), 0);
+        let mut log = LogSize::new(Index(0), Index(0), 0, Index(0));
         grow(&mut log, 200_000, 0);
         assert_eq!(policy().next_piece(&log, Index(200_000)), Some(Index(MAX_PIECE)));
-        let log = LogSize::new(Index(10), Index(100_000), 0);
+        let log = LogSize::new(Index(10), Index(100_000), 0, Index(100_000));
         assert_eq!(policy().next_piece(&log, Index(100_000)), Some(Index(10 + BLIND_PIECE)));
         assert_eq!(policy().next_piece(&log, Index(10)), None);
     }
 
     #[test]
     fn remembers_a_long_log_in_little_room() {
-        let mut log = LogSize::new(Index(0), Index(0), 0);
+        let mut log = LogSize::new(Index(0), Index(0), 0, Index(0));
         for n in 1..=100_000_u64 {
             log.handed(Index(n * 10), 64 << 10);
         }

@@ -21,6 +21,7 @@ use super::{
     progress::{Listed, SnapshotActivity, add},
     send::{Purpose, moving},
 };
+use crate::lane::Runner;
 
 /// The node that a snapshot is for, as whoever stages it sees it.
 pub(crate) trait Inlet: Send + Sync + 'static {
@@ -88,7 +89,7 @@ impl Offered<'_> {
             return Ok(Some(Held::Applied));
         }
         // One that is damaged may be what this one is to take the place of: then it is as if there were none.
-        let listed = blocking(move || Ok(store.list(group).unwrap_or_default())).await?;
+        let listed = blocking(&self.desk.runner, move || Ok(store.list(group).unwrap_or_default())).await?;
         let held = listed
             .into_iter()
             .rev()
@@ -159,12 +160,13 @@ impl Offered<'_> {
             }
         };
         let (store, group, info) = (self.store.clone(), self.group, self.which.info.clone());
+        let runner = desk.runner.clone();
         // Within the closure, so that they are let go of when the writer is, and not before.
         let open = move || {
             let writer = store.receive(group, &info)?;
-            Ok(Staging { writer: Mutex::new(Some(writer)), _slot: slot, _permit: permit })
+            Ok(Staging { runner, writer: Mutex::new(Some(writer)), _slot: slot, _permit: permit })
         };
-        self.alive(to, None, blocking(open)).await?.map(Arc::new)
+        self.alive(to, None, blocking(&desk.runner, open)).await?.map(Arc::new)
     }
 
     /// From the first byte that is missing to the publication.
@@ -265,6 +267,7 @@ enum Held {
 
 /// What is being staged. A blocking thread may have it still when the transfer is over; room for another is made when it lets go.
 pub(super) struct Staging {
+    runner: Runner,
     writer: Mutex<Option<Box<dyn AnyWriter>>>,
     _slot: OwnedMutexGuard<()>,
     _permit: OwnedSemaphorePermit,
@@ -288,7 +291,7 @@ impl Staging {
 
     async fn write(self: &Arc<Self>, bytes: Bytes, sync: bool) -> Result<(), TransferError> {
         let this = self.clone();
-        blocking(move || {
+        blocking(&self.runner, move || {
             this.with(|writer| {
                 let writer = writer.as_mut().ok_or("the staging is over")?;
                 writer.write(&bytes)?;
@@ -300,18 +303,22 @@ impl Staging {
 
     async fn publish(self: &Arc<Self>) -> Result<SnapshotInfo, TransferError> {
         let this = self.clone();
-        blocking(move || this.with(|writer| writer.take().ok_or("the staging is over")?.publish())).await
+        blocking(&self.runner, move || {
+            this.with(|writer| writer.take().ok_or("the staging is over")?.publish())
+        })
+        .await
     }
 
     /// Keeps what there is for whoever goes on with it.
     async fn close(self: Arc<Self>) {
+        let runner = self.runner.clone();
         let close = move || {
             // If that fails there is less to go on with, or nothing.
             let _kept = self.with(|writer| writer.take().map_or(Ok(()), |mut writer| writer.sync()));
             drop(self);
             Ok(())
         };
-        let _abandoned = blocking(close).await;
+        let _abandoned = blocking(&runner, close).await;
     }
 }
 
@@ -321,10 +328,10 @@ pub(super) fn refusing(reason: Reason, text: &str) -> TransferError {
 
 /// Does something with the store, on a thread that may wait for the disk.
 pub(super) async fn blocking<T: Send + 'static>(
+    runner: &Runner,
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, TransferError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| TransferError::Abandoned(error.to_string()))?.map_err(TransferError::Store)
+    runner.blocking(work).await.map_err(TransferError::Abandoned)?.map_err(TransferError::Store)
 }
 
 /// What the other is told of an error, if it is to be told.

@@ -145,7 +145,7 @@ async fn chunks<W: AsyncWrite + Unpin>(
     while offset < total {
         let left = usize::try_from(total - offset).unwrap_or(usize::MAX);
         let len = left.min(desk.limits.chunk_bytes);
-        let chunk = read(bytes, offset, len).await?;
+        let chunk = read(desk, bytes, offset, len).await?;
         desk.send_throttle.pass(len).await;
         let frame = Frame::Chunk { offset, bytes: chunk };
         moving(stall, frame::write(to, &frame)).await?;
@@ -157,7 +157,7 @@ async fn chunks<W: AsyncWrite + Unpin>(
 }
 
 /// Reads from the store, on a thread that may wait for the disk.
-async fn read(bytes: &Bytestore, offset: u64, len: usize) -> Result<Bytes, TransferError> {
+async fn read(desk: &Desk, bytes: &Bytestore, offset: u64, len: usize) -> Result<Bytes, TransferError> {
     let bytes = bytes.clone();
     let read = move || -> Result<Bytes, StoreError> {
         let mut reader = bytes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -169,8 +169,7 @@ async fn read(bytes: &Bytestore, offset: u64, len: usize) -> Result<Bytes, Trans
         }
         Ok(out.into())
     };
-    let read = tokio::task::spawn_blocking(read).await;
-    read.map_err(|error| TransferError::Abandoned(error.to_string()))?.map_err(TransferError::Store)
+    desk.runner.blocking(read).await.map_err(TransferError::Abandoned)?.map_err(TransferError::Store)
 }
 
 /// The next thing said that is more than a sign of life.

@@ -96,7 +96,7 @@ impl Local {
             return Err(refusing(Reason::Busy, "it sends as many snapshots as it may"));
         };
         let (store, group, applied) = (self.store.clone(), self.group, self.inlet.applied());
-        let listed = blocking(move || store.list(group)).await?;
+        let listed = blocking(&self.desk.runner, move || store.list(group)).await?;
         // One that was received and not installed may be beyond what is here: it is not this node's to vouch for.
         let info = listed.into_iter().rev().find(|info| {
             let last = info.snapshot.last;
@@ -106,7 +106,7 @@ impl Local {
             let why = format!("it has no snapshot from index {least} on");
             return Err(refusing(Reason::None, &why));
         };
-        let bytes = open_snapshot(&self.store, group, &info).await?;
+        let bytes = open_snapshot(&self.desk, &self.store, group, &info).await?;
         let activity = SnapshotActivity::Sending { to: target };
         let listed = self.desk.board.list(group, activity, info.snapshot.last, Some(info.bytes));
         let which = Which { term, info };

@@ -28,6 +28,7 @@ use super::super::{
 };
 use crate::{
     MemoryStore,
+    lane::Runner,
     transport::{BoxFuture, BoxStream, ForwardError},
 };
 
@@ -119,7 +120,9 @@ impl World {
         };
         let world = Arc::new(Self {
             ears: places().map(ear).collect(),
-            desks: ids().map(|id| (id, Desk::new(limits.clone()))).collect(),
+            desks: ids()
+                .map(|id| (id, Desk::new(limits.clone(), Runner::Threads(tokio::runtime::Handle::current()))))
+                .collect(),
             stores,
             locals: Mutex::default(),
             flaws: Mutex::default(),

@@ -12,7 +12,7 @@ use super::{
     },
     support::*,
 };
-use crate::MemoryStore;
+use crate::{MemoryStore, lane::Runner};
 
 /// Writes this, in pieces, and does something before each.
 struct State<F: Fn(usize) -> Result<(), StateError> + Send>(Vec<u8>, F);
@@ -28,11 +28,14 @@ impl<F: Fn(usize) -> Result<(), StateError> + Send> Frozen for State<F> {
 }
 
 fn world(limits: SnapshotLimits) -> (Arc<Desk>, MemoryStore) {
-    (Desk::new(limits), MemoryStore::new(membership()).with_group(OTHER, membership()))
+    (
+        Desk::new(limits, Runner::Threads(tokio::runtime::Handle::current())),
+        MemoryStore::new(membership()).with_group(OTHER, membership()),
+    )
 }
 
-#[test]
-fn is_published_whole_or_not_at_all() {
+#[tokio::test]
+async fn is_published_whole_or_not_at_all() {
     let (desk, store) = world(limits());
     let bytes = state(100_000, 1);
     let go = |at: u64, frozen: &dyn Frozen, cancel: &Cancel| {
@@ -87,8 +90,8 @@ impl Frozen for Careless {
     }
 }
 
-#[test]
-fn a_machine_that_passes_over_errors_publishes_nothing() {
+#[tokio::test]
+async fn a_machine_that_passes_over_errors_publishes_nothing() {
     let (desk, store) = world(limits());
     let cancel = Cancel::default();
     cancel.cancel();
@@ -113,8 +116,8 @@ fn a_machine_that_passes_over_errors_publishes_nothing() {
     assert_eq!(listed(&store, GROUP), []);
 }
 
-#[test]
-fn is_given_up_while_it_waits_for_its_rate() {
+#[tokio::test]
+async fn is_given_up_while_it_waits_for_its_rate() {
     // At this rate it would take hours.
     let slow = SnapshotLimits { take_rate: NonZeroU64::new(100), ..limits() };
     let (desk, store) = world(slow);
