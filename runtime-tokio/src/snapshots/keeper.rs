@@ -60,6 +60,9 @@ pub(crate) struct Keeper {
     /// The state machine takes none: it is not asked by itself again.
     unsupported: bool,
     sends: BTreeMap<SendId, Sending>,
+    /// Peers that have got one, and where it was, until they have what came after it as well: else the log would be cut away
+    /// under them as soon as the transfer is over.
+    following: BTreeMap<NodeId, Index>,
     /// The log may have to be cut.
     uncut: bool,
     /// The write that cuts it, until that is durable: only then comes the next piece, for commits that are merged would be one big one.
@@ -112,6 +115,7 @@ impl Keeper {
             asked: Vec::new(),
             unsupported: false,
             sends: BTreeMap::new(),
+            following: BTreeMap::new(),
             // It may have been stopped in the middle of that.
             uncut: true,
             cutting: None,
@@ -160,7 +164,10 @@ impl Keeper {
                 self.log.installed(last.index, 0);
             }
             // Of another term, or of nobody who leads: nobody waits for those any more.
-            Event::Role { .. } => self.give_up(|_| true),
+            Event::Role { .. } => {
+                self.following.clear();
+                self.give_up(|_| true);
+            }
             // The peer has got otherwise what it lacked, or is to get another.
             Event::Peer { id, mode: Mode::Probe | Mode::Replicate } => {
                 self.give_up(|sending| sending.to == *id);
@@ -237,8 +244,11 @@ impl<S: StateMachine> Driver<S> {
         match news {
             News::Taken(taken) => self.taken(&taken),
             News::Sent { id, arrived } => {
-                self.snapshots.sends.remove(&id);
-                self.snapshots.uncut = true;
+                let keeper = &mut self.snapshots;
+                if let Some(sending) = keeper.sends.remove(&id).filter(|_| arrived) {
+                    keeper.following.insert(sending.to, sending.at);
+                }
+                keeper.uncut = true;
                 self.step(Input::SnapshotSent { id, arrived });
             }
             News::Restored { at, bytes } => self.snapshots.log.restored(at, bytes),
@@ -272,18 +282,32 @@ impl<S: StateMachine> Driver<S> {
 
     /// Tells the core of the newest snapshot, and has the next piece of the log removed.
     fn cut(&mut self) {
-        let Keeper { policy, log, sends, cutting, .. } = &self.snapshots;
-        if cutting.is_some() || log.snapshot() == Index(0) {
+        if self.snapshots.cutting.is_some() || self.snapshots.log.snapshot() == Index(0) {
             return;
         }
-        let sending = sends.values().map(|sending| sending.at).min();
-        let base = policy.next_piece(log, policy.base(log, sending)).unwrap_or(log.base());
+        let needed = self.needed();
+        let Keeper { policy, log, .. } = &self.snapshots;
+        let base = policy.next_piece(log, policy.base(log, needed)).unwrap_or(log.base());
         let (snapshot, keep) = (log.snapshot(), log.snapshot().0.saturating_sub(base.0));
         if let Err(rejected) = self.raft.step(self.now, Input::Compact { snapshot, keep }) {
             // A machine that keeps its own state may have begun before the snapshot; or a later one was installed.
             debug!(node = %self.shared.id(), group = %self.shared.group, %rejected, "the log is not cut yet");
         }
         self.act();
+    }
+
+    /// From where on the log is needed by those who are getting a snapshot, or have just got one.
+    fn needed(&mut self) -> Option<Index> {
+        let Keeper { policy, log, sends, following, .. } = &mut self.snapshots;
+        if !following.is_empty() {
+            let (status, base) = (self.raft.status(), policy.base(log, None));
+            following.retain(|id, at| {
+                let Some(peer) = status.peers.iter().find(|peer| peer.id == *id) else { return false };
+                *at = peer.match_index.max(*at);
+                *at < base
+            });
+        }
+        sends.values().map(|sending| sending.at).chain(following.values().copied()).min()
     }
 
     /// A peer is to get a snapshot.

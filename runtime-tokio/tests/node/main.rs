@@ -8,4 +8,5 @@ mod load;
 mod pause;
 mod single;
 mod snapshot;
+mod snapshots;
 mod support;
