@@ -23,6 +23,7 @@ use crate::{
     apply,
     control::Controls,
     driver::{Driver, Lanes, LastWord, Reads},
+    health::DiskHealth,
     host::{self, Host, HostBuilder, Open, Place},
     inbox::Limits,
     lane::Use,
@@ -30,7 +31,7 @@ use crate::{
     recorded::Recorded,
     shared::Shared,
     snapshots::{Keeper, SnapshotConfigError, SnapshotLimits, SnapshotPolicy},
-    status::Leadership,
+    status::{Leadership, Progress},
     thread::{Alive, roll_call},
     transport::Transport,
     waiters::Waiters,
@@ -45,6 +46,7 @@ pub struct Builder<S> {
     shutdown_timeout: Duration,
     max_pending: usize,
     snapshots: SnapshotPolicy,
+    disk_stall_timeout: Option<Duration>,
     machine: PhantomData<fn(S)>,
     #[cfg(feature = "record")]
     recording: Option<Recording>,
@@ -142,6 +144,7 @@ impl<S: StateMachine> Builder<S> {
             shutdown_timeout: Duration::from_secs(1),
             max_pending: 65_536,
             snapshots: SnapshotPolicy::default(),
+            disk_stall_timeout: None,
             machine: PhantomData,
             #[cfg(feature = "record")]
             recording: None,
@@ -217,6 +220,21 @@ impl<S: StateMachine> Builder<S> {
             Home::Own { host, store } => Home::Own { host: host.snapshot_limits(limits), store },
             home @ Home::Host(_) => home,
         };
+        self
+    }
+
+    /// A leader whose store makes nothing durable for so long, though something waits, hands leadership over, or gives it up.
+    /// Default: an election timeout.
+    pub const fn disk_stall_timeout(mut self, timeout: Duration) -> Self {
+        self.disk_stall_timeout = Some(timeout);
+        self
+    }
+
+    /// A group that has had nothing to do for so long falls asleep: it sends no heartbeats, and costs nothing, until
+    /// something happens. On in the whole cluster, or nowhere; at least an election timeout, or zero for never, which is the
+    /// default. While it sleeps, a leader that is gone is noticed by the transport, not by its silence.
+    pub const fn quiesce_after(mut self, idle: Duration) -> Self {
+        self.config.quiesce_after = idle;
         self
     }
 
@@ -313,7 +331,9 @@ impl<S: StateMachine> Builder<S> {
         let base = Snapshot { last: recovered.base, membership: recovered.base_membership.clone() };
         let worker = apply::Applier::new(machine, base, shared.clone(), quit.clone(), alive.clone());
         let name = || format!("quorate-{id}-apply-{group}");
-        let jobs = host.shared.runner.lane(name, Use::Now, worker)?;
+        // Alone, it is worth a thread of its own; of thousands of groups most have nothing to do.
+        let usage = if own { Use::Steady } else { Use::Now };
+        let jobs = host.shared.runner.lane(name, usage, worker)?;
         let (answer, begun) = oneshot::channel();
         let begin = apply::Begin { recovered: recovered.clone(), snapshot, answer };
         // A lane that has just been started takes it.
@@ -331,6 +351,8 @@ impl<S: StateMachine> Builder<S> {
             "starting"
         );
 
+        let stall = self.disk_stall_timeout.unwrap_or(self.config.election_timeout);
+        let beat = u64::try_from(self.config.heartbeat_interval.as_micros() / 4).unwrap_or(1).max(1);
         let batch_bytes = self.config.max_append_bytes.min(self.config.max_uncommitted_bytes);
         let now = host.shared.clock.now();
         #[cfg(feature = "record")]
@@ -343,11 +365,8 @@ impl<S: StateMachine> Builder<S> {
             shared.tape.get_or_init(|| tape);
             recorder
         });
-        shared.leadership.send_replace(Leadership {
-            term: raft.term(),
-            leader: raft.leader(),
-            role: raft.role(),
-        });
+        shared.leadership.send_replace(Leadership::of(&raft));
+        shared.progress.send_replace(Progress::of(&raft, at.last.index));
 
         last_word.open();
         let driver = Driver {
@@ -366,6 +385,8 @@ impl<S: StateMachine> Builder<S> {
             reads: Reads::new(),
             controls: Controls::new(),
             lost: BTreeSet::new(),
+            disk: DiskHealth::new(stall),
+            beat,
             now,
             handed: at.last.index,
             applied: at.last.index,

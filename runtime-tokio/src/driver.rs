@@ -14,8 +14,9 @@ use std::{
 
 use quorate_core::{
     Action, Apply, Batch, ENTRY_HEADER, Event, Incarnation, Index, Input, Instant, Message, NodeId, Outcome,
-    Proposal, ReadKind, Rejected, Run, StateMachine, Token, Tokens,
+    Proposal, ReadKind, Reason, Rejected, Run, StateMachine, Token, Tokens,
 };
+use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
 use crate::{
@@ -23,13 +24,14 @@ use crate::{
     apply::{Job, Reading},
     control::{Controls, Handover},
     error::{Refusal, StopReason, Stopped},
+    health::DiskHealth,
     host::{self, Host, Place},
     inbox::{Answer, Inbox, Proposed, Work},
     lane,
     recorded::Recorded,
     shared::Shared,
     snapshots::Keeper,
-    status::{Leadership, count},
+    status::{Leadership, Progress, count},
     thread::Ended,
     waiters::Waiters,
 };
@@ -64,6 +66,9 @@ pub(crate) struct Driver<S: StateMachine> {
     pub(crate) controls: Controls,
     /// Peers that the transport has lost touch with, and that have not been heard since.
     pub(crate) lost: BTreeSet<NodeId>,
+    pub(crate) disk: DiskHealth,
+    /// With many groups, heartbeats are due at multiples of this, in µs.
+    pub(crate) beat: u64,
     /// When the last work was taken up.
     pub(crate) now: Instant,
     /// The last index handed to apply, and the last applied.
@@ -104,7 +109,7 @@ impl<S: StateMachine> Driver<S> {
         self.act();
         let why = loop {
             self.hand_over();
-            self.publish_leadership();
+            self.publish();
             if let Some(why) = self.is_over() {
                 break why;
             }
@@ -121,6 +126,7 @@ impl<S: StateMachine> Driver<S> {
                     self.act();
                 }
             }
+            self.watch_disk();
             // A node with much to do lets others on its worker run as well.
             tokio::task::coop::consume_budget().await;
         };
@@ -138,15 +144,24 @@ impl<S: StateMachine> Driver<S> {
     }
 
     fn wake_at(&self) -> Option<Instant> {
-        let deadline = self.raft.deadline().map(|(at, _)| at);
         let until = self.stopping.as_ref().map(|stopping| stopping.until);
         let snapshot = self.snapshots.wake_at(self.now);
-        deadline.into_iter().chain(until).chain(snapshot).min()
+        self.deadline().into_iter().chain(until).chain(self.stall_due()).chain(snapshot).min()
     }
 
-    /// By how much the core's deadline has passed, if it has.
+    /// When the core is to hear that time has passed. Of many groups at one host the heartbeats are due at the same moments,
+    /// so that those to one peer travel together.
+    fn deadline(&self) -> Option<Instant> {
+        let (at, reason) = self.raft.deadline()?;
+        if reason != Reason::Heartbeat || !self.shared.host.groups.many() {
+            return Some(at);
+        }
+        Some(Instant(at.0.div_ceil(self.beat).saturating_mul(self.beat)))
+    }
+
+    /// By how much that has passed, if it has.
     fn due(&self) -> Option<Duration> {
-        let (deadline, _) = self.raft.deadline()?;
+        let deadline = self.deadline()?;
         (deadline <= self.now).then(|| Duration::from_micros(self.now.since(deadline)))
     }
 
@@ -157,6 +172,9 @@ impl<S: StateMachine> Driver<S> {
         self.now = self.shared.host.clock.now();
         for input in work.inputs.drain(..) {
             let durable = if let Input::Persisted(receipt) = &input { Some(receipt.seq()) } else { None };
+            if let Some(seq) = durable {
+                self.disk.persisted(seq, self.now);
+            }
             self.step(input);
             if let Some(seq) = durable {
                 self.snapshots.durable(seq);
@@ -171,8 +189,8 @@ impl<S: StateMachine> Driver<S> {
         for news in work.news.drain(..) {
             self.hear(news);
         }
-        for peer in std::mem::take(&mut work.lost) {
-            self.lost_touch(peer);
+        for (peer, lost) in std::mem::take(&mut work.touch) {
+            if lost { self.lost_touch(peer) } else { self.in_touch(peer) }
         }
         count(&self.shared.counters.messages, work.messages.len());
         for (n, (from, message)) in work.messages.drain(..).enumerate() {
@@ -208,8 +226,8 @@ impl<S: StateMachine> Driver<S> {
 
     fn receive(&mut self, from: NodeId, message: Message) {
         // Lookup only: nearly always there is nobody in it.
-        if !self.lost.is_empty() {
-            self.lost.remove(&from);
+        if !self.lost.is_empty() && self.lost.contains(&from) {
+            self.in_touch(from);
         }
         if let Err(rejected) = self.raft.step(self.now, Input::Receive { from, message }) {
             self.refused(from, &rejected);
@@ -289,6 +307,7 @@ impl<S: StateMachine> Driver<S> {
                 // A lane that has ended has said why, and the node is about to stop.
                 Action::Write(write) => {
                     self.snapshots.writing(&write);
+                    self.disk.sent(write.seq(), self.now);
                     drop(self.lanes.store.writes.send(host::Job::Write(write)));
                 }
                 Action::Load(load) => {
@@ -309,6 +328,7 @@ impl<S: StateMachine> Driver<S> {
                     self.snapshots.event(&event);
                     if matches!(event, Event::Transfer { to: None }) {
                         self.transfer_ended();
+                        self.transfer_for_health_ended();
                     }
                 }
             }
@@ -385,18 +405,18 @@ impl<S: StateMachine> Driver<S> {
             Event::Transfer { to: Some(to) } => info!(%node, %group, %to, "handing leadership over"),
             // How it ended is told with its outcome.
             Event::Transfer { to: None } => {}
+            Event::Asleep => debug!(%node, %group, "the group sleeps"),
+            Event::Awake => debug!(%node, %group, "the group is awake"),
             // The reason is told when the node stops.
             Event::Stopped => {}
         }
     }
 
-    fn publish_leadership(&self) {
-        let now = Leadership { term: self.raft.term(), leader: self.raft.leader(), role: self.raft.role() };
-        self.shared.leadership.send_if_modified(|before| {
-            let changed = *before != now;
-            *before = now;
-            changed
-        });
+    /// Tells those who watch what has changed.
+    fn publish(&self) {
+        let leadership = Leadership::of(&self.raft);
+        update(&self.shared.leadership, leadership);
+        update(&self.shared.progress, Progress::of(&self.raft, self.applied));
     }
 
     /// A shutdown waits for what is under way; everything else is over at once.
@@ -458,6 +478,14 @@ async fn wait<S: StateMachine>(inbox: &Inbox<S>, alarm: &mut Alarm) {
         Poll::Pending => alarm.poll(context),
     })
     .await;
+}
+
+fn update<T: PartialEq>(watched: &watch::Sender<T>, now: T) {
+    watched.send_if_modified(|before| {
+        let changed = *before != now;
+        *before = now;
+        changed
+    });
 }
 
 /// How many of these go into one batch.

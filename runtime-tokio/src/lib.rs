@@ -87,6 +87,7 @@ mod control;
 mod driver;
 mod error;
 mod forward;
+mod health;
 mod host;
 mod inbox;
 mod lane;
@@ -121,5 +122,5 @@ pub use snapshots::{
     SnapshotActivity, SnapshotConfigError, SnapshotCounts, SnapshotLimits, SnapshotPolicy, SnapshotProgress,
     SnapshotSourcing,
 };
-pub use status::{Counts, Leadership, NodeStatus};
+pub use status::{Counts, Leadership, NodeStatus, Progress};
 pub use transport::{BoxFuture, BoxStream, ForwardError, Inbound, Stream, Transport};

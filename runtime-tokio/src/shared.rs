@@ -27,7 +27,7 @@ use crate::{
     host::{self, Port},
     inbox::{Inbox, Limits},
     snapshots::{self, Inlet, Local, Ways},
-    status::{Counters, Leadership, count},
+    status::{Counters, Leadership, Progress, count},
     transport::{BoxFuture, BoxStream, ForwardError, Transport},
 };
 
@@ -38,6 +38,7 @@ pub(crate) struct Shared<S: StateMachine> {
     pub(crate) inbox: Inbox<S>,
     pub(crate) counters: Counters,
     pub(crate) leadership: watch::Sender<Leadership>,
+    pub(crate) progress: watch::Sender<Progress>,
     pub(crate) stopped: watch::Sender<Option<Stopped>>,
     /// Reads that wait for an answer.
     reads: Arc<AtomicUsize>,
@@ -67,6 +68,13 @@ impl<S: StateMachine> Shared<S> {
             inbox: Inbox::new(limits),
             counters: Counters::default(),
             leadership: watch::Sender::new(leadership),
+            progress: watch::Sender::new(Progress {
+                leadership,
+                last: Index(0),
+                durable: Index(0),
+                commit: Index(0),
+                applied: Index(0),
+            }),
             stopped: watch::Sender::new(None),
             reads: Arc::default(),
             elsewhere: Arc::default(),
@@ -163,6 +171,8 @@ impl<S: StateMachine> Shared<S> {
         let answer = match timeout_at(deadline, transport.forward(self.group, leader, request)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error @ ForwardError::NotDelivered { .. })) => {
+                // If the group sleeps nobody else would notice that its leader is gone.
+                self.inbox.touch(leader, true);
                 return Err(Retry::NotDelivered(error.to_string()));
             }
             Ok(Err(error @ ForwardError::Unknown { .. })) => {
@@ -342,7 +352,11 @@ impl<S: StateMachine> Port for Shared<S> {
     }
 
     fn unreachable(&self, peer: NodeId) {
-        self.inbox.lost(peer);
+        self.inbox.touch(peer, true);
+    }
+
+    fn reachable(&self, peer: NodeId) {
+        self.inbox.touch(peer, false);
     }
 
     fn forwarded(self: Arc<Self>, from: NodeId, request: Bytes) -> BoxFuture<Result<Bytes, ForwardError>> {

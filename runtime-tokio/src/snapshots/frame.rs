@@ -406,9 +406,10 @@ mod tests {
 
     #[tokio::test]
     async fn what_no_release_sends_is_refused() {
-        let heartbeat = Message { term: Term(1), body: Body::Heartbeat { commit: Index(0), round: 1 } };
+        let other_kind =
+            Message { term: Term(1), body: Body::ReadIndex { id: quorate_core::RequestId::default() } };
         let mut other = vec![0; 12];
-        other.extend_from_slice(&wire::encode(&heartbeat).to_bytes());
+        other.extend_from_slice(&wire::encode(&other_kind).to_bytes());
         for (kind, body) in [
             (1, &[][..]),
             (1, &[0; 12]),

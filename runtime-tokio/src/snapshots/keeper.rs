@@ -177,6 +177,8 @@ impl Keeper {
             | Event::Leader { .. }
             | Event::Truncated { .. }
             | Event::Transfer { .. }
+            | Event::Asleep
+            | Event::Awake
             | Event::Stopped => {}
         }
     }

@@ -317,16 +317,6 @@ async fn a_slow_transfer_holds_up_nobody_and_deposes_nobody() {
         propose(cluster.node(leader), meanwhile..meanwhile + 1).await;
         meanwhile += 1;
     }
-    eprintln!(
-        "DBG {:?} {:?}",
-        cluster.node(leader).status().await.unwrap().raft,
-        cluster.node(left).status().await.unwrap().raft
-    );
-    eprintln!(
-        "DBG {:?} {:?}",
-        cluster.node(leader).status().await.unwrap().raft,
-        cluster.node(left).status().await.unwrap().raft
-    );
     assert!(meanwhile > 350, "only {} words could be written meanwhile", meanwhile - 300);
     assert_eq!(cluster.converged().await.len(), meanwhile as usize);
     assert_eq!(cluster.node(leader).leadership().borrow().term, term, "nobody else was elected");
