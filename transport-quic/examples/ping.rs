@@ -20,7 +20,7 @@ use bytes::Bytes;
 use hdrhistogram::Histogram;
 use quorate_core::{Body, GroupId, Index, LogId, Message, NodeId, Run, Term};
 use quorate_runtime_tokio::{BoxFuture, ForwardError, Inbound, Transport};
-use quorate_transport_quic::{ClusterId, Limits, Options, QuicTransport, pki::Ca};
+use quorate_transport_quic::{ClusterId, Options, QuicTransport, pki::Ca};
 use tokio::sync::mpsc;
 
 const GROUP: GroupId = GroupId(1);
@@ -63,17 +63,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let cluster = ClusterId(1);
     let ca = Ca::generate(cluster)?;
     let sockets = [UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?, UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?];
-    let peers = vec![(NodeId(1), sockets[0].local_addr()?), (NodeId(2), sockets[1].local_addr()?)];
+    let addresses = [sockets[0].local_addr()?, sockets[1].local_addr()?];
+    let peers = [(NodeId(1), addresses[0]), (NodeId(2), addresses[1])];
     drop(sockets);
     let bind = |id: u64| -> Result<_, Box<dyn Error>> {
-        Ok(Arc::new(QuicTransport::bind(Options {
-            id: NodeId(id),
-            cluster,
-            listen: peers[id as usize - 1].1,
-            peers: peers.clone(),
-            identity: ca.issue(NodeId(id))?.identity()?,
-            limits: Limits::default(),
-        })?))
+        let peers = peers.iter().map(|&(peer, address)| (peer, address.into())).collect();
+        let identity = ca.issue(NodeId(id))?.identity()?;
+        let options = Options { peers, ..Options::new(addresses[id as usize - 1], identity) };
+        Ok(Arc::new(QuicTransport::bind(options)?))
     };
     let (a, b) = (bind(1)?, bind(2)?);
     let (beats, mut back) = mpsc::unbounded_channel();

@@ -15,18 +15,24 @@ pub(crate) enum Code {
     Identity,
     /// A stream with an unknown beginning.
     Hello,
-    /// A stream of an unknown version.
+    /// A stream of another version than was agreed upon, or no version in common.
     Version,
     /// A frame of a forbidden length, or one that ends early.
     Frame,
     /// A message that can't be read.
     Message,
-    /// A forwarded request was not looked at: there are too many.
+    /// A forwarded request was not looked at: there are too many. Or a connection is one too many, for now.
     Busy,
+    /// The node is not on the list of those that may speak.
+    NotAllowed,
+    /// The certificate that was shown when the connection was made would not be taken any more.
+    Certificate,
+    /// A bulk stream was not taken: there are too many.
+    TooManyStreams,
 }
 
 impl Code {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 12] = [
         Self::Abandoned,
         Self::Shutdown,
         Self::Duplicate,
@@ -36,6 +42,9 @@ impl Code {
         Self::Frame,
         Self::Message,
         Self::Busy,
+        Self::NotAllowed,
+        Self::Certificate,
+        Self::TooManyStreams,
     ];
 
     pub(crate) const fn number(self) -> VarInt {
@@ -49,6 +58,9 @@ impl Code {
             Self::Frame => 6,
             Self::Message => 7,
             Self::Busy => 8,
+            Self::NotAllowed => 9,
+            Self::Certificate => 10,
+            Self::TooManyStreams => 11,
         })
     }
 
@@ -81,9 +93,17 @@ impl Cause {
                 Self::Peer
             }
             ConnectionError::ApplicationClosed(close) => match Code::from_number(close.error_code) {
-                Some(Code::Abandoned | Code::Shutdown | Code::Duplicate) => Self::Nobody,
+                // A certificate that isn't taken any more may have been replaced since; the next attempt shows.
+                Some(Code::Abandoned | Code::Shutdown | Code::Duplicate | Code::Certificate) => Self::Nobody,
                 Some(
-                    Code::Identity | Code::Hello | Code::Version | Code::Frame | Code::Message | Code::Busy,
+                    Code::Identity
+                    | Code::Hello
+                    | Code::Version
+                    | Code::Frame
+                    | Code::Message
+                    | Code::Busy
+                    | Code::NotAllowed
+                    | Code::TooManyStreams,
                 )
                 | None => Self::Peer,
             },

@@ -11,7 +11,6 @@ use quorate_core::{GroupId, NodeId};
 use quorate_runtime_tokio::{ForwardError, Inbound};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinSet,
     time::{Instant, timeout, timeout_at},
 };
 
@@ -20,7 +19,7 @@ use crate::{
     link::{self, PIECES},
     peer::{Link, Peer},
     shared::Shared,
-    stream::{Kind, Parser, Violation, envelope, hello},
+    stream::{ENVELOPE, Kind, Parser, Violation, envelope, hello},
 };
 
 /// How an answer begins.
@@ -50,7 +49,12 @@ pub(crate) async fn ask(
     let link = peer.link().ok_or_else(|| not_delivered("there is no connection".into()))?;
     peer.forwarded.add(1);
     let until = Instant::now() + shared.limits.forward_timeout;
-    let (mut send, mut answer) = match timeout_at(until, write(&link, group, request)).await {
+    let bytes = request.len() + ENVELOPE;
+    let writing = async {
+        let turn = link.forwards.acquire().await.map_err(|_| WriteError::ClosedStream)?;
+        write(&link, group, request).await.map(|(send, recv)| (send, recv, turn))
+    };
+    let (mut send, mut answer, _turn) = match timeout_at(until, writing).await {
         Ok(Ok(streams)) => streams,
         // Some of it was never taken by the stream: no whole request can arrive.
         Ok(Err(err)) => return Err(not_delivered(err.to_string())),
@@ -58,29 +62,18 @@ pub(crate) async fn ask(
     };
     // From here on, the peer may have it all.
     let _already_closed = send.finish();
+    peer.forward_sent_bytes.add(bytes as u64);
     match timeout_at(until, answer.read_to_end(limit + 1)).await {
-        Ok(Ok(answer)) => read_answer(to, answer),
+        Ok(Ok(answer)) => {
+            peer.forward_received_bytes.add(answer.len() as u64);
+            read_answer(to, answer)
+        }
         Ok(Err(ReadToEndError::Read(ReadError::Reset(code)))) if code == Code::Busy.number() => {
             Err(not_delivered("the peer is busy".into()))
         }
         Ok(Err(ReadToEndError::Read(err))) => Err(unknown(err.to_string())),
         Ok(Err(ReadToEndError::TooLong)) => Err(unknown(format!("the answer is longer than {limit} bytes"))),
         Err(_) => Err(unknown(format!("nothing has come within {:?}", shared.limits.forward_timeout))),
-    }
-}
-
-/// Serves what the peer forwards, as many at a time as the connection's configuration allows.
-pub(crate) async fn accept(shared: Arc<Shared>, peer: Arc<Peer>, link: Arc<Link>, inbound: Arc<dyn Inbound>) {
-    let mut serving = JoinSet::new();
-    while let Ok((send, recv)) = link.connection.accept_bi().await {
-        let (shared, peer) = (shared.clone(), peer.clone());
-        let (link, inbound) = (link.clone(), inbound.clone());
-        serving.spawn(async move {
-            if let Err(violation) = serve(&shared, &peer, send, recv, &*inbound).await {
-                link::refuse(&peer, &link, &violation);
-            }
-        });
-        while serving.try_join_next().is_some() {}
     }
 }
 
@@ -91,7 +84,7 @@ async fn write(link: &Link, group: GroupId, request: Bytes) -> Result<(SendStrea
     stream.set_priority(link::priority(Kind::Forward))?;
     // Its length is within the limit, which is far below 4 GiB.
     let envelope = envelope(group, request.len()).ok_or(WriteError::ClosedStream)?;
-    let head = [&hello(Kind::Forward)[..], &envelope[..]].concat();
+    let head = [&hello(link.version, Kind::Forward)[..], &envelope[..]].concat();
     stream.write_all_chunks(&mut [head.into(), request]).await?;
     send.0.take().map(|send| (send, recv)).ok_or(WriteError::ClosedStream)
 }
@@ -125,7 +118,8 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-async fn serve(
+/// Serves a request that the peer forwards, once its stream's hello has been read.
+pub(crate) async fn serve(
     shared: &Shared,
     peer: &Peer,
     mut send: SendStream,
@@ -144,6 +138,7 @@ async fn serve(
         Request::Gone => return Ok(()),
     };
     peer.served.add(1);
+    peer.forward_received_bytes.add((request.len() + ENVELOPE) as u64);
     peer.mark_steady(true);
     let answer = tokio::select! {
         answer = inbound.forwarded(group, peer.id, request) => answer,
@@ -162,9 +157,13 @@ async fn serve(
         Err(ForwardError::Unknown { why, .. }) => (status::UNKNOWN, why.into()),
     };
     let _best_effort = send.set_priority(link::priority(Kind::Forward));
+    let bytes = 1 + body.len() as u64;
     let mut answer = [Bytes::copy_from_slice(&[status]), body];
     match timeout(limits.forward_timeout, send.write_all_chunks(&mut answer)).await {
-        Ok(Ok(())) => drop(send.finish()),
+        Ok(Ok(())) => {
+            peer.forward_sent_bytes.add(bytes);
+            let _already_closed = send.finish();
+        }
         Ok(Err(_gone)) => {}
         Err(_elapsed) => drop(send.reset(Code::Abandoned.number())),
     }
@@ -187,7 +186,6 @@ async fn read_request(
     memory: &Arc<Semaphore>,
 ) -> Result<Request, Violation> {
     let mut parser = Parser::new(longest);
-    let mut begun = false;
     let mut held: Option<OwnedSemaphorePermit> = None;
     let mut pieces: [Bytes; PIECES] = std::array::from_fn(|_| Bytes::new());
     loop {
@@ -207,19 +205,10 @@ async fn read_request(
             }
             parser.push(&piece);
         }
-        if !begun {
-            match parser.hello()? {
-                Some(Kind::Forward) => begun = true,
-                Some(other) => return Err(Violation::Kind { found: other.code() }),
-                None => {}
-            }
-        }
-        if begun {
-            // A wrong length is refused at once; the request is taken when its stream has ended.
-            parser.check_only()?;
-        }
+        // A wrong length is refused at once; the request is taken when its stream has ended.
+        parser.check_only()?;
     }
-    if begun && let Some((group, body)) = parser.next()? {
+    if let Some((group, body)) = parser.next()? {
         return Ok(Request::Whole { group, body: Bytes::copy_from_slice(body), memory: held });
     }
     parser.end()?;

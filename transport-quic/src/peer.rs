@@ -4,7 +4,7 @@ use std::{
     fmt::Display,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -12,23 +12,33 @@ use std::{
 
 use quinn::Connection;
 use quorate_core::{Class, GroupId, Message, NodeId};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::{
+    address::{PeerAddress, canonical},
     code::Code,
-    options::Limits,
+    limits::Limits,
     queue::{Overflow, Queue},
     quiet::Quiet,
-    stats::{Counter, Counters, PeerStats},
+    stats::{BulkCounters, ConnectionStats, Counter, Counters, PeerStats},
 };
 
-/// One other node. Lives as long as the transport; its connections come and go.
+/// One other node. Its connections come and go.
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) id: NodeId,
     /// Where it listens; `None` for a node that isn't in the address book: it has to dial.
-    pub(crate) address: Option<SocketAddr>,
+    address: watch::Sender<Option<PeerAddress>>,
+    /// What that meant when it was last looked up.
+    resolved: Mutex<Vec<SocketAddr>>,
+    /// Somebody dials it, or waits to.
+    dialled: AtomicBool,
+    /// Nobody needs to dial it any more: there is no account of it.
+    pub(crate) forgotten: CancellationToken,
+    /// How many times it may still connect, for now.
+    arrivals: Quiet,
     control: Lane,
     append: Lane,
     /// The connection in use.
@@ -38,8 +48,15 @@ pub(crate) struct Peer {
     warnings: Quiet,
     pub(crate) connections: Counter,
     pub(crate) violations: Counter,
+    pub(crate) found_ended: Counter,
     pub(crate) forwarded: Counter,
     pub(crate) served: Counter,
+    pub(crate) forward_sent_bytes: Counter,
+    pub(crate) forward_received_bytes: Counter,
+    pub(crate) bulk: BulkCounters,
+    /// On connections that have ended.
+    sent_packets: Counter,
+    lost_packets: Counter,
 }
 
 /// One class of messages.
@@ -54,19 +71,58 @@ pub(crate) struct Lane {
 pub(crate) struct Link {
     pub(crate) connection: Connection,
     pub(crate) dialled_by: NodeId,
+    /// The transport version that both sides have agreed upon.
+    pub(crate) version: u8,
     pub(crate) since: Instant,
+    /// How many requests may still be on their way: no more than the peer serves, if it has the same limits. So those
+    /// that wait leave streams for others.
+    pub(crate) forwards: Semaphore,
+    /// How many bulk streams may still be opened from here.
+    pub(crate) bulk_out: Arc<Semaphore>,
+    /// How many bulk streams may still be opened by the peer.
+    pub(crate) bulk_in: Arc<Semaphore>,
+}
+
+impl Link {
+    pub(crate) fn new(connection: Connection, dialled_by: NodeId, version: u8, limits: &Limits) -> Self {
+        let permits = |count: u32| Semaphore::new(count as usize);
+        Self {
+            connection,
+            dialled_by,
+            version,
+            since: Instant::now(),
+            forwards: permits(limits.forwards),
+            bulk_out: Arc::new(permits(limits.bulk_streams)),
+            bulk_in: Arc::new(permits(limits.bulk_streams)),
+        }
+    }
 }
 
 /// How many warnings about one peer, and in what time.
 const WARNINGS: (u32, Duration) = (5, Duration::from_secs(10));
 
+/// In what time a peer's connections are counted.
+const ARRIVALS: Duration = Duration::from_secs(10);
+
+/// What is known of an address without looking it up.
+fn fixed(address: Option<&PeerAddress>) -> Vec<SocketAddr> {
+    match address {
+        Some(PeerAddress::Socket(address)) => vec![*address],
+        Some(PeerAddress::Name { .. }) | None => Vec::new(),
+    }
+}
+
 impl Peer {
-    pub(crate) fn new(id: NodeId, address: Option<SocketAddr>, limits: &Limits) -> Self {
+    pub(crate) fn new(id: NodeId, address: Option<PeerAddress>, limits: &Limits) -> Self {
         let lane =
             |limit, overflow| Lane { queue: Queue::new(limit, overflow), counters: Counters::default() };
         Self {
             id,
-            address,
+            resolved: Mutex::new(fixed(address.as_ref())),
+            address: watch::Sender::new(address),
+            dialled: AtomicBool::new(false),
+            forgotten: CancellationToken::new(),
+            arrivals: Quiet::new(limits.reconnects, ARRIVALS),
             control: lane(limits.control, Overflow::Oldest),
             append: lane(limits.append, Overflow::Newest),
             link: watch::Sender::new(None),
@@ -74,9 +130,58 @@ impl Peer {
             warnings: Quiet::new(WARNINGS.0, WARNINGS.1),
             connections: Counter::default(),
             violations: Counter::default(),
+            found_ended: Counter::default(),
             forwarded: Counter::default(),
             served: Counter::default(),
+            forward_sent_bytes: Counter::default(),
+            forward_received_bytes: Counter::default(),
+            bulk: BulkCounters::default(),
+            sent_packets: Counter::default(),
+            lost_packets: Counter::default(),
         }
+    }
+
+    /// Where it listens, now and when that changes.
+    pub(crate) fn address(&self) -> watch::Receiver<Option<PeerAddress>> {
+        self.address.subscribe()
+    }
+
+    /// It listens there from now on; or nobody is to dial it any more. Nothing happens if that is known.
+    pub(crate) fn set_address(&self, address: Option<PeerAddress>) {
+        self.address.send_if_modified(|known| {
+            let is_new = *known != address;
+            if is_new {
+                self.resolved_to(fixed(address.as_ref()));
+                *known = address;
+            }
+            is_new
+        });
+    }
+
+    /// What its address means now.
+    pub(crate) fn resolved_to(&self, addresses: Vec<SocketAddr>) {
+        *self.resolved.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
+    }
+
+    /// Does it listen there, by the address book?
+    pub(crate) fn listens_at(&self, address: SocketAddr) -> bool {
+        let resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
+        resolved.iter().any(|&known| canonical(known) == canonical(address))
+    }
+
+    /// Is there nobody yet who dials it? Says so once.
+    pub(crate) fn needs_dialler(&self) -> bool {
+        !self.dialled.swap(true, Relaxed)
+    }
+
+    /// It has connected: is that not too often?
+    pub(crate) fn may_connect(&self) -> bool {
+        self.arrivals.allows()
+    }
+
+    /// Neither in the address book nor connected: of no use but for its figures.
+    pub(crate) fn is_idle_stranger(&self) -> bool {
+        self.address.borrow().is_none() && self.link.borrow().is_none()
     }
 
     pub(crate) const fn lane(&self, class: Class) -> &Lane {
@@ -140,6 +245,13 @@ impl Peer {
         installed
     }
 
+    /// Keeps the figures of a connection that has ended.
+    pub(crate) fn settle(&self, link: &Link) {
+        let path = link.connection.stats().path;
+        self.sent_packets.add(path.sent_packets);
+        self.lost_packets.add(path.lost_packets);
+    }
+
     /// `link` has ended; says whether it was the one in use, so that none is left.
     pub(crate) fn uninstall(&self, link: &Arc<Link>) -> bool {
         self.link.send_if_modified(|current| {
@@ -162,7 +274,7 @@ impl Peer {
     }
 
     /// Says what is wrong with this peer, but not too often.
-    pub(crate) fn warn(&self, from: SocketAddr, what: &str, why: &dyn Display) {
+    pub(crate) fn warn(&self, from: &dyn Display, what: &str, why: &dyn Display) {
         if let Some(suppressed) = self.warnings.speak() {
             warn!(peer = %self.id, %from, suppressed, "{what}: {why}");
         }
@@ -170,15 +282,32 @@ impl Peer {
 
     pub(crate) fn stats(&self) -> PeerStats {
         let class = |lane: &Lane| lane.counters.stats(lane.queue.len());
+        let link = self.link();
+        let path = link.as_ref().map(|link| link.connection.stats().path);
+        let (sent, lost) = path.map_or((0, 0), |path| (path.sent_packets, path.lost_packets));
+        let connection = link.zip(path).map(|(link, path)| ConnectionStats {
+            address: link.connection.remote_address(),
+            dialled_by: link.dialled_by,
+            version: link.version,
+            age: link.since.elapsed(),
+            rtt: path.rtt,
+        });
         PeerStats {
             peer: self.id,
-            connected: self.link.borrow().is_some(),
+            connected: connection.is_some(),
+            connection,
             connections: self.connections.count(),
             violations: self.violations.count(),
+            found_ended: self.found_ended.count(),
+            sent_packets: self.sent_packets.count() + sent,
+            lost_packets: self.lost_packets.count() + lost,
             forwarded: self.forwarded.count(),
+            forward_sent_bytes: self.forward_sent_bytes.count(),
             served: self.served.count(),
+            forward_received_bytes: self.forward_received_bytes.count(),
             control: class(&self.control),
             append: class(&self.append),
+            bulk: self.bulk.stats(),
         }
     }
 

@@ -9,7 +9,7 @@ use std::{
 use quorate_core::{Body, GroupId, Message};
 use tokio::sync::Notify;
 
-use crate::options::QueueLimit;
+use crate::limits::QueueLimit;
 
 /// What is dropped from a full queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

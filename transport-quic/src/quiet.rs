@@ -1,4 +1,4 @@
-//! A bound on log lines: a hostile peer can make a node complain, but not flood its log.
+//! A bound on what is done in a while, such as log lines: a hostile peer can make a node complain, but not flood its log.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -23,6 +23,11 @@ struct State {
 impl Quiet {
     pub(crate) fn new(burst: u32, period: Duration) -> Self {
         Self { burst, period, state: Mutex::new(State { since: Instant::now(), spoken: 0, suppressed: 0 }) }
+    }
+
+    /// May it be done once more?
+    pub(crate) fn allows(&self) -> bool {
+        self.speak().is_some()
     }
 
     /// May something be said? Then how many lines were left out since the last one.

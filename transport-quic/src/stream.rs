@@ -3,21 +3,15 @@
 use bytes::{BufMut as _, Bytes, BytesMut};
 use quorate_core::{Class, GroupId, Message, wire};
 
-use crate::code::Code;
+use crate::{code::Code, version::BULK_SINCE};
 
 /// How every stream begins.
 pub(crate) const MAGIC: [u8; 4] = *b"qrte";
 
-/// The version of the stream's format that is written.
-pub const VERSION: u8 = 1;
-
-/// The versions that are read.
-pub const KNOWN_VERSIONS: &[u8] = &[1];
-
 /// Length, and group.
 pub(crate) const ENVELOPE: usize = 4 + GROUP;
-const GROUP: usize = 8;
-const HELLO: usize = MAGIC.len() + 2;
+pub(crate) const GROUP: usize = 8;
+pub(crate) const HELLO: usize = MAGIC.len() + 2;
 
 /// A block shorter than this is copied next to its header: quinn keeps a list of what is unsent, and walking along many
 /// tiny pieces costs more than copying them.
@@ -33,6 +27,8 @@ pub(crate) enum Kind {
     Messages(Class),
     /// One forwarded request, and its answer on the way back.
     Forward,
+    /// Whatever two nodes have to say at length, both ways.
+    Bulk,
 }
 
 impl Kind {
@@ -41,14 +37,16 @@ impl Kind {
             Self::Messages(Class::Control) => 0,
             Self::Messages(Class::Append) => 1,
             Self::Forward => 2,
+            Self::Bulk => 3,
         }
     }
 
-    const fn from_code(code: u8) -> Option<Self> {
+    const fn from_code(code: u8, version: u8) -> Option<Self> {
         match code {
             0 => Some(Self::Messages(Class::Control)),
             1 => Some(Self::Messages(Class::Append)),
             2 => Some(Self::Forward),
+            3 if version >= BULK_SINCE => Some(Self::Bulk),
             _ => None,
         }
     }
@@ -59,8 +57,8 @@ impl Kind {
 pub(crate) enum Violation {
     #[error("a stream begins with {found:02x?}, not with {MAGIC:02x?}")]
     Magic { found: [u8; 4] },
-    #[error("unknown transport version {found}; this node knows {KNOWN_VERSIONS:?}")]
-    Version { found: u8 },
+    #[error("a stream of transport version {found} on a connection of version {agreed}")]
+    Version { found: u8, agreed: u8 },
     #[error("a stream of an unknown or misplaced kind {found}")]
     Kind { found: u8 },
     #[error("a frame of {len} bytes is announced; from {GROUP} to {max} are allowed")]
@@ -85,10 +83,10 @@ impl Violation {
     }
 }
 
-/// The first bytes of a stream.
-pub(crate) fn hello(kind: Kind) -> [u8; HELLO] {
+/// The first bytes of a stream on a connection of that version.
+pub(crate) fn hello(version: u8, kind: Kind) -> [u8; HELLO] {
     let [a, b, c, d] = MAGIC;
-    [a, b, c, d, VERSION, kind.code()]
+    [a, b, c, d, version, kind.code()]
 }
 
 /// What precedes a frame's body of `len` bytes; `None` if no length can say it.
@@ -182,8 +180,8 @@ impl Parser {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The hello, once it is there. Each field is looked at as soon as it has come.
-    pub(crate) fn hello(&mut self) -> Result<Option<Kind>, Violation> {
+    /// The hello, once it is there, on a connection of that version. Each field is looked at as soon as it has come.
+    pub(crate) fn hello(&mut self, agreed: u8) -> Result<Option<Kind>, Violation> {
         let rest = self.rest();
         let begun = rest.len().min(MAGIC.len());
         if rest[..begun] != MAGIC[..begun] {
@@ -191,14 +189,14 @@ impl Parser {
             found[..begun].copy_from_slice(&rest[..begun]);
             return Err(Violation::Magic { found });
         }
-        if let Some(&found) = rest.get(MAGIC.len()).filter(|found| !KNOWN_VERSIONS.contains(found)) {
-            return Err(Violation::Version { found });
+        if let Some(&found) = rest.get(MAGIC.len()).filter(|&&found| found != agreed) {
+            return Err(Violation::Version { found, agreed });
         }
         let Some(&code) = rest.get(MAGIC.len() + 1) else {
             return Ok(None);
         };
         self.at += HELLO;
-        Kind::from_code(code).map(Some).ok_or(Violation::Kind { found: code })
+        Kind::from_code(code, agreed).map(Some).ok_or(Violation::Kind { found: code })
     }
 
     /// The next whole frame, if it has come.
@@ -289,7 +287,7 @@ mod tests {
     #[test]
     fn whatever_the_cuts_the_same_frames_come_out() {
         let messages = [heartbeat(1), append(10), append(5000), heartbeat(2), append(0)];
-        let mut bytes = hello(Kind::Messages(Class::Append)).to_vec();
+        let mut bytes = hello(1, Kind::Messages(Class::Append)).to_vec();
         bytes.extend(packed(&messages));
         for step in [1, 2, 3, 7, 100, 4096, bytes.len()] {
             let mut parser = Parser::new(wire::MAX_FRAME);
@@ -298,7 +296,7 @@ mod tests {
             for chunk in bytes.chunks(step) {
                 parser.push(chunk);
                 if kind.is_none() {
-                    kind = parser.hello().unwrap();
+                    kind = parser.hello(1).unwrap();
                 }
                 while kind.is_some()
                     && let Some((group, body)) = parser.next().unwrap()
@@ -351,18 +349,22 @@ mod tests {
 
     #[test]
     fn a_hello_is_refused_at_its_first_wrong_byte() {
-        let parse = |bytes: &[u8]| {
+        let parse_as = |version: u8, bytes: &[u8]| {
             let mut parser = Parser::new(100);
             parser.push(bytes);
-            parser.hello()
+            parser.hello(version)
         };
+        let parse = |bytes: &[u8]| parse_as(1, bytes);
         assert_eq!(parse(b"qr"), Ok(None));
         assert_eq!(parse(b"qrte\x01"), Ok(None));
         assert_eq!(parse(b"qrte\x01\x02"), Ok(Some(Kind::Forward)));
         assert_eq!(parse(b"GET "), Err(Violation::Magic { found: *b"GET " }));
         assert_eq!(parse(b"qx"), Err(Violation::Magic { found: *b"qx\0\0" }));
-        assert_eq!(parse(b"qrte\x09"), Err(Violation::Version { found: 9 }));
+        assert_eq!(parse(b"qrte\x09"), Err(Violation::Version { found: 9, agreed: 1 }));
         assert_eq!(parse(b"qrte\x01\x09"), Err(Violation::Kind { found: 9 }));
+        assert_eq!(parse(b"qrte\x01\x03"), Err(Violation::Kind { found: 3 }), "not in version 1");
+        assert_eq!(parse_as(2, b"qrte\x02\x03"), Ok(Some(Kind::Bulk)));
+        assert_eq!(parse_as(2, b"qrte\x01\x00"), Err(Violation::Version { found: 1, agreed: 2 }));
     }
 
     #[test]

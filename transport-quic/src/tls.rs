@@ -14,86 +14,144 @@ use rustls::{
     client::{Resumption, WebPkiServerVerifier, danger::ServerCertVerifier as _},
     crypto::CryptoProvider,
     pki_types::{CertificateDer, UnixTime},
-    server::{NoServerSessionStorage, WebPkiClientVerifier},
+    server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
     version::TLS13,
 };
 
 use crate::{
+    limits::Limits,
     names::{self, ClusterId, NameError},
-    options::Limits,
+    peer::Link,
     pki::{Identity, PkiError},
+    shared::Shared,
+    version::Versions,
 };
 
-/// What is spoken, as TLS negotiates it. Its version is in each stream's hello, where a refusal can say why.
-const ALPN: &[u8] = b"quorate";
+/// What this node shows when it dials, and what it takes from others. What it shows when it is dialled is the endpoint's.
+pub(crate) struct Credentials {
+    pub(crate) client: ClientConfig,
+    servers: Arc<WebPkiServerVerifier>,
+    clients: Arc<dyn ClientCertVerifier>,
+}
 
-/// Is this a certificate that the peers will take? Says so now, rather than letting every peer refuse the node.
-pub(crate) fn check(identity: &Identity, cluster: ClusterId, id: NodeId) -> Result<(), PkiError> {
-    let failed = |err: &dyn ToString| PkiError::Crypto {
-        what: "this node's certificate".into(),
-        why: err.to_string(),
-    };
+impl Credentials {
+    /// From an identity that the peers will take: anything else is said now, rather than letting every peer refuse the node.
+    pub(crate) fn new(
+        identity: &Identity,
+        (cluster, id): (ClusterId, NodeId),
+        limits: &Limits,
+        versions: &Versions,
+    ) -> Result<(Self, ServerConfig), PkiError> {
+        let roots = roots(identity)?;
+        let servers = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider());
+        let servers = servers.build().map_err(|err| own(&err))?;
+        check(identity, cluster, id, &servers)?;
+        let clients = WebPkiClientVerifier::builder_with_provider(roots, provider());
+        let clients = clients.build().map_err(|err| tls(&err))?;
+        let transport = Arc::new(transport_config(limits));
+        let client = client_config(identity, servers.clone(), versions, transport.clone())?;
+        let server = server_config(identity, clients.clone(), versions, transport, limits)?;
+        Ok((Self { client, servers, clients }, server))
+    }
+
+    /// Would the certificate that the peer has shown on this connection be taken now, too?
+    pub(crate) fn still_accept(&self, link: &Link, shared: &Shared) -> Result<(), rustls::Error> {
+        let chain = shown(&link.connection).unwrap_or_default();
+        let (end, rest) = chain.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
+        let now = UnixTime::now();
+        if link.dialled_by == shared.id {
+            let (cluster, node) = names::node_of(end)
+                .map_err(|_| rustls::Error::InvalidCertificate(rustls::CertificateError::BadEncoding))?;
+            let name = names::server_name(cluster, node);
+            self.servers.verify_server_cert(end, rest, &name, &[], now).map(|_| ())
+        } else {
+            self.clients.verify_client_cert(end, rest, now).map(|_| ())
+        }
+    }
+}
+
+fn check(
+    identity: &Identity,
+    cluster: ClusterId,
+    id: NodeId,
+    servers: &WebPkiServerVerifier,
+) -> Result<(), PkiError> {
     if (identity.cluster(), identity.node()) != (cluster, id) {
-        return Err(failed(&format!(
+        return Err(own(&format!(
             "it is for node {} of cluster {}, but this is node {id} of cluster {cluster}",
             identity.node(),
             identity.cluster()
         )));
     }
-    let verifier = WebPkiServerVerifier::builder_with_provider(roots(identity)?, provider());
-    let verifier = verifier.build().map_err(|err| failed(&err))?;
-    let (end, rest) = identity.chain.split_first().ok_or_else(|| failed(&"it is missing"))?;
+    let (end, rest) = identity.chain.split_first().ok_or_else(|| own(&"it is missing"))?;
     let name = names::server_name(cluster, id);
-    verifier.verify_server_cert(end, rest, &name, &[], UnixTime::now()).map_err(|err| failed(&err))?;
+    servers.verify_server_cert(end, rest, &name, &[], UnixTime::now()).map_err(|err| own(&err))?;
     Ok(())
 }
 
+fn own(err: &dyn ToString) -> PkiError {
+    PkiError::Crypto { what: "this node's certificate".into(), why: err.to_string() }
+}
+
+fn tls(err: &dyn ToString) -> PkiError {
+    PkiError::Crypto { what: "TLS".into(), why: err.to_string() }
+}
+
 /// How this node dials.
-pub(crate) fn client_config(identity: &Identity, limits: &Limits) -> Result<ClientConfig, PkiError> {
-    let failed = |err: &dyn ToString| PkiError::Crypto { what: "TLS".into(), why: err.to_string() };
-    let mut tls = rustls::ClientConfig::builder_with_provider(provider())
+fn client_config(
+    identity: &Identity,
+    servers: Arc<WebPkiServerVerifier>,
+    versions: &Versions,
+    transport: Arc<TransportConfig>,
+) -> Result<ClientConfig, PkiError> {
+    let mut config = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
-        .map_err(|err| failed(&err))?
-        .with_root_certificates(roots(identity)?)
+        .map_err(|err| tls(&err))?
+        .with_webpki_verifier(servers)
         .with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())
-        .map_err(|err| failed(&err))?;
-    tls.alpn_protocols = vec![ALPN.to_vec()];
-    tls.resumption = Resumption::disabled();
-    let tls = QuicClientConfig::try_from(tls).map_err(|err| failed(&err))?;
-    let mut config = ClientConfig::new(Arc::new(tls));
-    config.transport_config(Arc::new(transport_config(limits)));
+        .map_err(|err| tls(&err))?;
+    config.alpn_protocols = versions.protocols();
+    config.resumption = Resumption::disabled();
+    let config = QuicClientConfig::try_from(config).map_err(|err| tls(&err))?;
+    let mut config = ClientConfig::new(Arc::new(config));
+    config.transport_config(transport);
     Ok(config)
 }
 
 /// How this node is dialled.
-pub(crate) fn server_config(identity: &Identity, limits: &Limits) -> Result<ServerConfig, PkiError> {
-    let failed = |err: &dyn ToString| PkiError::Crypto { what: "TLS".into(), why: err.to_string() };
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots(identity)?, provider())
-        .build()
-        .map_err(|err| failed(&err))?;
-    let mut tls = rustls::ServerConfig::builder_with_provider(provider())
+fn server_config(
+    identity: &Identity,
+    clients: Arc<dyn ClientCertVerifier>,
+    versions: &Versions,
+    transport: Arc<TransportConfig>,
+    limits: &Limits,
+) -> Result<ServerConfig, PkiError> {
+    let mut config = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
-        .map_err(|err| failed(&err))?
-        .with_client_cert_verifier(verifier)
+        .map_err(|err| tls(&err))?
+        .with_client_cert_verifier(clients)
         .with_single_cert(identity.chain.clone(), identity.key.clone_key())
-        .map_err(|err| failed(&err))?;
-    tls.alpn_protocols = vec![ALPN.to_vec()];
-    tls.session_storage = Arc::new(NoServerSessionStorage {});
-    tls.send_tls13_tickets = 0;
-    let tls = QuicServerConfig::try_from(tls).map_err(|err| failed(&err))?;
-    let mut config = ServerConfig::with_crypto(Arc::new(tls));
+        .map_err(|err| tls(&err))?;
+    config.alpn_protocols = versions.protocols();
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    let config = QuicServerConfig::try_from(config).map_err(|err| tls(&err))?;
+    let mut config = ServerConfig::with_crypto(Arc::new(config));
     // A node's address doesn't change under a connection; if it does, it connects again.
     config.migration(false).max_incoming(limits.handshakes.saturating_mul(4));
-    config.transport_config(Arc::new(transport_config(limits)));
+    config.transport_config(transport);
     Ok(config)
 }
 
 /// Whose certificate the other side of a connection has shown. Its chain has been verified by the handshake.
 pub(crate) fn peer_of(connection: &Connection) -> Result<(ClusterId, NodeId), NameError> {
-    let shown =
-        connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
+    let shown = shown(connection);
     let end = shown.as_deref().and_then(|chain| chain.first());
     names::node_of(end.ok_or(NameError::NotOneNode { found: Vec::new() })?)
+}
+
+fn shown(connection: &Connection) -> Option<Vec<CertificateDer<'static>>> {
+    connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok().map(|chain| *chain)
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -118,15 +176,18 @@ fn transport_config(limits: &Limits) -> TransportConfig {
     const INITIAL_RTT: Duration = Duration::from_millis(30);
 
     let window = limits.stream_window;
+    // More than those can use up that may be stuck, on both sides: else an append, or snapshots, that have filled their
+    // windows would hold up a heartbeat. Either side may have opened a bulk stream; both ways of it are used.
+    let stuck = limits.bulk_streams.saturating_mul(2);
+    let whole = window.saturating_mul(4_u32.saturating_add(stuck));
+    let streams = limits.forwards.saturating_add(limits.bulk_streams);
     let mut config = TransportConfig::default();
     config
         .max_concurrent_uni_streams(VarInt::from_u32(STREAMS))
-        .max_concurrent_bidi_streams(VarInt::from_u32(limits.forwards))
+        .max_concurrent_bidi_streams(VarInt::from_u32(streams))
         .stream_receive_window(VarInt::from_u32(window))
-        // More than one stream can use up, on both sides: else an append that has filled its window
-        // would hold up a heartbeat.
-        .receive_window(VarInt::from_u32(window.saturating_mul(4)))
-        .send_window(u64::from(window).saturating_mul(4))
+        .receive_window(VarInt::from_u32(whole))
+        .send_window(u64::from(whole))
         .max_idle_timeout(IdleTimeout::try_from(limits.idle_timeout).ok())
         .keep_alive_interval(Some(limits.keep_alive))
         .initial_rtt(INITIAL_RTT)

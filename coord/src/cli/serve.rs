@@ -221,15 +221,13 @@ async fn transport(config: &NodeConfig) -> Result<Option<QuicTransport>> {
     let identity = pki::Identity::load(cert, key, ca).map_err(|error| Failure::new(error.to_string()))?;
     let mut peers = Vec::new();
     for member in config.members.iter().filter(|member| member.id != config.id) {
-        peers.push((NodeId(member.id), resolve(&member.peer, config.listen_peer).await?));
+        peers.push((NodeId(member.id), resolve(&member.peer, config.listen_peer).await?.into()));
     }
     let options = quic::Options {
         id: NodeId(config.id),
         cluster: ClusterId(config.cluster),
-        listen: config.listen_peer,
         peers,
-        identity,
-        limits: quic::Limits::default(),
+        ..quic::Options::new(config.listen_peer, identity)
     };
     QuicTransport::bind(options).map(Some).map_err(|error| Failure::new(error.to_string()))
 }

@@ -1,6 +1,7 @@
 //! Nodes on loopback, what they receive, and what they log.
 
 use std::{
+    collections::VecDeque,
     future::Future,
     io,
     net::{Ipv4Addr, SocketAddr, UdpSocket},
@@ -14,9 +15,9 @@ use std::{
 use bytes::Bytes;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quorate_core::{Body, GroupId, Index, LogId, Message, NodeId, Run, Term};
-use quorate_runtime_tokio::{BoxFuture, ForwardError, Inbound, Transport as _};
+use quorate_runtime_tokio::{BoxFuture, BoxStream, ForwardError, Inbound, Transport as _};
 use quorate_transport_quic::{
-    ClusterId, Limits, Options, PeerStats, QuicTransport, node_name,
+    ClusterId, Options, PeerStats, QuicTransport, node_name,
     pki::{Ca, Identity, Issued},
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
@@ -114,6 +115,8 @@ pub(crate) struct Inbox {
     pub(crate) open: AtomicBool,
     pub(crate) requests: watch::Sender<usize>,
     lost: Mutex<Vec<NodeId>>,
+    /// Streams that were opened and that nobody has taken yet.
+    streams: Mutex<VecDeque<(GroupId, NodeId, BoxStream)>>,
 }
 
 impl Inbox {
@@ -125,7 +128,14 @@ impl Inbox {
             open: AtomicBool::new(false),
             requests: watch::Sender::new(0),
             lost: Mutex::default(),
+            streams: Mutex::default(),
         }
+    }
+
+    /// Waits for a stream that somebody has opened, and takes it.
+    pub(crate) async fn stream(&self) -> (GroupId, NodeId, BoxStream) {
+        eventually("a stream is opened", || !self.streams.lock().unwrap().is_empty()).await;
+        self.streams.lock().unwrap().pop_front().unwrap()
     }
 
     /// The peers that were lost, in order.
@@ -170,6 +180,12 @@ impl Inbound for Inbox {
         self.lost.lock().unwrap().push(peer);
     }
 
+    fn opened(&self, group: GroupId, from: NodeId, stream: BoxStream) {
+        if group != REFUSING {
+            self.streams.lock().unwrap().push_back((group, from, stream));
+        }
+    }
+
     fn forwarded(
         &self,
         group: GroupId,
@@ -204,14 +220,9 @@ impl Cluster {
 
     pub(crate) fn options(&self, id: u64) -> Options {
         let id = NodeId(id);
-        Options {
-            id,
-            cluster: self.id,
-            listen: self.addresses.iter().find(|(node, _)| *node == id).unwrap().1,
-            peers: self.addresses.clone(),
-            identity: self.identity(id),
-            limits: Limits::default(),
-        }
+        let listen = self.addresses.iter().find(|(node, _)| *node == id).unwrap().1;
+        let peers = self.addresses.iter().map(|&(node, address)| (node, address.into())).collect();
+        Options { peers, ..Options::new(listen, self.identity(id)) }
     }
 
     pub(crate) fn identity(&self, id: NodeId) -> Identity {
@@ -309,8 +320,17 @@ pub(crate) async fn warned(parts: &[&str]) -> String {
 
 // Quinn without any of ours around it.
 
-/// A bare client with the given certificate.
+/// A bare client with the given certificate, which speaks version 1, as the first release did.
 pub(crate) fn raw_client(ca: &Ca, shows: Option<&Issued>) -> quinn::Endpoint {
+    raw_client_that_speaks(&[b"quorate"], ca, shows)
+}
+
+/// A bare client with the given certificate.
+pub(crate) fn raw_client_that_speaks(
+    protocols: &[&[u8]],
+    ca: &Ca,
+    shows: Option<&Issued>,
+) -> quinn::Endpoint {
     let tls = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
@@ -319,7 +339,7 @@ pub(crate) fn raw_client(ca: &Ca, shows: Option<&Issued>) -> quinn::Endpoint {
         Some(issued) => tls.with_client_auth_cert(chain(issued), key(issued)).unwrap(),
         None => tls.with_no_client_auth(),
     };
-    tls.alpn_protocols = vec![b"quorate".to_vec()];
+    tls.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
     let mut endpoint = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     endpoint.set_default_client_config(config);

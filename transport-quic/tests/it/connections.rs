@@ -62,6 +62,8 @@ async fn a_restarted_peer_tells_that_the_old_connection_is_gone() {
     let mut options = cluster.options(1);
     options.limits.idle_timeout = Duration::from_secs(3600);
     options.limits.keep_alive = Duration::from_millis(100);
+    // That the port was closed in between would be noticed first.
+    options.limits.probe = false;
     let a = Node::start(&options);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let killed = {
@@ -123,6 +125,7 @@ async fn a_silent_peer_is_given_up() {
     let mut options = cluster.options(1);
     options.limits.idle_timeout = Duration::from_millis(800);
     options.limits.keep_alive = Duration::from_millis(200);
+    options.limits.probe = false;
     let a = Node::start(&options);
     let b = Killable::start(&cluster, 2);
     a.exchanges_with(&b.node).await;
@@ -131,4 +134,45 @@ async fn a_silent_peer_is_given_up() {
     eventually("the silent peer is given up", || !a.peer(NodeId(2)).connected).await;
     eventually("the node is told", || a.inbox.lost().len() > lost).await;
     assert_eq!(a.inbox.lost().last(), Some(&NodeId(2)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_has_ended_is_noticed_by_its_closed_port() {
+    let cluster = Cluster::of(2);
+    let mut options = cluster.options(1);
+    // Nothing else can tell.
+    options.limits.idle_timeout = Duration::from_secs(3600);
+    options.limits.keep_alive = Duration::from_millis(200);
+    let a = Node::start(&options);
+    let b = Killable::start(&cluster, 2);
+    met(&[&a, &b.node]).await;
+    assert_eq!(a.peer(NodeId(2)).found_ended, 0, "whoever lives is not taken for dead");
+    let lost = a.inbox.lost().len();
+    b.kill();
+    eventually("the node is told", || a.inbox.lost().len() > lost).await;
+    assert!(!a.peer(NodeId(2)).connected);
+    assert_eq!(a.peer(NodeId(2)).found_ended, 1);
+    let b = cluster.start(2);
+    a.exchanges_with(&b).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quiet_connection_is_kept() {
+    let cluster = Cluster::of(2);
+    let start = |id| {
+        let mut options = cluster.options(id);
+        options.limits.keep_alive = Duration::from_millis(80);
+        Node::start(&options)
+    };
+    let (a, b) = (start(1), start(2));
+    met(&[&a, &b]).await;
+    let connections = (a.peer(b.id).connections, b.peer(a.id).connections);
+    tokio::time::sleep(a_while(&cluster)).await;
+    assert_eq!((a.peer(b.id).connections, b.peer(a.id).connections), connections);
+    assert_eq!(a.peer(b.id).found_ended + b.peer(a.id).found_ended, 0);
+}
+
+/// Longer than any silence that is borne.
+fn a_while(cluster: &Cluster) -> Duration {
+    cluster.options(1).limits.idle_timeout * 2
 }

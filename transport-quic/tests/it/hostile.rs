@@ -20,7 +20,10 @@ struct Scene {
 impl Scene {
     async fn set() -> Self {
         let cluster = Cluster::of(2);
-        let (a, b) = (cluster.start(1), cluster.start(2));
+        // It connects as often as it likes.
+        let mut options = cluster.options(1);
+        options.limits.reconnects = 1000;
+        let (a, b) = (Node::start(&options), cluster.start(2));
         a.exchanges_with(&b).await;
         let hostile = raw_client(&cluster.ca, Some(&cluster.ca.issue(NodeId(3)).unwrap()));
         Self { cluster, a, b, hostile }
@@ -71,7 +74,7 @@ async fn unknown_beginnings_are_refused() {
     let scene = Scene::set().await;
     let mut unknown = hello(9, 0);
     unknown.extend(heartbeat_frame());
-    scene.refuses(&unknown, false, 5, "unknown transport version 9; this node knows [1]").await;
+    scene.refuses(&unknown, false, 5, "a stream of transport version 9 on a connection of version 1").await;
     scene.refuses(b"GET / HTTP/1.1\r\n\r\n", true, 4, "a stream begins with").await;
     scene.refuses(&hello(1, 77), false, 4, "kind 77").await;
     scene.refuses(&hello(1, 2), false, 4, "kind 2").await;

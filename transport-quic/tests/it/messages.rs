@@ -1,12 +1,12 @@
 //! Messages between nodes that trust each other.
 
-use std::{net::Ipv6Addr, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use quorate_core::{Body, Class, Message, NodeId};
 use quorate_runtime_tokio::Transport as _;
 use quorate_transport_quic::QueueLimit;
 
-use crate::common::{Cluster, GROUP, Node, STALLING, append, eventually, free_addresses, heartbeat, met};
+use crate::common::{Cluster, GROUP, Node, STALLING, append, eventually, heartbeat, met};
 
 fn of_class(messages: Vec<Message>, class: Class) -> Vec<Message> {
     messages.into_iter().filter(|message| message.class() == class).collect()
@@ -139,18 +139,6 @@ async fn one_thread_is_enough() {
         a.send(&b, append(first, 100_000));
     }
     b.inbox.has(before + 50).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ipv6_works_too() {
-    let mut cluster = Cluster::of(0);
-    cluster.addresses = free_addresses(2);
-    for (_, address) in &mut cluster.addresses {
-        address.set_ip(Ipv6Addr::LOCALHOST.into());
-    }
-    let (a, b) = (cluster.start(1), cluster.start(2));
-    a.exchanges_with(&b).await;
-    assert!(a.address().is_ipv6());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -26,7 +26,7 @@ fn intruder(cluster: &Cluster, id: u64, other: ClusterId, ca: &Ca) -> Node {
 /// Each has been dialled by the other, in vain.
 async fn both_refuse(a: &Node, b: &Node) {
     eventually("both have been dialled in vain", || {
-        [a, b].iter().all(|node| node.transport.stats().refused > 0)
+        [a, b].iter().all(|node| node.transport.stats().refused.total() > 0)
     })
     .await;
 }
@@ -116,7 +116,7 @@ async fn a_node_that_is_not_the_one_dialled_is_refused() {
     let b = cluster.start(2);
     // The address book has node 3 where node 2 is.
     let mut options = cluster.options(1);
-    options.peers = vec![(NodeId(3), b.address())];
+    options.peers = vec![(NodeId(3), b.address().into())];
     let a = Node::start(&options);
     let at_b = b.address().to_string();
     warned(&["peer=3", &at_b, "not valid for name", "node-3.", "node-2."]).await;
