@@ -28,6 +28,7 @@ use crate::{
     inbox::Answer,
     lane::Worker,
     shared::Shared,
+    snapshots::{AnySnapshots, AnySource, News},
     status::count,
     thread::Alive,
 };
@@ -44,6 +45,8 @@ pub(crate) enum Job<S: StateMachine> {
         /// Who waits for which of them, in order.
         waiting: Vec<(Index, Answer<S::Reply>)>,
     },
+    /// Take on the state that this snapshot holds, which is in the store.
+    Restore { snapshot: Box<Snapshot>, store: Arc<dyn AnySnapshots> },
     /// Look at the state: what was handed over before is applied by then.
     Read(Box<dyn Reading<S>>),
 }
@@ -153,6 +156,7 @@ impl<S: StateMachine> Worker<Job<S>> for Applier<S> {
                 Job::Begin(begin) => self.begin(*begin)?,
                 Job::Read(read) => read.run(&self.machine, &self.at),
                 Job::Apply { entries, waiting } => self.apply(&entries, waiting)?,
+                Job::Restore { snapshot, store } => self.restore(*snapshot, &*store)?,
             }
         }
         // One report for all that was waiting: it makes room, and nobody is in a hurry for it.
@@ -225,6 +229,36 @@ impl<S: StateMachine> Applier<S> {
         }
         self.unreported += 1;
         if self.unreported == REPORT_EVERY { self.report() } else { ControlFlow::Continue(()) }
+    }
+
+    /// A leader's snapshot takes the place of the state.
+    fn restore(&mut self, snapshot: Snapshot, store: &dyn AnySnapshots) -> ControlFlow<()> {
+        if self.quit.load(Relaxed) {
+            return ControlFlow::Break(());
+        }
+        let (group, at) = (self.shared.group, snapshot.last);
+        let restored = match store.open(group, at) {
+            Ok(Some(reader)) => {
+                let bytes = reader.info().bytes;
+                restore(&mut self.machine, Some(Box::new(AnySource::new(reader)))).map(|()| bytes)
+            }
+            Ok(None) => Err("the store does not have it".into()),
+            Err(error) => Err(error),
+        };
+        match restored {
+            Ok(bytes) => {
+                self.at = snapshot;
+                self.unreported += 1;
+                self.shared.inbox.news(News::Restored { at: at.index, bytes });
+                self.report()
+            }
+            Err(error) => {
+                // Half restored, maybe: it is never used again.
+                let message = chain(&*error).into();
+                self.shared.inbox.stop(StopReason::Restore { at, message });
+                ControlFlow::Break(())
+            }
+        }
     }
 
     /// Tells the driver how far the state machine is.

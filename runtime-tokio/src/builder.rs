@@ -4,7 +4,10 @@ use std::{
     collections::BTreeSet,
     fmt, io,
     marker::PhantomData,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -27,6 +30,7 @@ use crate::{
     node::Node,
     recorded::Recorded,
     shared::Shared,
+    snapshots::{Keeper, SnapshotConfigError, SnapshotLimits, SnapshotPolicy},
     status::{Leadership, Progress},
     thread::{Alive, roll_call},
     transport::Transport,
@@ -41,6 +45,7 @@ pub struct Builder<S> {
     request_timeout: Duration,
     shutdown_timeout: Duration,
     max_pending: usize,
+    snapshots: SnapshotPolicy,
     disk_stall_timeout: Option<Duration>,
     machine: PhantomData<fn(S)>,
     #[cfg(feature = "record")]
@@ -63,6 +68,9 @@ pub enum StartError {
     /// The configuration is not valid.
     #[error("the configuration: {0}")]
     Config(#[from] ConfigError),
+    /// What was said about snapshots is not valid.
+    #[error(transparent)]
+    Snapshots(#[from] SnapshotConfigError),
     /// It was given no store.
     #[error("a node needs a store: Builder::store gives it one")]
     NoStore,
@@ -135,6 +143,7 @@ impl<S: StateMachine> Builder<S> {
             request_timeout: Duration::from_secs(5),
             shutdown_timeout: Duration::from_secs(1),
             max_pending: 65_536,
+            snapshots: SnapshotPolicy::default(),
             disk_stall_timeout: None,
             machine: PhantomData,
             #[cfg(feature = "record")]
@@ -199,6 +208,21 @@ impl<S: StateMachine> Builder<S> {
         self
     }
 
+    /// When to take snapshots, and how much of the log to keep then.
+    pub fn snapshots(mut self, policy: SnapshotPolicy) -> Self {
+        self.snapshots = policy;
+        self
+    }
+
+    /// How much snapshots may take of the process. A node of a [`Host`] has that one's limits.
+    pub fn snapshot_limits(mut self, limits: SnapshotLimits) -> Self {
+        self.home = match self.home {
+            Home::Own { host, store } => Home::Own { host: host.snapshot_limits(limits), store },
+            home @ Home::Host(_) => home,
+        };
+        self
+    }
+
     /// A leader whose store makes nothing durable for so long, though something waits, hands leadership over, or gives it up.
     /// Default: an election timeout.
     pub const fn disk_stall_timeout(mut self, timeout: Duration) -> Self {
@@ -248,6 +272,7 @@ impl<S: StateMachine> Builder<S> {
     pub async fn start(mut self, machine: S) -> Result<Node<S>, StartError> {
         Handle::try_current().map_err(|_| StartError::NoRuntime)?;
         self.config.validate()?;
+        self.snapshots.validate()?;
         let (host, own) = match std::mem::replace(
             &mut self.home,
             Home::Own { host: HostBuilder::new(self.config.id), store: None },
@@ -287,7 +312,8 @@ impl<S: StateMachine> Builder<S> {
         let (answer, opened) = oneshot::channel();
         let job = host::Job::Open(Opening { group, port: shared.clone(), answer });
         lanes.writes.send(job).map_err(|_| StartError::HostClosed)?;
-        let Open { mut recovered, snapshot } = opened.await.map_err(|_| StartError::StorePanicked)??;
+        let Open { mut recovered, snapshot, snapshot_bytes } =
+            opened.await.map_err(|_| StartError::StorePanicked)??;
         // From here on the group is open in the store's thread, until this is dropped.
         let last_word =
             LastWord::new(shared.clone(), place, recovered.incarnation, own.then(|| host.clone()));
@@ -317,6 +343,8 @@ impl<S: StateMachine> Builder<S> {
             source: "the state machine panicked".into(),
         })??;
         recovered.applied = at.last.index;
+        shared.applied.store(at.last.index.0, Relaxed);
+        let snapshots = Keeper::new(self.snapshots, &shared, &lanes, alive, &recovered, snapshot_bytes);
         info!(
             node = %id, %group, members,
             incarnation = %recovered.incarnation, last = %recovered.last, applied = %recovered.applied,
@@ -333,7 +361,7 @@ impl<S: StateMachine> Builder<S> {
         // Not before the core has found what was recovered to be in order.
         #[cfg(feature = "record")]
         let recorder = origin.map(|(recording, config, recovered)| {
-            let (recorder, tape) = recording.start(config, recovered, now, &alive);
+            let (recorder, tape) = recording.start(config, recovered, now, snapshots.alive());
             shared.tape.get_or_init(|| tape);
             recorder
         });
@@ -350,6 +378,7 @@ impl<S: StateMachine> Builder<S> {
             ),
             shared: shared.clone(),
             lanes: Lanes { store: lanes, jobs, quit },
+            snapshots,
             batch_bytes,
             drain_timeout: self.shutdown_timeout,
             proposals: Waiters::new(),
@@ -382,6 +411,7 @@ impl<S> fmt::Debug for Builder<S> {
             .field("request_timeout", &self.request_timeout)
             .field("shutdown_timeout", &self.shutdown_timeout)
             .field("max_pending", &self.max_pending)
+            .field("snapshots", &self.snapshots)
             .finish_non_exhaustive()
     }
 }

@@ -13,8 +13,8 @@ use std::{
 };
 
 use quorate_core::{
-    Action, Apply, Batch, Body, ENTRY_HEADER, Event, Incarnation, Index, Input, Instant, Message, NodeId,
-    Outcome, Proposal, ReadKind, Reason, Rejected, StateMachine, Token, Tokens,
+    Action, Apply, Batch, ENTRY_HEADER, Event, Incarnation, Index, Input, Instant, Message, NodeId, Outcome,
+    Proposal, ReadKind, Reason, Rejected, Run, StateMachine, Token, Tokens,
 };
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
@@ -30,6 +30,7 @@ use crate::{
     lane,
     recorded::Recorded,
     shared::Shared,
+    snapshots::Keeper,
     status::{Leadership, Progress, count},
     thread::Ended,
     waiters::Waiters,
@@ -55,6 +56,7 @@ pub(crate) struct Driver<S: StateMachine> {
     pub(crate) raft: Recorded,
     pub(crate) shared: Arc<Shared<S>>,
     pub(crate) lanes: Lanes<S>,
+    pub(crate) snapshots: Keeper,
     /// A batch of proposals is at most this big, unless it is of one.
     pub(crate) batch_bytes: usize,
     /// How long a shutdown waits for requests under way.
@@ -143,7 +145,8 @@ impl<S: StateMachine> Driver<S> {
 
     fn wake_at(&self) -> Option<Instant> {
         let until = self.stopping.as_ref().map(|stopping| stopping.until);
-        self.deadline().into_iter().chain(until).chain(self.stall_due()).min()
+        let snapshot = self.snapshots.wake_at(self.now);
+        self.deadline().into_iter().chain(until).chain(self.stall_due()).chain(snapshot).min()
     }
 
     /// When the core is to hear that time has passed. Of many groups at one host the heartbeats are due at the same moments,
@@ -168,14 +171,23 @@ impl<S: StateMachine> Driver<S> {
         // After taking it up, never before: no message may seem to come earlier than it did.
         self.now = self.shared.host.clock.now();
         for input in work.inputs.drain(..) {
-            if let Input::Persisted(receipt) = &input {
-                self.disk.persisted(receipt.seq(), self.now);
+            let durable = if let Input::Persisted(receipt) = &input { Some(receipt.seq()) } else { None };
+            if let Some(seq) = durable {
+                self.disk.persisted(seq, self.now);
             }
             self.step(input);
+            if let Some(seq) = durable {
+                self.snapshots.durable(seq);
+            }
         }
         if let Some(up_to) = work.applied.take() {
             self.applied = up_to;
             self.step(Input::Applied { up_to });
+            self.shared.applied.store(up_to.0, Relaxed);
+            self.snapshots.applied(up_to);
+        }
+        for news in work.news.drain(..) {
+            self.hear(news);
         }
         for (peer, lost) in std::mem::take(&mut work.touch) {
             if lost { self.lost_touch(peer) } else { self.in_touch(peer) }
@@ -204,7 +216,9 @@ impl<S: StateMachine> Driver<S> {
         if let Some(why) = work.stop.take() {
             self.stop(why);
         }
+        self.snapshots.asked(work.snapshots.drain(..));
         self.act();
+        self.keep_snapshots();
         for question in work.questions.drain(..) {
             let _gone = question.send(self.raft.status());
         }
@@ -214,12 +228,6 @@ impl<S: StateMachine> Driver<S> {
         // Lookup only: nearly always there is nobody in it.
         if !self.lost.is_empty() && self.lost.contains(&from) {
             self.in_touch(from);
-        }
-        if matches!(message.body, Body::InstallSnapshot { .. }) {
-            // The core may hear of a snapshot when its bytes are staged, and this runtime stages none.
-            count(&self.shared.counters.messages_refused, 1);
-            let (node, group) = (self.shared.id(), self.shared.group);
-            return debug!(%node, %group, %from, "snapshot refused: this release takes none");
         }
         if let Err(rejected) = self.raft.step(self.now, Input::Receive { from, message }) {
             self.refused(from, &rejected);
@@ -242,7 +250,7 @@ impl<S: StateMachine> Driver<S> {
         let Err(rejected) = self.raft.step(self.now, input) else { return };
         if rejected == Rejected::BadLoad {
             self.stop(StopReason::Storage(rejected.to_string().into()));
-        } else if !matches!(rejected, Rejected::StaleLoad | Rejected::Stopped) {
+        } else if !matches!(rejected, Rejected::StaleLoad | Rejected::StaleSend | Rejected::Stopped) {
             warn!(node = %self.shared.id(), group = %self.shared.group, %rejected, "the core refused an input");
         }
     }
@@ -298,6 +306,7 @@ impl<S: StateMachine> Driver<S> {
                 }
                 // A lane that has ended has said why, and the node is about to stop.
                 Action::Write(write) => {
+                    self.snapshots.writing(&write);
                     self.disk.sent(write.seq(), self.now);
                     drop(self.lanes.store.writes.send(host::Job::Write(write)));
                 }
@@ -307,13 +316,16 @@ impl<S: StateMachine> Driver<S> {
                     drop(self.lanes.store.loads.send(question));
                 }
                 Action::Apply(apply) => self.apply(apply),
-                // No snapshot is ever let in, so none is adopted; if one were, its bytes would be nowhere.
-                Action::Restore(snapshot) => self.stop(StopReason::NoSnapshot { at: snapshot.last }),
-                // None is ever taken either: whoever asks for one has another's store.
-                Action::SendSnapshot(send) => self.step(Input::SnapshotSent { id: send.id, arrived: false }),
+                Action::Restore(snapshot) => {
+                    self.handed = snapshot.last.index;
+                    let store = self.lanes.store.snapshots.clone();
+                    self.hand_to_apply(Job::Restore { snapshot, store });
+                }
+                Action::SendSnapshot(send) => self.send_snapshot(send),
                 Action::Resolve { tokens, outcome } => self.resolve(tokens, outcome),
                 Action::Event(event) => {
                     self.tell(&event);
+                    self.snapshots.event(&event);
                     if matches!(event, Event::Transfer { to: None }) {
                         self.transfer_ended();
                         self.transfer_for_health_ended();
@@ -325,6 +337,7 @@ impl<S: StateMachine> Driver<S> {
 
     fn apply(&mut self, apply: Apply) {
         self.handed = apply.last();
+        self.snapshots.handed(apply.last(), apply.entries.iter().map(Run::bytes).sum());
         let mut waiting = Vec::new();
         for done in &apply.done {
             self.proposals.take(done.tokens, |place, answer| waiting.push((done.first.plus(place), answer)));
@@ -410,7 +423,7 @@ impl<S: StateMachine> Driver<S> {
     fn stop(&mut self, why: StopReason) {
         let drain = if why == StopReason::Shutdown { self.drain_timeout } else { Duration::ZERO };
         let until = self.now.plus(u64::try_from(drain.as_micros()).unwrap_or(u64::MAX));
-        let failed = matches!(why, StopReason::Storage(_) | StopReason::NoSnapshot { .. });
+        let failed = matches!(why, StopReason::Storage(_) | StopReason::Restore { .. });
         let handover = Handover::before(&why);
         match &mut self.stopping {
             // Dropping the handle hurries a shutdown, and does not rename it.
@@ -438,6 +451,7 @@ impl<S: StateMachine> Driver<S> {
         for read in std::mem::take(&mut self.reads.waiting).into_values().flatten() {
             read.refuse(Refusal::Stopped(stopped.clone()));
         }
+        self.snapshots.stop(&stopped);
         self.lanes.quit.store(true, Relaxed);
     }
 }
@@ -526,7 +540,7 @@ impl<S: StateMachine> LastWord<S> {
             _ if !first => {}
             StopReason::Shutdown | StopReason::Dropped => info!(%node, %group, %why, "stopped"),
             StopReason::Storage(_)
-            | StopReason::NoSnapshot { .. }
+            | StopReason::Restore { .. }
             | StopReason::StateMachine { .. }
             | StopReason::Panicked { .. }
             | StopReason::Died => {

@@ -120,6 +120,32 @@ pub enum FreezeError {
     Read(#[from] ReadError),
 }
 
+/// Why no snapshot was taken.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// The state machine takes no snapshots: its [`freeze`](quorate_core::StateMachine::freeze) gives nothing.
+    #[error("the state machine takes no snapshots")]
+    Unsupported,
+    /// The leader has sent a newer one meanwhile.
+    #[error("a snapshot from the leader has taken its place")]
+    Superseded,
+    /// The store or the state machine has failed at it. The node lives on.
+    #[error("the snapshot could not be taken: {why}")]
+    Failed {
+        /// What was said.
+        why: String,
+    },
+    /// A bound would be passed; try again when some of it has been worked off.
+    #[error("{what}")]
+    Overloaded {
+        /// Which bound.
+        what: String,
+    },
+    /// This node has stopped.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
 /// Why a request about the cluster itself ([`Node::transfer_leadership`](crate::Node::transfer_leadership) and others) was
 /// not carried out.
 ///
@@ -225,11 +251,14 @@ pub enum StopReason {
     /// Its store failed. There is no retry: what a failed write has left behind is known only to a new start.
     #[error("its store failed: {0}")]
     Storage(Arc<str>),
-    /// It should bring its state machine to a snapshot that it doesn't have: this release keeps none.
-    #[error("its state should come from a snapshot at {at}, and this release keeps none")]
-    NoSnapshot {
+    /// Its state machine could not be brought to a snapshot that its leader has sent: the store doesn't have it (any more), or the
+    /// state machine can't take what it holds.
+    #[error("its state machine could not be restored from the snapshot at {at}: {message}")]
+    Restore {
         /// What the snapshot includes.
         at: LogId,
+        /// Why not.
+        message: Arc<str>,
     },
     /// What its state machine keeps its state in has failed.
     #[error("its state machine's storage failed at entry {at}: {message}")]

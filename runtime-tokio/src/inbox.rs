@@ -16,6 +16,7 @@ use crate::{
     consistency::Consistency,
     control::Control,
     error::{Refusal, StopReason, Stopped},
+    snapshots::{News, SnapshotAnswer},
 };
 
 /// How much may wait for the driver, or for an outcome.
@@ -65,6 +66,10 @@ pub(crate) struct Work<S: StateMachine> {
     pub(crate) stale_reads: Vec<Box<dyn Reading<S>>>,
     pub(crate) questions: Vec<oneshot::Sender<Status>>,
     pub(crate) controls: Vec<Control>,
+    /// Who wants a snapshot to be taken.
+    pub(crate) snapshots: Vec<SnapshotAnswer>,
+    /// What has become of snapshots. As many as are under way.
+    pub(crate) news: Vec<News>,
     /// Peers that the transport has lost touch with (`true`), or is in touch with again: what was last.
     pub(crate) touch: BTreeMap<NodeId, bool>,
     /// Somebody wants the node to stop.
@@ -166,6 +171,26 @@ impl<S: StateMachine> Inbox<S> {
         Ok(())
     }
 
+    /// Asks for a snapshot, or gives the reason why not.
+    pub(crate) fn snapshot(&self, answer: SnapshotAnswer) -> Result<(), Refusal> {
+        let mut state = self.open()?;
+        if state.work.snapshots.len() >= self.limits.pending {
+            return Err(Refusal::Overloaded("overloaded: too many wait for a snapshot".into()));
+        }
+        state.work.snapshots.push(answer);
+        wake(state);
+        Ok(())
+    }
+
+    /// Something has become of a snapshot.
+    pub(crate) fn news(&self, news: News) {
+        let mut state = self.lock();
+        if !state.over {
+            state.work.news.push(news);
+            wake(state);
+        }
+    }
+
     /// The transport has lost touch with a peer, or is in touch with it.
     pub(crate) fn touch(&self, peer: NodeId, lost: bool) {
         let mut state = self.lock();
@@ -218,7 +243,7 @@ impl<S: StateMachine> Inbox<S> {
                 matches!(
                     why,
                     StopReason::Storage(_)
-                        | StopReason::NoSnapshot { .. }
+                        | StopReason::Restore { .. }
                         | StopReason::StateMachine { .. }
                         | StopReason::Panicked { .. }
                 )
@@ -246,6 +271,9 @@ impl<S: StateMachine> Inbox<S> {
         }
         for control in work.controls {
             let _gone = control.answer.send(Err(stopped.clone().into()));
+        }
+        for answer in work.snapshots {
+            let _gone = answer.send(Err(stopped.clone().into()));
         }
     }
 
@@ -302,6 +330,8 @@ impl<S: StateMachine> Work<S> {
             stale_reads: Vec::new(),
             questions: Vec::new(),
             controls: Vec::new(),
+            snapshots: Vec::new(),
+            news: Vec::new(),
             touch: BTreeMap::new(),
             stop: None,
             proposal_bytes: 0,
@@ -320,6 +350,8 @@ impl<S: StateMachine> Work<S> {
             && self.stale_reads.is_empty()
             && self.questions.is_empty()
             && self.controls.is_empty()
+            && self.snapshots.is_empty()
+            && self.news.is_empty()
             && self.touch.is_empty()
             && self.stop.is_none()
     }

@@ -69,6 +69,20 @@ pub(crate) enum Use {
 }
 
 impl Runner {
+    /// Does something that blocks, and waits for it. Given up, it is done all the same.
+    ///
+    /// # Errors
+    /// If it panics, or the runtime is being shut down: says so.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, String> {
+        match self {
+            Self::Threads(runtime) => runtime.spawn_blocking(work).await.map_err(|error| error.to_string()),
+            Self::Inline(_) => Ok(work()),
+        }
+    }
+
     /// Starts a lane. The worker is dropped when all of its senders have been, after what they sent was done; or at its end.
     pub(crate) fn lane<J: Send + 'static>(
         &self,

@@ -49,6 +49,16 @@
 //! Time is measured by a clock that goes on while the machine is suspended (CLOCK_BOOTTIME on Linux, where
 //! `std::time::Instant` stands still then), for a leader's lease rests on it.
 //!
+//! # Snapshots
+//!
+//! When the log has grown by so many entries or bytes ([`SnapshotPolicy`]), or [`Node::snapshot`] asks for it, the apply
+//! thread has the state machine [hold its state still](quorate_core::StateMachine::freeze), which should take no time; another
+//! thread writes it, no faster than [`SnapshotLimits`] say, while commands go on being applied. Once it is durable the log is cut to it,
+//! a piece at a time. A follower that lacks what was cut gets the newest snapshot over a stream of its own, which gives
+//! way to all else; it goes on where it was if it is cut short; and a leader that sends as many as it may already has another
+//! member send its own. The follower's core hears of it when it is published in its store, and not before.
+//! [`Node::snapshot_progress`] shows what is going on, [`Node::snapshot_counts`] what was.
+//!
 //! # What is bounded, and by what
 //!
 //! | queue | bound | beyond it |
@@ -62,6 +72,10 @@
 //! | bytes of entries for the store thread | `Config::max_unpersisted_bytes` | proposals are refused, appends dropped |
 //! | entries for the apply thread | `Config::max_applying_bytes`, in the core | no more come |
 //! | requests about the cluster | [`Builder::max_pending`]; under way: one transfer and one change, in the core | [`ControlError::Overloaded`], or why not now |
+//! | snapshots being taken | one in a process; others wait | |
+//! | snapshots being sent, and received | [`SnapshotLimits`]; others wait their turn | refused as busy after a while, and offered again |
+//! | bytes of a snapshot in memory | one or two chunks for each transfer | the stream slows the sender down |
+//! | streams of which nobody knows yet what they want | 64 | dropped |
 //! | questions for the read thread | one for each peer and one for apply, in the core | no more come |
 //!
 //! # Stores of your own
@@ -71,10 +85,10 @@
 //!
 //! # What it does not do
 //!
-//! A [`Node`] is one replica of one group. Several groups in one process are several nodes, which may share a
-//! transport through a [`Router`], but not yet a store thread or their heartbeats. A node starts from the newest
-//! snapshot that its store has, and [`Node::freeze`] gives whoever wants to write one the state to write; but none is
-//! taken, nor sent to others, by itself yet: the log grows.
+//! A [`Node`] is one replica of one group; a [`Host`] has those of many. A machine whose
+//! [`freeze`](quorate_core::StateMachine::freeze) gives nothing takes no snapshots, and its log grows for ever. Over a
+//! [`Transport`] that carries no streams none are sent, and who lags too far can't be helped. A snapshot is written
+//! whole each time: there are no incremental ones.
 
 mod alarm;
 mod apply;
@@ -98,6 +112,7 @@ mod record;
 mod recorded;
 mod shared;
 mod snapshot;
+mod snapshots;
 mod status;
 mod thread;
 mod transport;
@@ -105,7 +120,9 @@ mod waiters;
 
 pub use builder::{Builder, StartError};
 pub use consistency::Consistency;
-pub use error::{ControlError, FreezeError, GroupError, ProposeError, ReadError, StopReason, Stopped};
+pub use error::{
+    ControlError, FreezeError, GroupError, ProposeError, ReadError, SnapshotError, StopReason, Stopped,
+};
 pub use host::{Host, HostBuilder};
 #[cfg(feature = "virtual-time")]
 pub use lane::Kind as WorkKind;
@@ -117,5 +134,9 @@ pub use node::Node;
 #[cfg(feature = "record")]
 pub use record::{Recording, RecordingEnded, RecordingStatus};
 pub use snapshot::SnapshotSource;
+pub use snapshots::{
+    SnapshotActivity, SnapshotConfigError, SnapshotCounts, SnapshotLimits, SnapshotPolicy, SnapshotProgress,
+    SnapshotSourcing,
+};
 pub use status::{Counts, Leadership, NodeStatus, Progress};
 pub use transport::{BoxFuture, BoxStream, ForwardError, Inbound, Stream, Transport};

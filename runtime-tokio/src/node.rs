@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use quorate_core::{
-    ChangeOp, Frozen, GroupId, Index, MembershipChange, NodeId, Outcome, Snapshot, StateMachine,
+    ChangeOp, Frozen, GroupId, Index, LogId, MembershipChange, NodeId, Outcome, Snapshot, StateMachine,
 };
 use tokio::{
     sync::{oneshot, watch},
@@ -14,8 +14,11 @@ use crate::{
     builder::Builder,
     consistency::Consistency,
     control::Wish,
-    error::{ControlError, FreezeError, ProposeError, ReadError, Refusal, StopReason, Stopped},
+    error::{
+        ControlError, FreezeError, ProposeError, ReadError, Refusal, SnapshotError, StopReason, Stopped,
+    },
     shared::Shared,
+    snapshots::{SnapshotCounts, SnapshotProgress},
     status::{Leadership, NodeStatus, Progress},
 };
 
@@ -96,6 +99,30 @@ impl<S: StateMachine> Node<S> {
         let freeze = |machine: &S, at: &Snapshot| machine.freeze().map(|frozen| (at.clone(), frozen));
         let frozen = self.shared().read(freeze, Consistency::Linearizable).await?;
         frozen.ok_or(FreezeError::Unsupported)
+    }
+
+    /// Takes a snapshot now, of all that is applied here, and returns where it is once it is durable. The log is cut to it
+    /// then, as the policy says ([`Builder::snapshots`]). If nothing was applied since the last one it returns that. On any
+    /// node; a process takes one at a time, so it may have to wait for those of other groups.
+    ///
+    /// # Errors
+    /// As [`SnapshotError`] says. Giving the call up doesn't stop it.
+    pub async fn snapshot(&self) -> Result<LogId, SnapshotError> {
+        self.shared().snapshot().await
+    }
+
+    /// The snapshots of this group that are being taken, sent and received; the oldest first.
+    #[must_use]
+    pub fn snapshot_progress(&self) -> Vec<SnapshotProgress> {
+        let mut progress = self.shared().host.desk.board.progress();
+        progress.retain(|entry| entry.group == self.group());
+        progress
+    }
+
+    /// What has become of snapshots since the host was started: of all the groups that it has.
+    #[must_use]
+    pub fn snapshot_counts(&self) -> SnapshotCounts {
+        self.shared().host.desk.board.counts()
     }
 
     /// Changes who is a member, in one step, and returns where in the log the final membership is (or the joint one, if it

@@ -1,13 +1,16 @@
 //! What handles, driver, threads and transport share, and how a request finds its way from there.
 
 use std::{
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use bytes::Bytes;
 use quorate_core::{
-    ChangeError, GroupId, Index, Input, Message, NodeId, RoleKind, Snapshot, StateMachine, Term,
+    Body, ChangeError, GroupId, Index, Input, LogId, Message, NodeId, RoleKind, Snapshot, StateMachine, Term,
 };
 use tokio::{
     sync::{oneshot, watch},
@@ -19,12 +22,13 @@ use crate::{
     apply::{Closure, Read, Ticket},
     consistency::Consistency,
     control::{Control, Verdict, Wish},
-    error::{ControlError, ProposeError, ReadError, Refusal, StopReason, Stopped},
+    error::{ControlError, ProposeError, ReadError, Refusal, SnapshotError, StopReason, Stopped},
     forward,
     host::{self, Port},
     inbox::{Inbox, Limits},
+    snapshots::{self, Inlet, Local, Ways},
     status::{Counters, Leadership, Progress, count},
-    transport::{BoxFuture, BoxStream, ForwardError},
+    transport::{BoxFuture, BoxStream, ForwardError, Transport},
 };
 
 /// What handles, driver, threads and transport share.
@@ -40,6 +44,8 @@ pub(crate) struct Shared<S: StateMachine> {
     reads: Arc<AtomicUsize>,
     /// Bytes of commands on their way to another node, or waiting for one that leads.
     elsewhere: Arc<AtomicUsize>,
+    /// Up to here the state machine is, as the core knows.
+    pub(crate) applied: AtomicU64,
     /// All threads have ended.
     pub(crate) ended: watch::Sender<bool>,
     request_timeout: Duration,
@@ -72,6 +78,7 @@ impl<S: StateMachine> Shared<S> {
             stopped: watch::Sender::new(None),
             reads: Arc::default(),
             elsewhere: Arc::default(),
+            applied: AtomicU64::new(0),
             ended: watch::Sender::new(false),
             request_timeout,
             #[cfg(feature = "record")]
@@ -283,14 +290,62 @@ impl<S: StateMachine> Shared<S> {
         let _ended = ended.wait_for(|ended| *ended).await;
     }
 
+    /// How to open streams to the others of the group.
+    pub(crate) fn ways(&self) -> Option<Arc<dyn Ways>> {
+        let transport = self.host.transport.clone()?;
+        Some(Arc::new(Streams { transport, group: self.group }))
+    }
+
+    /// [`Node::snapshot`](crate::Node::snapshot).
+    pub(crate) async fn snapshot(&self) -> Result<LogId, SnapshotError> {
+        let (answer, outcome) = oneshot::channel();
+        self.inbox.snapshot(answer).map_err(|refusal| match refusal {
+            Refusal::Stopped(stopped) => SnapshotError::Stopped(stopped),
+            Refusal::Overloaded(what) => SnapshotError::Overloaded { what },
+            refusal => SnapshotError::Failed { why: format!("{refusal:?}") },
+        })?;
+        outcome.await.unwrap_or_else(|_dropped| Err(SnapshotError::Stopped(self.why())))
+    }
+
     /// Why the node has stopped; to be asked when it has.
     pub(crate) fn why(&self) -> Stopped {
         self.inbox.closed().unwrap_or(Stopped { why: StopReason::Died })
     }
 }
 
+impl<S: StateMachine> Inlet for Shared<S> {
+    fn applied(&self) -> Index {
+        Index(self.applied.load(Relaxed))
+    }
+
+    fn deliver(&self, from: NodeId, message: Message) {
+        if !self.inbox.receive(from, message) {
+            // Its leader finds out when it probes, and offers the snapshot again.
+            count(&self.counters.messages_dropped, 1);
+        }
+    }
+}
+
+/// The way to the others of a group.
+struct Streams {
+    transport: Arc<dyn Transport>,
+    group: GroupId,
+}
+
+impl Ways for Streams {
+    fn open(&self, to: NodeId) -> BoxFuture<Result<BoxStream, ForwardError>> {
+        self.transport.open(self.group, to)
+    }
+}
+
 impl<S: StateMachine> Port for Shared<S> {
     fn receive(&self, from: NodeId, message: Message) {
+        if matches!(message.body, Body::InstallSnapshot { .. }) {
+            // The core may hear of a snapshot when its bytes are staged, and not before: it comes on their stream.
+            count(&self.counters.messages_refused, 1);
+            let (node, group) = (self.id(), self.group);
+            return warn!(%node, %group, %from, "a message that announces a snapshot without its bytes");
+        }
         if !self.inbox.receive(from, message) {
             count(&self.counters.messages_dropped, 1);
         }
@@ -321,8 +376,25 @@ impl<S: StateMachine> Port for Shared<S> {
         })
     }
 
-    fn opened(self: Arc<Self>, from: NodeId, _stream: BoxStream) {
-        debug!(node = %self.id(), group = %self.group, %from, "stream dropped: this release takes none");
+    fn opened(self: Arc<Self>, from: NodeId, stream: BoxStream) {
+        let (Some(lanes), Some(ways)) = (self.host.lanes(), self.ways()) else {
+            return debug!(node = %self.id(), group = %self.group, %from, "stream dropped: the host is closed");
+        };
+        let local = Local {
+            desk: self.host.desk.clone(),
+            id: self.id(),
+            group: self.group,
+            store: lanes.snapshots,
+            inlet: self.clone(),
+            ways,
+        };
+        let mut stopped = self.stopped.subscribe();
+        drop(self.host.runtime.spawn(async move {
+            tokio::select! {
+                () = snapshots::serve(&local, from, stream) => {}
+                _stopped = stopped.wait_for(Option::is_some) => {}
+            }
+        }));
     }
 
     fn input(&self, input: Input) {

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use quorate_runtime_tokio::SnapshotPolicy;
 use serde::{Deserialize, Serialize};
 
 use super::{Failure, Result, failure::Context as _};
@@ -44,6 +45,9 @@ pub(crate) struct NodeConfig {
     /// Who this node is, to its peers. A node that is alone needs none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) tls: Option<Tls>,
+    /// When to take snapshots, and how much of the log to keep.
+    #[serde(default, skip_serializing_if = "Snapshots::is_default")]
+    pub(crate) snapshots: Snapshots,
     /// Everyone in the cluster at its beginning, this node included.
     pub(crate) members: Vec<Member>,
 }
@@ -58,6 +62,48 @@ pub(crate) struct Tls {
     pub(crate) cert: PathBuf,
     /// Its private key.
     pub(crate) key: PathBuf,
+}
+
+/// When a node takes snapshots of its own accord, and what stays in its log then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub(crate) struct Snapshots {
+    /// After so many entries since the last one; 0: never of its own accord. As etcd's `snapshot-count`.
+    pub(crate) entries: u64,
+    /// Or when they have so many bytes.
+    pub(crate) bytes: u64,
+    /// So many entries before a snapshot stay in the log, for nodes that lag a little. As etcd's `snapshot-catchup-entries`.
+    pub(crate) keep_entries: u64,
+}
+
+/// What [`Snapshots::entries`] is unless told otherwise.
+pub(crate) const SNAPSHOT_ENTRIES: u64 = 100_000;
+/// What [`Snapshots::bytes`] is unless told otherwise.
+pub(crate) const SNAPSHOT_BYTES: u64 = 64 << 20;
+/// What [`Snapshots::keep_entries`] is unless told otherwise.
+pub(crate) const SNAPSHOT_KEEP: u64 = 10_000;
+
+impl Default for Snapshots {
+    fn default() -> Self {
+        Self { entries: SNAPSHOT_ENTRIES, bytes: SNAPSHOT_BYTES, keep_entries: SNAPSHOT_KEEP }
+    }
+}
+
+impl Snapshots {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The same for the node.
+    pub(crate) fn policy(self) -> SnapshotPolicy {
+        let Self { entries, bytes, keep_entries } = self;
+        let policy = SnapshotPolicy { keep_entries, ..SnapshotPolicy::default() };
+        if entries == 0 {
+            SnapshotPolicy { automatic: false, ..policy }
+        } else {
+            SnapshotPolicy { entries, bytes, ..policy }
+        }
+    }
 }
 
 /// A member of the cluster.
@@ -107,6 +153,7 @@ impl NodeConfig {
         if self.members.len() > 1 && self.tls.is_none() {
             return Err(Failure::new("tls: a node that has peers needs ca, cert and key"));
         }
+        self.snapshots.policy().validate().map_err(|error| Failure::new(error.to_string()))?;
         Ok(())
     }
 }
@@ -254,6 +301,22 @@ client = "http://127.0.0.1:2389"
         assert_eq!(config.listen_peer.to_string(), DEFAULT_PEER);
         assert!(config.data.is_absolute() && config.data.ends_with("store"));
         assert_eq!(read(&toml::to_string(&config).unwrap()).unwrap(), config);
+        assert_eq!(config.snapshots.policy(), SnapshotPolicy::default());
+    }
+
+    #[test]
+    fn snapshots_are_as_often_as_it_says() {
+        let with = |text: &str| read(&GOOD.replacen("[tls]", &format!("[snapshots]\n{text}\n[tls]"), 1));
+        let config = with("entries = 500\nkeep-entries = 7").unwrap();
+        let policy = config.snapshots.policy();
+        assert!(policy.automatic);
+        assert_eq!((policy.entries, policy.bytes, policy.keep_entries), (500, SNAPSHOT_BYTES, 7));
+        assert_eq!(read(&toml::to_string(&config).unwrap()).unwrap(), config);
+        assert!(!with("entries = 0").unwrap().snapshots.policy().automatic);
+        let message = with("bytes = 0").unwrap_err().to_string();
+        assert!(message.ends_with("snapshots: bytes must be at least 1, not 0"), "{message}");
+        let message = with("count = 5").unwrap_err().to_string();
+        assert!(message.contains("unknown field `count`"), "{message}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use super::{
     Failure, Result,
-    config::{self, FORMAT, Member, NodeConfig, Tls},
+    config::{self, FORMAT, Member, NodeConfig, Snapshots, Tls},
 };
 
 /// What a node is, in a file or in flags. Whoever takes these has a flag `cluster` as well.
@@ -12,7 +12,7 @@ use super::{
 pub(crate) struct NodeArgs {
     /// Read everything from this file
     #[arg(long, value_name = "FILE", conflicts_with_all = ["id", "cluster", "data", "listen_client", "listen_peer",
-        "peer", "client_url", "ca", "cert", "key"])]
+        "peer", "client_url", "ca", "cert", "key", "snapshot_entries", "snapshot_bytes", "snapshot_keep"])]
     pub(crate) config: Option<PathBuf>,
 
     /// The node's id, from 1
@@ -42,6 +42,15 @@ pub(crate) struct NodeArgs {
     /// Its private key, PEM
     #[arg(long, value_name = "FILE", requires = "ca")]
     key: Option<PathBuf>,
+    /// Take a snapshot after so many log entries; 0: never
+    #[arg(long, value_name = "COUNT", default_value_t = config::SNAPSHOT_ENTRIES)]
+    snapshot_entries: u64,
+    /// Or when they have so many bytes
+    #[arg(long, value_name = "BYTES", default_value_t = config::SNAPSHOT_BYTES)]
+    snapshot_bytes: u64,
+    /// Keep so many entries before a snapshot, for nodes that lag a little
+    #[arg(long, value_name = "COUNT", default_value_t = config::SNAPSHOT_KEEP)]
+    snapshot_keep: u64,
 }
 
 impl NodeArgs {
@@ -81,6 +90,11 @@ impl NodeArgs {
             listen_client: self.listen_client,
             listen_peer: self.listen_peer,
             tls,
+            snapshots: Snapshots {
+                entries: self.snapshot_entries,
+                bytes: self.snapshot_bytes,
+                keep_entries: self.snapshot_keep,
+            },
             members,
         };
         config.validate()?;

@@ -158,7 +158,7 @@ async fn serve(
         bootstrap(config)?;
     }
     let store = open(config)?;
-    let mut builder = Node::builder(id).store(store);
+    let mut builder = Node::builder(id).store(store).snapshots(config.snapshots.policy());
     if let Some(transport) = transport {
         builder = builder.transport(Arc::new(transport));
     }

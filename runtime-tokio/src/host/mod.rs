@@ -18,6 +18,7 @@ use crate::{
     clock::Clock,
     error::{GroupError, StopReason},
     lane::{self, Kind, Runner, Use},
+    snapshots::{AnySnapshots, Desk, SnapshotCounts, SnapshotLimits, SnapshotProgress},
     status::Counters,
     thread::{Alive, Ended, roll_call},
     transport::{BoxFuture, BoxStream, ForwardError, Transport},
@@ -69,6 +70,7 @@ pub struct HostBuilder {
     transport: Option<Arc<dyn Transport>>,
     #[cfg(feature = "virtual-time")]
     pace: Option<lane::Pace>,
+    snapshots: SnapshotLimits,
 }
 
 impl HostBuilder {
@@ -76,9 +78,16 @@ impl HostBuilder {
         Self {
             id,
             transport: None,
+            snapshots: SnapshotLimits::standard(),
             #[cfg(feature = "virtual-time")]
             pace: None,
         }
+    }
+
+    /// How much snapshots may take, all groups together.
+    pub fn snapshot_limits(mut self, limits: SnapshotLimits) -> Self {
+        self.snapshots = limits;
+        self
     }
 
     /// How to reach the other nodes. Whoever is alone needs none.
@@ -103,9 +112,10 @@ impl HostBuilder {
     /// Starts the store's threads and the transport. No group is opened yet.
     ///
     /// # Errors
-    /// If a thread can't be started, or this is no tokio runtime.
+    /// If a thread can't be started, the limits are not valid, or this is no tokio runtime.
     pub fn start<St: Store>(self, store: St) -> Result<Host, StartError> {
         let runtime = Handle::try_current().map_err(|_| StartError::NoRuntime)?;
+        self.snapshots.validate()?;
         let (alive, ended) = roll_call();
         let (runner, clock) = (Runner::Threads(runtime.clone()), Clock::Boot);
         #[cfg(feature = "virtual-time")]
@@ -118,6 +128,7 @@ impl HostBuilder {
             id: self.id,
             transport: self.transport,
             clock,
+            desk: Desk::new(self.snapshots, runner.clone()),
             runner,
             runtime,
             groups: Table::default(),
@@ -188,6 +199,18 @@ impl Host {
         Builder::on(self.clone(), group)
     }
 
+    /// The snapshots that are being taken, sent and received, of all groups; the oldest first.
+    #[must_use]
+    pub fn snapshot_progress(&self) -> Vec<SnapshotProgress> {
+        self.shared.desk.board.progress()
+    }
+
+    /// What has become of snapshots since the host was started, of all groups.
+    #[must_use]
+    pub fn snapshot_counts(&self) -> SnapshotCounts {
+        self.shared.desk.board.counts()
+    }
+
     /// Which node this is.
     #[must_use]
     pub fn id(&self) -> NodeId {
@@ -232,6 +255,8 @@ pub(crate) struct Shared {
     pub(crate) id: NodeId,
     pub(crate) transport: Option<Arc<dyn Transport>>,
     pub(crate) clock: Clock,
+    /// What the snapshots of all groups share.
+    pub(crate) desk: Arc<Desk>,
     pub(crate) runner: Runner,
     pub(crate) runtime: Handle,
     pub(crate) groups: Table,
@@ -249,14 +274,17 @@ pub(crate) struct Lanes {
     pub(crate) writes: lane::Sender<Job>,
     /// To the one that reads the log beside it. A core asks at most one question at a time for each peer, and one for apply.
     pub(crate) loads: lane::Sender<Question>,
+    /// The bytes of snapshots, for whoever may wait for the disk.
+    pub(crate) snapshots: Arc<dyn AnySnapshots>,
 }
 
 fn start_lanes<St: Store>(id: NodeId, runner: &Runner, store: St, alive: &Alive) -> io::Result<Lanes> {
     let reader = reader::Reader::new(store.reader(), alive.clone());
     let loads = runner.lane(|| format!("quorate-{id}-read"), Kind::Read, Use::Steady, reader)?;
+    let snapshots: Arc<dyn AnySnapshots> = Arc::new(store.snapshots());
     let writer = writer::Writer::new(store, alive.clone());
     let writes = runner.lane(|| format!("quorate-{id}-store"), Kind::Store, Use::Steady, writer)?;
-    Ok(Lanes { writes, loads })
+    Ok(Lanes { writes, loads, snapshots })
 }
 
 impl Shared {

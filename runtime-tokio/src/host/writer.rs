@@ -10,7 +10,8 @@ use std::{
 };
 
 use quorate_core::{
-    GroupId, Incarnation, Input, Membership, Receipt, Recovered, Snapshots as _, Source, Store, Write,
+    GroupId, Incarnation, Input, Membership, Receipt, Recovered, SnapshotReader as _, Snapshots as _, Source,
+    Store, Write,
 };
 use tokio::sync::oneshot;
 
@@ -61,6 +62,8 @@ pub(crate) struct Open {
     pub(crate) recovered: Recovered,
     /// The bytes of the snapshot that `recovered` names.
     pub(crate) snapshot: Option<Box<dyn Source + Send>>,
+    /// How many those are; 0 without one.
+    pub(crate) snapshot_bytes: u64,
 }
 
 /// How long a store is left alone after a commit before it settles.
@@ -158,15 +161,17 @@ impl<St: Store> Writer<St> {
             Some(recovered) => recovered,
             None => self.store.recover(group).map_err(failed)?,
         };
+        let mut snapshot_bytes = 0;
         let snapshot = match &recovered.snapshot {
             None => None,
             Some(snapshot) => {
                 let reader = self.store.snapshots().open(group, snapshot.last).map_err(failed)?;
                 let reader = reader.ok_or(StartError::NoSnapshot { at: snapshot.last })?;
+                snapshot_bytes = reader.info().bytes;
                 Some(Box::new(SnapshotSource::new(reader)) as Box<dyn Source + Send>)
             }
         };
-        Ok(Open { recovered, snapshot })
+        Ok(Open { recovered, snapshot, snapshot_bytes })
     }
 
     fn flush(&mut self) -> Result<(), Failed> {

@@ -10,4 +10,5 @@ mod own_storage;
 mod pause;
 mod single;
 mod snapshot;
+mod snapshots;
 mod support;

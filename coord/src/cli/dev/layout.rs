@@ -168,6 +168,7 @@ impl ClusterFile {
             listen_client: local(port),
             listen_peer: local(port + 1),
             tls: Some(Tls { ca: "ca.pem".into(), cert: "node.pem".into(), key: "node.key".into() }),
+            snapshots: crate::cli::config::Snapshots::default(),
             members: all.clone(),
         };
         Ok(members.into_iter().map(config).collect())
