@@ -89,6 +89,7 @@ mod error;
 mod forward;
 mod inbox;
 mod memory;
+pub mod metrics;
 mod node;
 #[cfg(feature = "record")]
 mod record;
@@ -99,9 +100,11 @@ mod snapshot;
 mod status;
 mod storage;
 mod thread;
+pub mod trace;
 mod transport;
 mod waiters;
 
+pub use crate::metrics::MetricsLevel;
 pub use builder::{Builder, StartError};
 pub use consistency::Consistency;
 pub use error::{ControlError, FreezeError, ProposeError, ReadError, StopReason, Stopped};

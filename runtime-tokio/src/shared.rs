@@ -21,6 +21,7 @@ use crate::{
     forward,
     inbox::{Inbox, Limits},
     status::{Counters, Leadership, count},
+    trace::TraceContext,
     transport::{BoxFuture, BoxStream, ForwardError, Inbound, Transport},
 };
 
@@ -147,7 +148,7 @@ impl<S: StateMachine> Shared<S> {
             return Err(Retry::NotDelivered(format!("no transport to reach node {leader} with")));
         };
         count(&self.counters.forwarded, 1);
-        let request = forward::encode_request(command);
+        let request = forward::encode_request(command, TraceContext::current());
         let answer = match timeout_at(deadline, transport.forward(self.group, leader, request)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error @ ForwardError::NotDelivered { .. })) => {
@@ -297,7 +298,7 @@ impl<S: StateMachine> Inbound for Entrance<S> {
                 return Err(ForwardError::NotDelivered { to: shared.id, why });
             }
             let answer = match forward::decode_request(request) {
-                Ok(command) => {
+                Ok((command, _trace)) => {
                     // It is not handed on again: whoever sent it here learns who leads and tries there.
                     let deadline = Instant::now() + shared.request_timeout;
                     shared.propose_here(command, deadline).await.map(Into::into)
