@@ -2,7 +2,11 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
-use quorate_coord::{machine::Machine, server};
+use quorate_coord::{
+    machine::Machine,
+    metrics::{self, Endpoint},
+    server,
+};
 use quorate_core::{GroupId, Membership, NodeId};
 use quorate_runtime_tokio::{Node, Recording};
 use quorate_storage_redb::{self as storage, RedbStore};
@@ -34,6 +38,7 @@ The file of --config is TOML; paths in it are relative to it:
   data = \"store\"                    # the directory of the node's store
   listen-client = \"127.0.0.1:2379\"  # TCP, etcd's v3 API
   listen-peer = \"127.0.0.1:2380\"    # UDP, QUIC with mutual TLS
+  metrics = \"127.0.0.1:2381\"        # TCP, HTTP, for Prometheus; none without it
   [tls]                             # a node that is alone needs none
   ca = \"ca.pem\"
   cert = \"node.pem\"       # for node-1.00c0ffee00c0ffee.quorate.internal
@@ -50,6 +55,7 @@ has acknowledged, and whom it voted for.
 Clients are served without TLS and without authentication: by default only on
 this machine. SIGTERM and SIGINT (Ctrl-C) stop the node in an orderly way: if it
 leads, it hands over first.
+Metrics, too, are served to whoever asks, at http://IP:PORT/metrics.
 RUST_LOG chooses what is logged (default: info).
 
 --record FILE is a flight recorder. `quorate-sim flight FILE` replays it step by
@@ -87,6 +93,9 @@ pub(crate) struct Args {
     /// Record what it did as well, not only a digest of that: several times as big
     #[arg(long, requires = "record")]
     record_actions: bool,
+    /// Serve metrics for Prometheus here [default without IP:PORT: 127.0.0.1:2381]
+    #[arg(long, value_name = "IP:PORT", num_args = 0..=1, default_missing_value = config::DEFAULT_METRICS)]
+    metrics: Option<SocketAddr>,
     /// How log lines look
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -101,7 +110,8 @@ pub(crate) async fn run(args: Args) -> Result {
     let (bootstrap, supervised) = (args.bootstrap, args.supervised);
     let recording = args.record.as_ref().map(|file| Recording::to_file(file).actions(args.record_actions));
     let stop = Stop::watch(supervised)?;
-    let config = args.node.config(args.cluster)?;
+    let mut config = args.node.config(args.cluster)?;
+    config.metrics = args.metrics.or(config.metrics);
     serve(&config, bootstrap, supervised, recording, stop).await
 }
 
@@ -153,14 +163,17 @@ async fn serve(
         ))
     };
     let socket = bind(config.listen_client).map_err(refused)?;
-    let transport = transport(config).await?;
+    let transport = transport(config).await?.map(Arc::new);
+    // Before the node: it is heard from its start on.
+    let endpoint = config.metrics.map(Endpoint::open).transpose();
+    let endpoint = endpoint.map_err(|error| Failure::new(error.to_string()))?;
     if make {
         bootstrap(config)?;
     }
     let store = open(config)?;
     let mut builder = Node::builder(id).store(store);
-    if let Some(transport) = transport {
-        builder = builder.transport(Arc::new(transport));
+    if let Some(transport) = &transport {
+        builder = builder.transport(transport.clone());
     }
     if let Some(recording) = recording {
         builder = builder.record(recording);
@@ -174,6 +187,10 @@ async fn serve(
         tokio::spawn(tell_leaders(node.leadership()));
     }
     info!(node = %id, address = %config.listen_client, "serving clients");
+    if let Some(address) = config.metrics {
+        info!(node = %id, %address, "serving metrics");
+    }
+    let watched = endpoint.as_ref().map(|_| metrics::watch(node.clone(), transport));
     let (quit, quitting) = tokio::sync::oneshot::channel::<()>();
     let served = tokio::spawn(server::serve(node.clone(), members(config), listener, async {
         let _dropped = quitting.await;
@@ -188,6 +205,7 @@ async fn serve(
     let _gone = quit.send(());
     // Requests under way have a moment to end; then the node ends them.
     let served = served.await;
+    drop(watched);
     node.shutdown().await;
     info!(node = %id, "stopped");
     stopped?;
