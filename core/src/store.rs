@@ -15,6 +15,24 @@ pub trait Store: Send + 'static {
     /// Keeps the bytes of snapshots.
     type Snapshots: Snapshots<Error = Self::Error>;
 
+    /// The groups that are here, in order.
+    ///
+    /// # Errors
+    /// If that can't be told.
+    fn groups(&self) -> Result<Vec<GroupId>, Self::Error>;
+
+    /// Creates a group that begins with this membership; durable when it returns.
+    ///
+    /// # Errors
+    /// If it is here, or was removed here, or can't be written.
+    fn create(&mut self, group: GroupId, membership: &Membership) -> Result<(), Self::Error>;
+
+    /// Removes a group with all that belongs to it; durable when it returns.
+    ///
+    /// # Errors
+    /// If it is not here, or can't be written.
+    fn remove(&mut self, group: GroupId) -> Result<(), Self::Error>;
+
     /// What is durable of `group`, without its payloads, in a new incarnation whose number is durable before
     /// this returns.
     ///

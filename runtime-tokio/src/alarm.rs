@@ -10,25 +10,26 @@ use std::{
 use quorate_core::Instant;
 use tokio::time::{self, Sleep};
 
-use crate::clock;
+use crate::clock::Clock;
 
 /// One timer, set anew only when it must ring earlier or has rung: a follower's deadline moves away with every message,
 /// and to ring once too early costs less than to move the timer each time.
 pub(crate) struct Alarm {
+    clock: Clock,
     sleep: Pin<Box<Sleep>>,
     set_for: Option<Instant>,
 }
 
 impl Alarm {
-    pub(crate) fn new() -> Self {
-        Self { sleep: Box::pin(time::sleep(Duration::ZERO)), set_for: None }
+    pub(crate) fn new(clock: Clock) -> Self {
+        Self { clock, sleep: Box::pin(time::sleep(Duration::ZERO)), set_for: None }
     }
 
     /// Rings at `deadline`, or before.
     pub(crate) fn set(&mut self, deadline: Option<Instant>) {
         let Some(deadline) = deadline else { return };
         if self.set_for.is_none_or(|set_for| deadline < set_for) {
-            let wait = Duration::from_micros(deadline.since(clock::now()));
+            let wait = Duration::from_micros(deadline.since(self.clock.now()));
             self.sleep.as_mut().reset(time::Instant::now() + wait);
             self.set_for = Some(deadline);
         }

@@ -1,43 +1,63 @@
-//! The apply thread: it owns the state machine, applies what is committed, answers proposers and runs reads.
+//! The apply lane: it owns the state machine, applies what is committed, answers proposers and runs reads.
 //!
-//! A thread of its own, not a task: a state machine is the user's code and may be slow, or wait for something, and on
-//! a worker of the runtime it would hold up what else runs there, heartbeats included.
+//! On a thread for work that blocks, not in a task: a state machine is the user's code and may be slow, or wait for
+//! something, and on a worker of the runtime it would hold up what else runs there, heartbeats included.
 
 use std::{
+    any::Any,
+    collections::VecDeque,
     iter::Peekable,
+    ops::ControlFlow,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
-        mpsc::{Receiver, TryRecvError},
     },
+    time::Duration,
     vec,
 };
 
 use quorate_core::{
-    Entry, EntryKind, Few, Index, Membership, Run, Snapshot, Source, StateError, StateMachine,
+    Entry, EntryKind, Few, Index, Instant, LogId, Membership, Recovered, Run, Snapshot, Source, StateError,
+    StateMachine, Term,
 };
 use tokio::sync::oneshot;
 
 use crate::{
-    error::{Refusal, StopReason, panic_message},
+    builder::StartError,
+    error::{Refusal, StopReason, chain, panic_message},
     inbox::Answer,
+    lane::Worker,
+    metrics::{SnapshotKind, SnapshotMeter},
     shared::Shared,
     status::count,
+    thread::Alive,
 };
 
 /// Something for the state machine, in order. The queue is bounded by the core's `max_applying_bytes` and by the
 /// driver's bound on reads.
 pub(crate) enum Job<S: StateMachine> {
+    /// Begin: the first of all.
+    Begin(Box<Begin>),
     /// Apply these.
     Apply {
         /// Committed entries.
         entries: Few<Run>,
         /// Who waits for which of them, in order.
         waiting: Vec<(Index, Answer<S::Reply>)>,
+        /// When they were handed over.
+        handed: Instant,
     },
     /// Look at the state: what was handed over before is applied by then.
     Read(Box<dyn Reading<S>>),
+}
+
+/// From where the state machine begins, and who waits to hear it.
+pub(crate) struct Begin {
+    pub(crate) recovered: Recovered,
+    /// The bytes of the snapshot that `recovered` names.
+    pub(crate) snapshot: Option<Box<dyn Source + Send>>,
+    pub(crate) answer: oneshot::Sender<Result<Snapshot, StartError>>,
 }
 
 /// Who waits for which entry, in order, as far as not answered yet.
@@ -115,72 +135,168 @@ where
     }
 }
 
-/// Puts what a snapshot holds into a fresh state machine.
-pub(crate) fn restore<S: StateMachine>(
-    machine: &mut S,
-    snapshot: Option<Box<dyn Source + Send>>,
-) -> Result<(), StateError> {
-    let Some(mut source) = snapshot else { return Ok(()) };
-    let restore = AssertUnwindSafe(|| machine.restore(&mut *source));
-    catch_unwind(restore)
-        .unwrap_or_else(|panic| Err(format!("it panicked: {}", panic_message(&*panic)).into()))
+/// Owns the state machine. `at` is where that is: the last entry that is in its state, and the membership in force there.
+pub(crate) struct Applier<S: StateMachine> {
+    machine: S,
+    at: Snapshot,
+    shared: Arc<Shared<S>>,
+    /// Set when the driver doesn't want what waits to be done any more.
+    quit: Arc<AtomicBool>,
+    /// Jobs that the driver has not heard of yet.
+    unreported: u32,
+    _alive: Alive,
 }
 
 /// How many jobs are done before the driver hears of it, if more are waiting.
 const REPORT_EVERY: u32 = 64;
 
-/// Runs until the driver lets go of the queue, `quit` is set, or the state machine panics. `at` is where `machine` is: the
-/// last entry that is in its state, and the membership in force there.
-pub(crate) fn run<S: StateMachine>(
-    mut machine: S,
-    mut at: Snapshot,
-    jobs: &Receiver<Job<S>>,
-    quit: &AtomicBool,
-    shared: &Arc<Shared<S>>,
-) {
-    let mut unreported = 0;
-    let mut last = Index(0);
-    loop {
-        let job = match jobs.try_recv() {
-            Ok(job) => job,
-            Err(TryRecvError::Disconnected) => return,
-            Err(TryRecvError::Empty) => {
-                // One report for all that was waiting: it makes room, and nobody is in a hurry for it.
-                if unreported > 0 {
-                    shared.inbox.applied(last);
-                    unreported = 0;
-                }
-                match jobs.recv() {
-                    Ok(job) => job,
-                    Err(_disconnected) => return,
-                }
+impl<S: StateMachine> Worker<Job<S>> for Applier<S> {
+    fn work(&mut self, jobs: &mut VecDeque<Job<S>>) -> ControlFlow<()> {
+        for job in jobs.drain(..) {
+            match job {
+                Job::Begin(begin) => self.begin(*begin)?,
+                Job::Read(read) => read.run(&self.machine, &self.at),
+                Job::Apply { entries, waiting, handed } => self.apply(&entries, waiting, handed)?,
             }
-        };
-        match job {
-            Job::Read(read) => read.run(&machine, &at),
-            Job::Apply { entries, waiting } => {
-                last = entries.last().map_or(last, Run::last);
-                // Dropped after a panic was told, so that those in it learn why they have no answer.
-                let mut waiting = waiting.into_iter().peekable();
-                // If it panics the state machine is never used again.
-                let apply = AssertUnwindSafe(|| apply(&mut machine, &entries, &mut waiting, quit, &mut at));
-                match catch_unwind(apply) {
-                    Ok(Some(applied)) => count(&shared.counters.applied, applied),
-                    Ok(None) => return,
-                    Err(panic) => {
-                        let message = panic_message(&*panic).into();
-                        shared.inbox.stop(StopReason::Panicked { at: at.last, message });
-                        return;
-                    }
-                }
-                unreported += 1;
-                if unreported == REPORT_EVERY {
-                    shared.inbox.applied(last);
-                    unreported = 0;
-                }
+        }
+        // One report for all that was waiting: it makes room, and nobody is in a hurry for it.
+        self.report()
+    }
+}
+
+impl<S: StateMachine> Applier<S> {
+    pub(crate) const fn new(
+        machine: S,
+        at: Snapshot,
+        shared: Arc<Shared<S>>,
+        quit: Arc<AtomicBool>,
+        alive: Alive,
+    ) -> Self {
+        Self { machine, at, shared, quit, unreported: 0, _alive: alive }
+    }
+
+    fn begin(&mut self, Begin { recovered, snapshot, answer }: Begin) -> ControlFlow<()> {
+        let begun = self.start_from(&recovered, snapshot);
+        let go_on = begun.is_ok();
+        if let Ok(at) = &begun {
+            self.at = at.clone();
+        }
+        if answer.send(begun).is_ok() && go_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    }
+
+    /// Brings the state machine to where the log can go on from, and says where that is.
+    fn start_from(
+        &mut self,
+        recovered: &Recovered,
+        snapshot: Option<Box<dyn Source + Send>>,
+    ) -> Result<Snapshot, StartError> {
+        let at = recovered.snapshot.as_ref().map_or(recovered.base, |snapshot| snapshot.last);
+        let failed = |source: StateError| StartError::Restore { at, source };
+        let applied = catch_unwind(AssertUnwindSafe(|| self.machine.applied()))
+            .map_err(|panic| failed(panicked(&*panic)))?;
+        let begins_in_log = applied.index > Index(0) && applied.index >= recovered.base.index;
+        if begins_in_log {
+            if term_at(recovered, applied.index) != Some(applied.term) {
+                let last = LogId::new(
+                    recovered.terms.last().map_or(recovered.base.term, |start| start.term),
+                    recovered.last,
+                );
+                return Err(StartError::Foreign { applied, last });
+            }
+            let before = recovered.memberships.iter().rev().find(|(index, _)| *index <= applied.index);
+            let membership = before.map_or(&recovered.base_membership, |(_, membership)| membership);
+            return Ok(Snapshot { last: applied, membership: membership.clone() });
+        }
+        if let Some(source) = snapshot {
+            let meter = self.shared.meter.snapshot(SnapshotKind::Restored, None, 0);
+            restore(&mut self.machine, Metered { source, meter }).map_err(failed)?;
+        }
+        // Without a snapshot the log is there from its beginning, which is its base.
+        let begin = || Snapshot { last: recovered.base, membership: recovered.base_membership.clone() };
+        Ok(recovered.snapshot.clone().unwrap_or_else(begin))
+    }
+
+    fn apply(
+        &mut self,
+        entries: &Few<Run>,
+        waiting: Vec<(Index, Answer<S::Reply>)>,
+        handed: Instant,
+    ) -> ControlFlow<()> {
+        // Dropped after a panic was told, so that those in it learn why they have no answer.
+        let mut waiting = waiting.into_iter().peekable();
+        let Self { machine, at, quit, .. } = self;
+        // If it panics the state machine is never used again.
+        match catch_unwind(AssertUnwindSafe(|| apply(machine, entries, &mut waiting, quit, at))) {
+            Ok(Some(applied)) => {
+                let after = Duration::from_micros(self.shared.host.clock.now().since(handed));
+                self.shared.meter.applied(after, applied);
+                count(&self.shared.counters.applied, applied);
+            }
+            Ok(None) => return ControlFlow::Break(()),
+            Err(panic) => {
+                let message = panic_message(&*panic).into();
+                self.shared.inbox.stop(StopReason::Panicked { at: self.at.last, message });
+                return ControlFlow::Break(());
+            }
+        }
+        self.unreported += 1;
+        if self.unreported == REPORT_EVERY { self.report() } else { ControlFlow::Continue(()) }
+    }
+
+    /// Tells the driver how far the state machine is.
+    fn report(&mut self) -> ControlFlow<()> {
+        if self.unreported == 0 {
+            return ControlFlow::Continue(());
+        }
+        self.unreported = 0;
+        let machine = &mut self.machine;
+        let flushed =
+            catch_unwind(AssertUnwindSafe(|| machine.flush())).unwrap_or_else(|panic| Err(panicked(&*panic)));
+        match flushed {
+            Ok(()) => {
+                self.shared.inbox.applied(self.at.last.index);
+                ControlFlow::Continue(())
+            }
+            Err(error) => {
+                let message = chain(&*error).into();
+                self.shared.inbox.stop(StopReason::StateMachine { at: self.at.last, message });
+                ControlFlow::Break(())
             }
         }
     }
+}
+
+/// Puts what a snapshot holds into a state machine.
+fn restore<S: StateMachine>(machine: &mut S, mut snapshot: Metered) -> Result<(), StateError> {
+    let restore = AssertUnwindSafe(|| machine.restore(&mut snapshot));
+    catch_unwind(restore).unwrap_or_else(|panic| Err(panicked(&*panic)))?;
+    snapshot.meter.done();
+    Ok(())
+}
+
+/// A snapshot that is being read.
+struct Metered {
+    source: Box<dyn Source + Send>,
+    meter: SnapshotMeter,
+}
+
+impl Source for Metered {
+    fn read(&mut self, out: &mut [u8]) -> Result<usize, StateError> {
+        self.source.read(out).inspect(|read| self.meter.add(*read))
+    }
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> StateError {
+    format!("it panicked: {}", panic_message(panic)).into()
+}
+
+/// The term of an entry that was recovered.
+fn term_at(recovered: &Recovered, index: Index) -> Option<Term> {
+    if index == recovered.base.index {
+        return Some(recovered.base.term);
+    }
+    let before = recovered.terms.iter().rev().find(|start| start.first <= index);
+    before.filter(|_| index <= recovered.last).map(|start| start.term)
 }
 
 /// Applies `runs` and says how many entries that were; `None` if it was told to quit.
@@ -198,10 +314,15 @@ fn apply<S: StateMachine>(
         }
         at.last = entry.id;
         applied += 1;
-        if let Some(reply) = apply_one(machine, &entry, &mut at.membership)
+        let mut one = || apply_one(machine, &entry, &mut at.membership);
+        let reply = match waiting.peek() {
+            Some((index, answer)) if *index == entry.id.index => answer.stages.within(one),
+            Some(_) | None => one(),
+        };
+        if let Some(reply) = reply
             && let Some((_, answer)) = waiting.next_if(|(index, _)| *index == entry.id.index)
         {
-            let _gone = answer.send(Ok(reply));
+            answer.send(Ok(reply));
         }
     }
     Some(applied)
@@ -226,7 +347,9 @@ fn apply_one<S: StateMachine>(machine: &mut S, entry: &Entry, in_force: &mut Mem
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use quorate_core::{LogId, NodeId, Term};
+    use quorate_core::NodeId;
+
+    use crate::trace::Stages;
 
     /// Writes down what it is told.
     #[derive(Default)]
@@ -268,7 +391,7 @@ mod tests {
         let (waiting, mut answers): (Vec<_>, Vec<_>) = [3, 4, 6]
             .map(|index| {
                 let (answer, outcome) = oneshot::channel();
-                ((Index(index), answer), outcome)
+                ((Index(index), Answer::new(answer, Stages::none())), outcome)
             })
             .into_iter()
             .unzip();

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fmt, io,
     marker::PhantomData,
-    sync::{Arc, atomic::AtomicBool, mpsc::channel},
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -17,26 +17,27 @@ use tracing::{info, warn};
 #[cfg(feature = "record")]
 use crate::record::Recording;
 use crate::{
-    apply, clock,
+    apply,
     control::Controls,
     driver::{Driver, Lanes, LastWord, Reads},
+    host::{self, Host, HostBuilder, Open, Place},
     inbox::Limits,
+    lane::Use,
+    metrics::MetricsLevel,
     node::Node,
     recorded::Recorded,
-    shared::{Entrance, Shared},
+    shared::Shared,
     status::Leadership,
-    storage,
-    thread::{Alive, roll_call, spawn},
+    thread::{Alive, roll_call},
     transport::Transport,
     waiters::Waiters,
 };
 
-/// A node to be: made by [`Node::builder`], ended by [`Builder::start`]. Only the store has no default.
+/// A node to be: made by [`Node::builder`] or [`Host::group`], ended by [`Builder::start`]. Only the store has no default.
 #[must_use = "a builder starts nothing before `start` is called"]
-pub struct Builder<S, St = ()> {
+pub struct Builder<S> {
     config: Config,
-    store: St,
-    transport: Option<Arc<dyn Transport>>,
+    home: Home,
     request_timeout: Duration,
     shutdown_timeout: Duration,
     max_pending: usize,
@@ -45,12 +46,25 @@ pub struct Builder<S, St = ()> {
     recording: Option<Recording>,
 }
 
+/// Where a node is to live.
+enum Home {
+    /// At a host that is there.
+    Host(Host),
+    /// At one of its own.
+    Own { host: HostBuilder, store: Option<OpenStore> },
+}
+
+type OpenStore = Box<dyn FnOnce(HostBuilder) -> Result<Host, StartError> + Send>;
+
 /// Why a node can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The configuration is not valid.
     #[error("the configuration: {0}")]
     Config(#[from] ConfigError),
+    /// It was given no store.
+    #[error("a node needs a store: Builder::store gives it one")]
+    NoStore,
     /// The store can't be opened.
     #[error("the store can't be opened: {0}")]
     Store(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -71,6 +85,14 @@ pub enum StartError {
         /// Why not.
         source: StateError,
     },
+    /// The state machine has applied what is not in the log: it belongs to another log, or this one has lost something.
+    #[error("the state machine has applied up to {applied}, which the log up to {last} does not hold")]
+    Foreign {
+        /// What it has applied.
+        applied: LogId,
+        /// Where the log ends.
+        last: LogId,
+    },
     /// What the store holds is not what a node can start from.
     #[error("can't start from what the store holds: {0}")]
     Core(#[from] quorate_core::StartError),
@@ -80,6 +102,12 @@ pub enum StartError {
         /// How many there are.
         members: usize,
     },
+    /// The group is open at this host, or is being opened or removed.
+    #[error("group {0} is open at this host, or is being opened or removed")]
+    AlreadyOpen(GroupId),
+    /// The host has been shut down, or its store has failed.
+    #[error("the host has been shut down, or its store has failed")]
+    HostClosed,
     /// One of the node's threads can't be started.
     #[error("a thread can't be started: {0}")]
     Thread(#[from] io::Error),
@@ -90,10 +118,19 @@ pub enum StartError {
 
 impl<S: StateMachine> Builder<S> {
     pub(crate) fn new(id: NodeId) -> Self {
+        Self::at(id, GroupId(0), Home::Own { host: HostBuilder::new(id), store: None })
+    }
+
+    pub(crate) fn on(host: Host, group: GroupId) -> Self {
+        Self::at(host.id(), group, Home::Host(host))
+    }
+
+    fn at(id: NodeId, group: GroupId, home: Home) -> Self {
+        let mut config = Config::new(id);
+        config.group = group;
         Self {
-            config: Config::new(id),
-            store: (),
-            transport: None,
+            config,
+            home,
             request_timeout: Duration::from_secs(5),
             shutdown_timeout: Duration::from_secs(1),
             max_pending: 65_536,
@@ -102,18 +139,18 @@ impl<S: StateMachine> Builder<S> {
             recording: None,
         }
     }
-}
 
-impl<S: StateMachine, St> Builder<S, St> {
-    /// Which group, of those that the process hosts. Default 0.
+    /// Which group, of those that are in the store. Default 0, or the one that the host was asked for.
     pub const fn group(mut self, group: GroupId) -> Self {
         self.config.group = group;
         self
     }
 
-    /// Changes anything in the protocol's configuration.
+    /// Changes anything in the protocol's configuration. Whose it is, [`Node::builder`] or [`Host::group`] has said.
     pub fn config(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        let (id, group) = (self.config.id, self.config.group);
         change(&mut self.config);
+        (self.config.id, self.config.group) = (id, group);
         self
     }
 
@@ -160,19 +197,31 @@ impl<S: StateMachine, St> Builder<S, St> {
         self
     }
 
-    /// Where what is durable lies.
-    pub fn store<T: Store>(self, store: T) -> Builder<S, T> {
-        Builder {
-            config: self.config,
-            store,
-            transport: self.transport,
-            request_timeout: self.request_timeout,
-            shutdown_timeout: self.shutdown_timeout,
-            max_pending: self.max_pending,
-            machine: self.machine,
-            #[cfg(feature = "record")]
-            recording: self.recording,
+    /// Where what is durable lies. A node of a [`Host`] has that one's.
+    pub fn store(mut self, store: impl Store) -> Self {
+        if let Home::Own { store: place, .. } = &mut self.home {
+            *place = Some(Box::new(|host| host.start(store)));
         }
+        self
+    }
+
+    /// How to reach the others. A node that is alone needs none; one of a [`Host`] has that one's.
+    pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
+        self.home = match self.home {
+            Home::Own { host, store } => Home::Own { host: host.transport(transport), store },
+            home @ Home::Host(_) => home,
+        };
+        self
+    }
+
+    /// How finely [metrics](crate::metrics) are told apart; a node of a [`Host`] has that one's. Default
+    /// [`MetricsLevel::PerHost`].
+    pub fn metrics(mut self, level: MetricsLevel) -> Self {
+        self.home = match self.home {
+            Home::Own { host, store } => Home::Own { host: host.metrics(level), store },
+            home @ Home::Host(_) => home,
+        };
+        self
     }
 
     /// Takes down all that the node's core is told, to be replayed by `quorate-sim flight`. Whatever becomes of the
@@ -183,89 +232,90 @@ impl<S: StateMachine, St> Builder<S, St> {
         self
     }
 
-    /// How to reach the others. A node that is alone needs none.
-    pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
-        self.transport = Some(transport);
-        self
-    }
-}
-
-impl<S: StateMachine, St: Store> Builder<S, St> {
-    /// Opens the store and starts the node. `machine` is fresh: what the newest snapshot holds is put into it first, then
-    /// the log is applied from there.
+    /// Opens the group and starts the node. `machine` is fresh, or holds what it has
+    /// [applied](StateMachine::applied) itself: what the newest snapshot holds is put into it first if need be, then the log
+    /// is applied from there.
     ///
     /// # Errors
     /// If the configuration or what the store holds is not valid, or the store or a thread fails.
-    pub async fn start(self, machine: S) -> Result<Node<S>, StartError> {
+    pub async fn start(mut self, machine: S) -> Result<Node<S>, StartError> {
         Handle::try_current().map_err(|_| StartError::NoRuntime)?;
         self.config.validate()?;
+        let (host, own) = match std::mem::replace(
+            &mut self.home,
+            Home::Own { host: HostBuilder::new(self.config.id), store: None },
+        ) {
+            Home::Host(host) => (host, false),
+            Home::Own { host, store } => (store.ok_or(StartError::NoStore)?(host)?, true),
+        };
         let (alive, mut ended) = roll_call();
-        match self.assemble(machine, alive).await {
+        match self.assemble(&host, own, machine, alive).await {
             Ok((shared, driver)) => {
-                // Before the driver runs: nothing is sent before the transport has started.
-                if let Some(transport) = &shared.transport {
-                    transport.start(Arc::new(Entrance(shared.clone())));
-                }
                 tokio::spawn(driver.run(ended));
                 Ok(Node::new(shared))
             }
             Err(error) => {
-                // The store is closed when this returns: it may be opened again.
+                // What was opened is closed when this returns: it may be opened again.
                 ended.wait().await;
+                if own {
+                    host.shutdown().await;
+                }
                 Err(error)
             }
         }
     }
 
-    async fn assemble(self, machine: S, alive: Alive) -> Result<(Arc<Shared<S>>, Driver<S>), StartError> {
-        let (id, group) = (self.config.id, self.config.group);
-        let shared = Arc::new(Shared::new(id, group, self.limits(), self.transport, self.request_timeout));
+    async fn assemble(
+        self,
+        host: &Host,
+        own: bool,
+        machine: S,
+        alive: Alive,
+    ) -> Result<(Arc<Shared<S>>, Driver<S>), StartError> {
+        let (id, group) = (host.id(), self.config.group);
+        let place = Place::take(&host.shared, group).ok_or(StartError::AlreadyOpen(group))?;
+        let lanes = host.shared.lanes().ok_or(StartError::HostClosed)?;
+        let shared = Arc::new(Shared::new(group, self.limits(), host.shared.clone(), self.request_timeout));
 
-        let (writes, queue) = channel();
-        let (opened, store_opened) = oneshot::channel();
-        spawn(id, "store", &alive, {
-            let (shared, alive, store) = (shared.clone(), alive.clone(), self.store);
-            move || storage::run(store, group, &queue, opened, &shared, &alive)
-        })?;
-        let storage::Open { recovered, loads, snapshot } =
-            store_opened.await.map_err(|_| StartError::StorePanicked)??;
+        let (answer, opened) = oneshot::channel();
+        let job = host::Job::Open { group, port: shared.clone(), answer };
+        lanes.writes.send(job).map_err(|_| StartError::HostClosed)?;
+        let Open { mut recovered, snapshot } = opened.await.map_err(|_| StartError::StorePanicked)??;
+        // From here on the group is open in the store's thread, until this is dropped.
+        let last_word =
+            LastWord::new(shared.clone(), place, recovered.incarnation, own.then(|| host.clone()));
 
         let membership = recovered.memberships.last().map_or(&recovered.base_membership, |(_, last)| last);
         let members = membership.members().len();
-        if members > 1 && shared.transport.is_none() {
+        if members > 1 && host.shared.transport.is_none() {
             return Err(StartError::NoTransport { members });
         }
         if !membership.contains(id) {
             warn!(node = %id, %group, ?membership, "this node is no member of its group: it waits to be added");
         }
+
+        let quit = Arc::new(AtomicBool::new(false));
+        let base = Snapshot { last: recovered.base, membership: recovered.base_membership.clone() };
+        let worker = apply::Applier::new(machine, base, shared.clone(), quit.clone(), alive.clone());
+        let name = || format!("quorate-{id}-apply-{group}");
+        let jobs = host.shared.runner.lane(name, Use::Now, worker)?;
+        let (answer, begun) = oneshot::channel();
+        let begin = apply::Begin { recovered: recovered.clone(), snapshot, answer };
+        // A lane that has just been started takes it.
+        drop(jobs.send(apply::Job::Begin(Box::new(begin))));
+        let at = begun.await.map_err(|_| StartError::Restore {
+            at: recovered.snapshot.as_ref().map_or(recovered.base, |snapshot| snapshot.last),
+            source: "the state machine panicked".into(),
+        })??;
+        recovered.applied = at.last.index;
         info!(
             node = %id, %group, members,
             incarnation = %recovered.incarnation, last = %recovered.last, applied = %recovered.applied,
             "starting"
         );
 
-        let (jobs, queue) = channel();
-        let quit = Arc::new(AtomicBool::new(false));
-        let (restored, state_restored) = oneshot::channel();
-        // Without a snapshot the log is there from its beginning, which is its base.
-        let begin = || Snapshot { last: recovered.base, membership: recovered.base_membership.clone() };
-        let start = recovered.snapshot.clone().unwrap_or_else(begin);
-        let at = start.last;
-        spawn(id, "apply", &alive, {
-            let (shared, quit, mut machine) = (shared.clone(), quit.clone(), machine);
-            move || {
-                let result = apply::restore(&mut machine, snapshot);
-                let failed = result.is_err();
-                if restored.send(result).is_ok() && !failed {
-                    apply::run(machine, start, &queue, &quit, &shared);
-                }
-            }
-        })?;
-        let result = state_restored.await.unwrap_or_else(|_| Err("the state machine panicked".into()));
-        result.map_err(|source| StartError::Restore { at, source })?;
-
         let batch_bytes = self.config.max_append_bytes.min(self.config.max_uncommitted_bytes);
-        let now = clock::now();
+        let now = host.shared.clock.now();
         #[cfg(feature = "record")]
         let origin = self.recording.map(|recording| (recording, self.config.clone(), recovered.clone()));
         let raft = Raft::new(self.config, recovered, now)?;
@@ -282,15 +332,16 @@ impl<S: StateMachine, St: Store> Builder<S, St> {
             role: raft.role(),
         });
 
+        last_word.open();
         let driver = Driver {
-            last_word: LastWord::new(shared.clone()),
+            last_word,
             raft: Recorded::new(
                 raft,
                 #[cfg(feature = "record")]
                 recorder,
             ),
             shared: shared.clone(),
-            lanes: Lanes { writes, loads, jobs, quit },
+            lanes: Lanes { store: lanes, jobs, quit },
             batch_bytes,
             drain_timeout: self.shutdown_timeout,
             proposals: Waiters::new(),
@@ -298,8 +349,8 @@ impl<S: StateMachine, St: Store> Builder<S, St> {
             controls: Controls::new(),
             lost: BTreeSet::new(),
             now,
-            handed: at.index,
-            applied: at.index,
+            handed: at.last.index,
+            applied: at.last.index,
             stopping: None,
         };
         Ok((shared, driver))
@@ -314,11 +365,10 @@ impl<S: StateMachine, St: Store> Builder<S, St> {
     }
 }
 
-impl<S, St> fmt::Debug for Builder<S, St> {
+impl<S> fmt::Debug for Builder<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
             .field("config", &self.config)
-            .field("transport", &self.transport)
             .field("request_timeout", &self.request_timeout)
             .field("shutdown_timeout", &self.shutdown_timeout)
             .field("max_pending", &self.max_pending)

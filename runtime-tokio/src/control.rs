@@ -71,7 +71,7 @@ impl<S: StateMachine> Driver<S> {
 
     /// A request about the cluster is at its end.
     pub(crate) fn conclude(&mut self, token: Token, outcome: Outcome) {
-        let (node, group) = (self.shared.id, self.shared.group);
+        let (node, group) = (self.shared.id(), self.shared.group);
         if let Outcome::Transferred { to } = outcome {
             info!(%node, %group, %to, "leadership handed over");
         }
@@ -100,7 +100,7 @@ impl<S: StateMachine> Driver<S> {
             return;
         }
         let Some(to) = self.successor() else {
-            return debug!(node = %self.shared.id, group = %self.shared.group, "nobody to hand leadership over to");
+            return debug!(node = %self.shared.id(), group = %self.shared.group, "nobody to hand leadership over to");
         };
         let token = self.reads.take_token();
         let next = match self.raft.step(self.now, Input::TransferLeadership { token, to: Some(to) }) {

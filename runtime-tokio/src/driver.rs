@@ -6,7 +6,6 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
-        mpsc::Sender,
     },
     task::Poll,
     time::Duration,
@@ -14,22 +13,22 @@ use std::{
 };
 
 use quorate_core::{
-    Action, Apply, Batch, Body, ENTRY_HEADER, Event, Index, Input, Instant, Message, NodeId, Outcome,
-    Proposal, ReadKind, Rejected, StateMachine, Token, Tokens,
+    Action, Apply, Batch, Body, ENTRY_HEADER, Event, Incarnation, Index, Input, Instant, Message, NodeId,
+    Outcome, Proposal, ReadKind, Rejected, RoleKind, StateMachine, Token, Tokens,
 };
 use tracing::{debug, error, info, warn};
 
 use crate::{
     alarm::Alarm,
     apply::{Job, Reading},
-    clock,
     control::{Controls, Handover},
     error::{Refusal, StopReason, Stopped},
-    inbox::{Answer, Inbox, Proposed, Work},
+    host::{self, Host, Place},
+    inbox::{Answer, Inbox, Look, Proposed, Work},
+    lane,
     recorded::Recorded,
     shared::Shared,
     status::{Leadership, count},
-    storage::{Loads, Writes},
     thread::Ended,
     waiters::Waiters,
 };
@@ -71,12 +70,13 @@ pub(crate) struct Driver<S: StateMachine> {
     pub(crate) stopping: Option<Stopping>,
 }
 
-/// The queues of the node's threads, each of which ends when its queue is let go of.
+/// The queues of those who do what the core asks for.
 pub(crate) struct Lanes<S: StateMachine> {
-    pub(crate) writes: Writes,
-    pub(crate) loads: Loads,
-    pub(crate) jobs: Sender<Job<S>>,
-    /// Tells the apply thread not to finish what it has.
+    /// Those of the host.
+    pub(crate) store: host::Lanes,
+    /// That of the state machine, which ends when this is let go of.
+    pub(crate) jobs: lane::Sender<Job<S>>,
+    /// Tells it not to finish what it has.
     pub(crate) quit: Arc<AtomicBool>,
 }
 
@@ -97,7 +97,7 @@ pub(crate) struct Stopping {
 impl<S: StateMachine> Driver<S> {
     /// Runs until the node stops, and then until its threads have ended.
     pub(crate) async fn run(mut self, mut ended: Ended) {
-        let mut alarm = Alarm::new();
+        let mut alarm = Alarm::new(self.shared.host.clock);
         let mut work = Work::new();
         self.act();
         let why = loop {
@@ -115,6 +115,7 @@ impl<S: StateMachine> Driver<S> {
                     self.take_up(&mut work);
                 }
                 if self.due().is_some() {
+                    self.shared.turned();
                     self.step(Input::Tick);
                     self.act();
                 }
@@ -127,9 +128,7 @@ impl<S: StateMachine> Driver<S> {
         self.last_word.say();
         let last_word = self.dissolve();
         ended.wait().await;
-        if let Some(transport) = &last_word.shared.transport {
-            transport.shutdown().await;
-        }
+        last_word.let_go().await;
     }
 
     /// Lets go of the threads' queues, which ends them.
@@ -152,8 +151,11 @@ impl<S: StateMachine> Driver<S> {
     /// Takes up all that waits, and does what follows from it.
     fn take_up(&mut self, work: &mut Work<S>) {
         self.shared.inbox.take(work, self.proposals.len());
+        if !work.changes_nothing() {
+            self.shared.turned();
+        }
         // After taking it up, never before: no message may seem to come earlier than it did.
-        self.now = clock::now();
+        self.now = self.shared.host.clock.now();
         for input in work.inputs.drain(..) {
             self.step(input);
         }
@@ -190,7 +192,7 @@ impl<S: StateMachine> Driver<S> {
         }
         self.act();
         for question in work.questions.drain(..) {
-            let _gone = question.send(self.raft.status());
+            let _gone = question.send(Look { raft: self.raft.status(), apply: self.lanes.jobs.len() });
         }
     }
 
@@ -199,10 +201,12 @@ impl<S: StateMachine> Driver<S> {
         if !self.lost.is_empty() {
             self.lost.remove(&from);
         }
+        self.shared.meter.received(message.class());
         if matches!(message.body, Body::InstallSnapshot { .. }) {
             // The core may hear of a snapshot when its bytes are staged, and this runtime stages none.
             count(&self.shared.counters.messages_refused, 1);
-            let (node, group) = (self.shared.id, self.shared.group);
+            self.shared.meter.message_refused();
+            let (node, group) = (self.shared.id(), self.shared.group);
             return debug!(%node, %group, %from, "snapshot refused: this release takes none");
         }
         if let Err(rejected) = self.raft.step(self.now, Input::Receive { from, message }) {
@@ -212,7 +216,8 @@ impl<S: StateMachine> Driver<S> {
 
     fn refused(&self, from: NodeId, rejected: &Rejected) {
         count(&self.shared.counters.messages_refused, 1);
-        let (node, group) = (self.shared.id, self.shared.group);
+        self.shared.meter.message_refused();
+        let (node, group) = (self.shared.id(), self.shared.group);
         match rejected {
             // No correct node sends such a thing.
             Rejected::Malformed(why) => warn!(%node, %group, %from, %why, "malformed message refused"),
@@ -227,7 +232,7 @@ impl<S: StateMachine> Driver<S> {
         if rejected == Rejected::BadLoad {
             self.stop(StopReason::Storage(rejected.to_string().into()));
         } else if !matches!(rejected, Rejected::StaleLoad | Rejected::Stopped) {
-            warn!(node = %self.shared.id, group = %self.shared.group, %rejected, "the core refused an input");
+            warn!(node = %self.shared.id(), group = %self.shared.group, %rejected, "the core refused an input");
         }
     }
 
@@ -238,9 +243,16 @@ impl<S: StateMachine> Driver<S> {
             let commands = proposals.as_slice().get(..n).unwrap_or_default();
             let proposal = Proposal::new(self.proposals.next(), Batch::from(commands));
             let answers = proposals.by_ref().take(n).map(|proposed| proposed.answer);
+            let before = self.raft.last().index;
             match self.raft.step(self.now, Input::Propose(proposal)) {
                 Ok(()) => {
-                    self.proposals.extend(answers);
+                    let (term, taken) = (self.raft.term(), self.now);
+                    self.proposals.extend(answers.zip(1..).map(|(mut answer, place)| {
+                        answer.taken = taken;
+                        answer.stages.appended(term, before.plus(place));
+                        answer
+                    }));
+                    self.shared.meter.proposed(n);
                     count(&self.shared.counters.proposals, n);
                     count(&self.shared.counters.batches, 1);
                     // Its write is on its way, and counts, before the next batch is looked at.
@@ -248,7 +260,7 @@ impl<S: StateMachine> Driver<S> {
                 }
                 Err(rejected) => {
                     for answer in answers {
-                        let _gone = answer.send(Err(rejected.into()));
+                        answer.send(Err(rejected.into()));
                     }
                 }
             }
@@ -263,6 +275,7 @@ impl<S: StateMachine> Driver<S> {
         let token = self.reads.take_token();
         match self.raft.step(self.now, Input::Read { token, kind }) {
             Ok(()) => {
+                self.shared.meter.asked(reads.len());
                 count(&self.shared.counters.reads, reads.len());
                 count(&self.shared.counters.read_batches, 1);
                 self.reads.waiting.insert(token, std::mem::take(reads));
@@ -276,13 +289,18 @@ impl<S: StateMachine> Driver<S> {
         while let Some(action) = self.raft.poll() {
             match action {
                 Action::Send { to, message } => {
-                    if let Some(transport) = &self.shared.transport {
+                    self.shared.meter.sent(message.class());
+                    if let Some(transport) = &self.shared.host.transport {
                         transport.send(self.shared.group, to, message);
                     }
                 }
-                // A lane whose thread has ended has said why, and the node is about to stop.
-                Action::Write(write) => drop(self.lanes.writes.send(write)),
-                Action::Load(load) => drop(self.lanes.loads.send((self.shared.group, load))),
+                // A lane that has ended has said why, and the node is about to stop.
+                Action::Write(write) => drop(self.lanes.store.writes.send(host::Job::Write(write))),
+                Action::Load(load) => {
+                    let question =
+                        host::Question { group: self.shared.group, load, port: self.shared.clone() };
+                    drop(self.lanes.store.loads.send(question));
+                }
                 Action::Apply(apply) => self.apply(apply),
                 // No snapshot is ever let in, so none is adopted; if one were, its bytes would be nowhere.
                 Action::Restore(snapshot) => self.stop(StopReason::NoSnapshot { at: snapshot.last }),
@@ -303,9 +321,18 @@ impl<S: StateMachine> Driver<S> {
         self.handed = apply.last();
         let mut waiting = Vec::new();
         for done in &apply.done {
-            self.proposals.take(done.tokens, |place, answer| waiting.push((done.first.plus(place), answer)));
+            self.proposals.take(done.tokens, |place, mut answer| {
+                answer.stages.committed();
+                waiting.push((done.first.plus(place), answer));
+            });
         }
-        self.hand_to_apply(Job::Apply { entries: apply.entries, waiting });
+        // Those that were proposed together have waited equally long.
+        for together in waiting.chunk_by(|(_, a), (_, b)| a.taken == b.taken) {
+            let taken = together.first().map_or(self.now, |(_, answer)| answer.taken);
+            let after = Duration::from_micros(self.now.since(taken));
+            self.shared.meter.committed(after, together.len());
+        }
+        self.hand_to_apply(Job::Apply { entries: apply.entries, waiting, handed: self.now });
     }
 
     fn hand_to_apply(&self, job: Job<S>) {
@@ -343,12 +370,18 @@ impl<S: StateMachine> Driver<S> {
                     Refusal::Unknown("the core answered it as something else".into())
                 }
             };
-            let _gone = answer.send(Err(refusal));
+            answer.send(Err(refusal));
         });
     }
 
     fn tell(&self, event: &Event) {
-        let (node, group) = (self.shared.id, self.shared.group);
+        let (node, group, meter) = (self.shared.id(), self.shared.group, &self.shared.meter);
+        match event {
+            Event::Role { role: RoleKind::Candidate, .. } => meter.stood(),
+            Event::Role { role: RoleKind::Leader, .. } => meter.won(),
+            Event::Leader { leader: Some(_), .. } => meter.led(),
+            _ => {}
+        }
         match event {
             Event::Role { term, role } => debug!(%node, %group, %term, ?role, "role"),
             Event::Leader { term, leader: Some(leader) } => {
@@ -408,7 +441,7 @@ impl<S: StateMachine> Driver<S> {
     fn resolve_all(&mut self, why: &StopReason) {
         let stopped = Stopped { why: why.clone() };
         for answer in self.proposals.take_all() {
-            let _gone = answer.send(Err(Refusal::Unknown(stopped.to_string())));
+            answer.send(Err(Refusal::Unknown(stopped.to_string())));
         }
         self.abandon_controls(&stopped.to_string());
         for read in std::mem::take(&mut self.reads.waiting).into_values().flatten() {
@@ -452,20 +485,38 @@ fn batch_len<R>(proposals: &[Proposed<R>], max_bytes: usize) -> usize {
     fits.count().max(1)
 }
 
-/// Says that the node has stopped, however its driver ends: also when its runtime drops it, before it ever ran even.
+/// Says that the node has stopped, however its driver ends: also when its runtime drops it, before it ever ran even. And
+/// gives back what it had at its host.
 pub(crate) struct LastWord<S: StateMachine> {
     shared: Arc<Shared<S>>,
     why: StopReason,
+    incarnation: Incarnation,
+    /// What arrives finds it there.
+    place: Option<Place>,
+    /// The host, if it is there for this node alone.
+    own: Option<Host>,
 }
 
 impl<S: StateMachine> LastWord<S> {
-    pub(crate) const fn new(shared: Arc<Shared<S>>) -> Self {
-        Self { shared, why: StopReason::Died }
+    pub(crate) const fn new(
+        shared: Arc<Shared<S>>,
+        place: Place,
+        incarnation: Incarnation,
+        own: Option<Host>,
+    ) -> Self {
+        Self { shared, why: StopReason::Died, incarnation, place: Some(place), own }
+    }
+
+    /// What arrives is taken in from now on.
+    pub(crate) fn open(&self) {
+        if let Some(place) = &self.place {
+            place.open(self.shared.clone());
+        }
     }
 
     fn say(&self) {
         let stopped = Stopped { why: self.why.clone() };
-        let (node, group, why) = (self.shared.id, self.shared.group, &self.why);
+        let (node, group, why) = (self.shared.id(), self.shared.group, &self.why);
         self.shared.inbox.close(&stopped);
         let first = self.shared.stopped.send_if_modified(|known| {
             let first = known.is_none();
@@ -477,10 +528,31 @@ impl<S: StateMachine> LastWord<S> {
             StopReason::Shutdown | StopReason::Dropped => info!(%node, %group, %why, "stopped"),
             StopReason::Storage(_)
             | StopReason::NoSnapshot { .. }
+            | StopReason::StateMachine { .. }
             | StopReason::Panicked { .. }
             | StopReason::Died => {
                 error!(%node, %group, %why, "stopped");
             }
+        }
+    }
+
+    /// Nothing of this life is written or delivered any more.
+    fn leave(&mut self) {
+        if let Some(place) = self.place.take() {
+            if let Some(lanes) = self.shared.host.lanes() {
+                let (group, incarnation) = (self.shared.group, self.incarnation);
+                drop(lanes.writes.send(host::Job::Close { group, incarnation }));
+            }
+            // After that: another life, if there is one, begins behind it.
+            drop(place);
+        }
+    }
+
+    /// Its threads have ended. Ends the host as well, if that is its own.
+    async fn let_go(mut self) {
+        self.leave();
+        if let Some(host) = self.own.take() {
+            host.shared.close().await;
         }
     }
 }
@@ -488,6 +560,7 @@ impl<S: StateMachine> LastWord<S> {
 impl<S: StateMachine> Drop for LastWord<S> {
     fn drop(&mut self) {
         self.say();
+        self.leave();
         self.shared.ended.send_replace(true);
     }
 }

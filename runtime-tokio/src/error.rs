@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use quorate_core::{ChangeError, LogId, NodeId, Rejected};
+use quorate_core::{ChangeError, GroupId, LogId, NodeId, Rejected};
 
 /// Why a proposal has no reply.
 ///
@@ -87,6 +87,26 @@ pub enum ReadError {
     /// This node has stopped.
     #[error(transparent)]
     Stopped(#[from] Stopped),
+}
+
+/// Why a group was not created, removed or listed.
+#[derive(Debug, thiserror::Error)]
+pub enum GroupError {
+    /// It is open, or about to be: shut its node down first.
+    #[error("group {0} is open: shut its node down first")]
+    Open(GroupId),
+    /// The store refuses, or can't.
+    #[error("the store: {0}")]
+    Store(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The host has been shut down, or its store has failed.
+    #[error("the host has been shut down, or its store has failed")]
+    Closed,
+}
+
+impl GroupError {
+    pub(crate) fn store(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Store(Box::new(error))
+    }
 }
 
 /// Why a state was not held still.
@@ -211,6 +231,14 @@ pub enum StopReason {
         /// What the snapshot includes.
         at: LogId,
     },
+    /// What its state machine keeps its state in has failed.
+    #[error("its state machine's storage failed at entry {at}: {message}")]
+    StateMachine {
+        /// After applying which entry.
+        at: LogId,
+        /// What it said.
+        message: Arc<str>,
+    },
     /// Its state machine panicked, and may be in any state now.
     #[error("its state machine panicked at entry {at}: {message}")]
     Panicked {
@@ -270,6 +298,18 @@ impl From<Rejected> for Refusal {
             | Rejected::Stopped => Self::Other(rejected.to_string()),
         }
     }
+}
+
+/// An error with what has caused it.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
 }
 
 /// What a panic said.

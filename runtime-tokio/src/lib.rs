@@ -87,18 +87,18 @@ mod control;
 mod driver;
 mod error;
 mod forward;
+mod host;
 mod inbox;
+mod lane;
 mod memory;
 pub mod metrics;
 mod node;
 #[cfg(feature = "record")]
 mod record;
 mod recorded;
-mod router;
 mod shared;
 mod snapshot;
 mod status;
-mod storage;
 mod thread;
 pub mod trace;
 mod transport;
@@ -107,7 +107,8 @@ mod waiters;
 pub use crate::metrics::MetricsLevel;
 pub use builder::{Builder, StartError};
 pub use consistency::Consistency;
-pub use error::{ControlError, FreezeError, ProposeError, ReadError, StopReason, Stopped};
+pub use error::{ControlError, FreezeError, GroupError, ProposeError, ReadError, StopReason, Stopped};
+pub use host::{Host, HostBuilder};
 pub use memory::{
     MemoryNetwork, MemorySnapshotReader, MemorySnapshotWriter, MemorySnapshots, MemoryStore,
     MemoryStoreError, MemoryStoreReader,
@@ -115,7 +116,6 @@ pub use memory::{
 pub use node::Node;
 #[cfg(feature = "record")]
 pub use record::{Recording, RecordingEnded, RecordingStatus};
-pub use router::Router;
 pub use snapshot::SnapshotSource;
 pub use status::{Counts, Leadership, NodeStatus};
 pub use transport::{BoxFuture, BoxStream, ForwardError, Inbound, Stream, Transport};

@@ -140,7 +140,7 @@ impl<S: StateMachine> Node<S> {
             let (question, answer) = oneshot::channel();
             match shared.inbox.ask(question) {
                 Ok(()) => {
-                    let raft = answer.await.map_err(|_| shared.why())?;
+                    let raft = answer.await.map_err(|_| shared.why())?.raft;
                     return Ok(NodeStatus { raft, counts: shared.counters.look() });
                 }
                 Err(Refusal::Stopped(stopped)) => return Err(stopped),
@@ -159,7 +159,7 @@ impl<S: StateMachine> Node<S> {
     /// Who it is.
     #[must_use]
     pub fn id(&self) -> NodeId {
-        self.shared().id
+        self.shared().id()
     }
 
     /// In which group.
@@ -179,11 +179,7 @@ impl<S: StateMachine> Node<S> {
     /// is in touch (both within [`Builder::shutdown_timeout`]), writes what is queued. When it returns all of the node's threads have ended, store and state machine are dropped, and the
     /// transport is shut down; a call of the state machine or the store that doesn't return holds it up.
     pub async fn shutdown(&self) {
-        let shared = self.shared();
-        shared.inbox.stop(StopReason::Shutdown);
-        // The sender lives in `shared`: it can't go away before it has said so.
-        let mut ended = shared.ended.subscribe();
-        let _ended = ended.wait_for(|ended| *ended).await;
+        self.shared().stop_and_wait().await;
     }
 
     /// Waits until the node has stopped, for whatever reason, and says why.
@@ -215,7 +211,7 @@ impl<S: StateMachine> fmt::Debug for Node<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shared = self.shared();
         f.debug_struct("Node")
-            .field("id", &shared.id)
+            .field("id", &shared.id())
             .field("group", &shared.group)
             .field("leadership", &*shared.leadership.borrow())
             .field("stopped", &*shared.stopped.borrow())

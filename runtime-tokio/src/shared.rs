@@ -1,17 +1,20 @@
 //! What handles, driver, threads and transport share, and how a request finds its way from there.
 
 use std::{
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use bytes::Bytes;
-use quorate_core::{ChangeError, GroupId, Message, NodeId, RoleKind, Snapshot, StateMachine, Term};
+use quorate_core::{ChangeError, GroupId, Input, Message, NodeId, RoleKind, Snapshot, StateMachine, Term};
 use tokio::{
     sync::{oneshot, watch},
     time::{self, Instant, timeout_at},
 };
-use tracing::{debug, warn};
+use tracing::{Instrument as _, debug, warn};
 
 use crate::{
     apply::{Closure, Read, Ticket},
@@ -19,19 +22,23 @@ use crate::{
     control::{Control, Verdict, Wish},
     error::{ControlError, ProposeError, ReadError, Refusal, StopReason, Stopped},
     forward,
-    inbox::{Inbox, Limits},
+    host::{self, Port},
+    inbox::{Answer, Inbox, Limits},
+    metrics::{Failure, GroupSample, Meter, QueueSample},
     status::{Counters, Leadership, count},
-    trace::TraceContext,
-    transport::{BoxFuture, BoxStream, ForwardError, Inbound, Transport},
+    trace::Request,
+    transport::{BoxFuture, BoxStream, ForwardError},
 };
 
 /// What handles, driver, threads and transport share.
 pub(crate) struct Shared<S: StateMachine> {
-    pub(crate) id: NodeId,
+    pub(crate) host: Arc<host::Shared>,
     pub(crate) group: GroupId,
     pub(crate) inbox: Inbox<S>,
     pub(crate) counters: Counters,
-    pub(crate) transport: Option<Arc<dyn Transport>>,
+    pub(crate) meter: Arc<Meter>,
+    /// Goes up whenever the driver has done something: nothing is different as long as it doesn't.
+    turns: AtomicU64,
     pub(crate) leadership: watch::Sender<Leadership>,
     pub(crate) stopped: watch::Sender<Option<Stopped>>,
     /// Reads that wait for an answer.
@@ -48,19 +55,20 @@ pub(crate) struct Shared<S: StateMachine> {
 
 impl<S: StateMachine> Shared<S> {
     pub(crate) fn new(
-        id: NodeId,
         group: GroupId,
         limits: Limits,
-        transport: Option<Arc<dyn Transport>>,
+        host: Arc<host::Shared>,
         request_timeout: Duration,
     ) -> Self {
         let leadership = Leadership { term: Term(0), leader: None, role: RoleKind::Follower };
+        let meter = host.meters.of(group);
         Self {
-            id,
+            host,
             group,
             inbox: Inbox::new(limits),
             counters: Counters::default(),
-            transport,
+            meter,
+            turns: AtomicU64::new(0),
             leadership: watch::Sender::new(leadership),
             stopped: watch::Sender::new(None),
             reads: Arc::default(),
@@ -72,29 +80,59 @@ impl<S: StateMachine> Shared<S> {
         }
     }
 
+    pub(crate) fn id(&self) -> NodeId {
+        self.host.id
+    }
+
+    /// The driver has something to do.
+    pub(crate) fn turned(&self) {
+        self.turns.fetch_add(1, Relaxed);
+    }
+
     /// [`Node::propose`](crate::Node::propose).
     pub(crate) async fn propose(&self, command: Bytes) -> Result<S::Reply, ProposeError> {
+        let begun = Instant::now();
+        let request = Request::propose(self.id(), self.group, command.len());
+        let result = self.propose_in(&request, command).instrument(request.span.clone()).await;
+        match &result {
+            Ok(_) => {
+                self.meter.replied(begun.elapsed());
+                request.ended("done");
+            }
+            Err(error) => {
+                let failure = Failure::from(error);
+                self.meter.failed(failure);
+                request.ended(failure.name());
+            }
+        }
+        result
+    }
+
+    async fn propose_in(&self, request: &Request, command: Bytes) -> Result<S::Reply, ProposeError> {
         let mut attempts = Attempts::new(self.request_timeout);
         let mut hint = None;
         let mut ticket = None;
         loop {
             let leader = hint.take().or_else(|| self.leadership.borrow().leader);
-            let elsewhere = leader.filter(|leader| *leader != self.id);
+            let elsewhere = leader.filter(|leader| *leader != self.id());
             // The inbox bounds what this node proposes itself; this, what it holds for others, or until one leads.
             if (elsewhere.is_some() || leader.is_none()) && ticket.is_none() {
                 ticket = Some(self.hold(command.len())?);
             }
             let result = match elsewhere {
-                Some(leader) => match self.forward(leader, &command, attempts.deadline).await {
+                Some(leader) => match self.forward(request, leader, &command, attempts.deadline).await {
                     Ok(reply) => return read_reply(reply),
                     Err(refusal) => Err(refusal),
                 },
-                None => self.propose_here(command.clone(), attempts.deadline).await.map_err(Retry::Refused),
+                None => {
+                    let here = self.propose_here(request, command.clone(), attempts.deadline);
+                    here.await.map_err(Retry::Refused)
+                }
             };
             let last = match result {
                 Ok(reply) => return Ok(reply),
                 Err(Retry::Refused(Refusal::NotLeader(other))) => {
-                    let asked = elsewhere.unwrap_or(self.id);
+                    let asked = elsewhere.unwrap_or(self.id());
                     hint = other.filter(|other| *other != asked);
                     format!("node {asked} does not lead")
                 }
@@ -124,32 +162,47 @@ impl<S: StateMachine> Shared<S> {
     }
 
     /// Proposes to this node's own core.
-    async fn propose_here(&self, command: Bytes, deadline: Instant) -> Result<S::Reply, Refusal> {
+    async fn propose_here(
+        &self,
+        request: &Request,
+        command: Bytes,
+        deadline: Instant,
+    ) -> Result<S::Reply, Refusal> {
         let (answer, outcome) = oneshot::channel();
-        self.inbox.propose(command, answer)?;
+        self.inbox.propose(command, Answer::new(answer, request.replicate()))?;
         let refusal = match timeout_at(deadline, outcome).await {
             Ok(Ok(Ok(reply))) => return Ok(reply),
             Ok(Ok(Err(refusal))) => refusal,
             Ok(Err(_dropped)) => Refusal::Unknown(self.why().to_string()),
             Err(_elapsed) => Refusal::Unknown(format!(
                 "node {} had not applied it after {:?}",
-                self.id, self.request_timeout
+                self.id(),
+                self.request_timeout
             )),
         };
         Err(refusal)
     }
 
     /// Hands a command on to the leader.
-    async fn forward(&self, leader: NodeId, command: &[u8], deadline: Instant) -> Result<Bytes, Retry> {
+    async fn forward(
+        &self,
+        request: &Request,
+        leader: NodeId,
+        command: &[u8],
+        deadline: Instant,
+    ) -> Result<Bytes, Retry> {
         if let Some(stopped) = self.inbox.closed() {
             return Err(Refusal::Stopped(stopped).into());
         }
-        let Some(transport) = &self.transport else {
+        let Some(transport) = &self.host.transport else {
             return Err(Retry::NotDelivered(format!("no transport to reach node {leader} with")));
         };
         count(&self.counters.forwarded, 1);
-        let request = forward::encode_request(command, TraceContext::current());
-        let answer = match timeout_at(deadline, transport.forward(self.group, leader, request)).await {
+        self.meter.forwarded();
+        let (span, trace) = request.forward(leader);
+        let request = forward::encode_request(command, trace);
+        let answer = transport.forward(self.group, leader, request).instrument(span);
+        let answer = match timeout_at(deadline, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error @ ForwardError::NotDelivered { .. })) => {
                 return Err(Retry::NotDelivered(error.to_string()));
@@ -166,7 +219,7 @@ impl<S: StateMachine> Shared<S> {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(refusal)) => Err(refusal.into()),
             Err(error) => {
-                warn!(node = %self.id, group = %self.group, %leader, %error, "unreadable answer to a proposal");
+                warn!(node = %self.id(), group = %self.group, %leader, %error, "unreadable answer to a proposal");
                 Err(Refusal::Unknown(format!("the answer of node {leader} can't be read: {error}")).into())
             }
         }
@@ -179,19 +232,24 @@ impl<S: StateMachine> Shared<S> {
         R: Send + 'static,
     {
         let mut attempts = Attempts::new(self.request_timeout);
+        let begun = Instant::now();
         let no_leader =
             |last: &str| ReadError::NoLeader { waited: self.request_timeout, last: last.to_owned() };
         loop {
             let bound = self.inbox.limits().pending;
             let Some(ticket) = Ticket::take(&self.reads, 1, bound) else {
                 count(&self.counters.overloaded, 1);
+                self.meter.overloaded();
                 let what = format!("overloaded: pending reads would pass their bound of {bound}");
                 return Err(ReadError::Overloaded { what });
             };
             let (answer, outcome) = oneshot::channel();
             self.inbox.read(Box::new(Closure { read, answer, ticket }), consistency);
             let refusal = match timeout_at(attempts.deadline, outcome).await {
-                Ok(Ok(Read::Done(result))) => return Ok(result),
+                Ok(Ok(Read::Done(result))) => {
+                    self.meter.answered(begun.elapsed());
+                    return Ok(result);
+                }
                 Ok(Ok(Read::Panicked(message))) => return Err(ReadError::Panicked { message }),
                 Ok(Ok(Read::Refused(unread, refusal))) => {
                     read = unread;
@@ -205,6 +263,7 @@ impl<S: StateMachine> Shared<S> {
                 Refusal::NotLeader(_) | Refusal::Transferring(_) | Refusal::Unknown(_) => {}
                 Refusal::Overloaded(what) => {
                     count(&self.counters.overloaded, 1);
+                    self.meter.overloaded();
                     return Err(ReadError::Overloaded { what });
                 }
                 Refusal::Stopped(stopped) => return Err(ReadError::Stopped(stopped)),
@@ -261,59 +320,93 @@ impl<S: StateMachine> Shared<S> {
         }
     }
 
+    /// [`Node::shutdown`](crate::Node::shutdown).
+    pub(crate) async fn stop_and_wait(&self) {
+        self.inbox.stop(StopReason::Shutdown);
+        // The sender lives here: it can't go away before it has said so.
+        let mut ended = self.ended.subscribe();
+        let _ended = ended.wait_for(|ended| *ended).await;
+    }
+
     /// Why the node has stopped; to be asked when it has.
     pub(crate) fn why(&self) -> Stopped {
         self.inbox.closed().unwrap_or(Stopped { why: StopReason::Died })
     }
 }
 
-/// Where this node's transport delivers.
-pub(crate) struct Entrance<S: StateMachine>(pub(crate) Arc<Shared<S>>);
-
-impl<S: StateMachine> Inbound for Entrance<S> {
-    fn receive(&self, group: GroupId, from: NodeId, message: Message) {
-        let shared = &self.0;
-        if group != shared.group {
-            count(&shared.counters.messages_refused, 1);
-            debug!(node = %shared.id, %from, %group, "message refused: it is for a group that is not here");
-        } else if !shared.inbox.receive(from, message) {
-            count(&shared.counters.messages_dropped, 1);
+impl<S: StateMachine> Port for Shared<S> {
+    fn receive(&self, from: NodeId, message: Message) {
+        if !self.inbox.receive(from, message) {
+            count(&self.counters.messages_dropped, 1);
+            self.meter.message_dropped();
         }
     }
 
     fn unreachable(&self, peer: NodeId) {
-        self.0.inbox.lost(peer);
+        self.inbox.lost(peer);
     }
 
-    fn forwarded(
-        &self,
-        group: GroupId,
-        from: NodeId,
-        request: Bytes,
-    ) -> BoxFuture<Result<Bytes, ForwardError>> {
-        let shared = self.0.clone();
+    fn forwarded(self: Arc<Self>, from: NodeId, request: Bytes) -> BoxFuture<Result<Bytes, ForwardError>> {
         Box::pin(async move {
-            if group != shared.group {
-                let why = format!("group {group} is not on this node");
-                return Err(ForwardError::NotDelivered { to: shared.id, why });
-            }
             let answer = match forward::decode_request(request) {
-                Ok((command, _trace)) => {
+                Ok((command, trace)) => {
                     // It is not handed on again: whoever sent it here learns who leads and tries there.
-                    let deadline = Instant::now() + shared.request_timeout;
-                    shared.propose_here(command, deadline).await.map(Into::into)
+                    let deadline = Instant::now() + self.request_timeout;
+                    let request = Request::serve(self.id(), self.group, from, command.len(), trace);
+                    let span = request.span.clone();
+                    let here = self.propose_here(&request, command, deadline).instrument(span);
+                    here.await.map(Into::into)
                 }
                 Err(error) => {
-                    warn!(node = %shared.id, %group, %from, %error, "forwarded request refused");
-                    Err(Refusal::Other(format!("node {} can't read the request: {error}", shared.id)))
+                    warn!(node = %self.id(), group = %self.group, %from, %error, "forwarded request refused");
+                    Err(Refusal::Other(format!("node {} can't read the request: {error}", self.id())))
                 }
             };
             Ok(forward::encode_answer(answer))
         })
     }
 
-    fn opened(&self, group: GroupId, from: NodeId, _stream: BoxStream) {
-        debug!(node = %self.0.id, %group, %from, "stream dropped: this release takes none");
+    fn opened(self: Arc<Self>, from: NodeId, _stream: BoxStream) {
+        debug!(node = %self.id(), group = %self.group, %from, "stream dropped: this release takes none");
+    }
+
+    fn input(&self, input: Input) {
+        self.inbox.input(input);
+    }
+
+    fn fail(&self, why: StopReason) {
+        self.inbox.stop(why);
+    }
+
+    fn shutdown(self: Arc<Self>) -> BoxFuture<()> {
+        Box::pin(async move { self.stop_and_wait().await })
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    fn turns(&self) -> u64 {
+        self.turns.load(Relaxed)
+    }
+
+    fn sample(self: Arc<Self>) -> BoxFuture<Option<GroupSample>> {
+        Box::pin(async move {
+            let (question, answer) = oneshot::channel();
+            // A group that is stopping, or is asked too much, is looked at another time.
+            self.inbox.ask(question).ok()?;
+            let look = answer.await.ok()?;
+            let depth = self.inbox.depth();
+            let queues = QueueSample {
+                proposals: depth.proposals as u64,
+                proposal_bytes: depth.proposal_bytes as u64,
+                reads: self.reads.load(Relaxed) as u64,
+                messages: depth.messages as u64,
+                message_bytes: depth.message_bytes as u64,
+                apply: look.apply as u64,
+            };
+            Some(GroupSample::new(&look.raft, queues))
+        })
     }
 }
 

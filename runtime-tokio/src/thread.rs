@@ -1,7 +1,9 @@
 //! The node's own threads.
 
+#[cfg(feature = "record")]
 use std::{io, thread};
 
+#[cfg(feature = "record")]
 use quorate_core::NodeId;
 use tokio::sync::mpsc;
 
@@ -24,6 +26,7 @@ impl Ended {
     }
 }
 
+#[cfg(feature = "record")]
 /// Starts a thread named for its node and its job.
 pub(crate) fn spawn(
     node: NodeId,

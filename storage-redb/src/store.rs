@@ -203,6 +203,18 @@ impl Store for RedbStore {
     type Reader = RedbReader;
     type Snapshots = RedbSnapshots;
 
+    fn groups(&self) -> Result<Vec<GroupId>, Error> {
+        Ok(self.groups.keys().copied().collect())
+    }
+
+    fn create(&mut self, group: GroupId, membership: &Membership) -> Result<(), Error> {
+        self.add_group(group, membership.clone())
+    }
+
+    fn remove(&mut self, group: GroupId) -> Result<(), Error> {
+        Err(Error::UnknownGroup(group))
+    }
+
     fn recover(&mut self, group: GroupId) -> Result<Recovered, Error> {
         self.latch.check()?;
         let (Some(found), Some(base)) = (self.groups.get(&group).copied(), self.bases.get(&group).cloned())

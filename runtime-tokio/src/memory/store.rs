@@ -221,6 +221,19 @@ impl Store for MemoryStore {
     type Reader = MemoryStoreReader;
     type Snapshots = MemorySnapshots;
 
+    fn groups(&self) -> Result<Vec<GroupId>, MemoryStoreError> {
+        Ok(self.lock().groups.keys().copied().collect())
+    }
+
+    fn create(&mut self, group: GroupId, membership: &Membership) -> Result<(), MemoryStoreError> {
+        let _self = self.clone().with_group(group, membership.clone());
+        Ok(())
+    }
+
+    fn remove(&mut self, group: GroupId) -> Result<(), MemoryStoreError> {
+        self.lock().groups.remove(&group).map(drop).ok_or(MemoryStoreError::NoGroup(group))
+    }
+
     fn recover(&mut self, id: GroupId) -> Result<Recovered, MemoryStoreError> {
         let mut inner = self.lock();
         inner.check()?;

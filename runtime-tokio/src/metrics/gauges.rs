@@ -41,8 +41,6 @@ pub(crate) struct QueueSample {
     pub(crate) messages: u64,
     /// And their bytes.
     pub(crate) message_bytes: u64,
-    /// Writes for the store.
-    pub(crate) store: u64,
     /// Runs of entries for the state machine.
     pub(crate) apply: u64,
 }
@@ -147,7 +145,6 @@ impl Sum {
         self.queues.reads += group.queues.reads;
         self.queues.messages += group.queues.messages;
         self.queues.message_bytes += group.queues.message_bytes;
-        self.queues.store += group.queues.store;
         self.queues.apply += group.queues.apply;
         for peer in &group.peers {
             let sum = self.peers.entry(peer.peer).or_default();
@@ -163,11 +160,17 @@ impl Gauges {
         Self { node, level, told: BTreeSet::new() }
     }
 
-    /// Tells how the groups of this node are now: all of them, for what isn't among them is told as gone.
-    pub(crate) fn tell<'a>(&mut self, groups: impl IntoIterator<Item = (GroupId, &'a GroupSample)>) {
+    /// Tells how the groups of this node are now: all of them, for what isn't among them is told as gone. `store` jobs wait
+    /// for the store that they share.
+    pub(crate) fn tell<'a>(
+        &mut self,
+        groups: impl IntoIterator<Item = (GroupId, &'a GroupSample)>,
+        store: u64,
+    ) {
         if self.level == MetricsLevel::Off {
             return;
         }
+        gauge!(names::QUEUE.name, with(&labels(self.node, None), "queue", "store")).set(store as f64);
         let mut sums: BTreeMap<Option<GroupId>, Sum> = BTreeMap::new();
         if self.level == MetricsLevel::PerHost {
             // A node without groups is told about, too.
@@ -214,7 +217,6 @@ impl Gauges {
             ("proposals", sum.queues.proposals),
             ("reads", sum.queues.reads),
             ("messages", sum.queues.messages),
-            ("store", sum.queues.store),
             ("apply", sum.queues.apply),
         ];
         for (queue, waiting) in queues {
@@ -291,7 +293,7 @@ mod tests {
             let mut c = sample(RoleKind::Candidate, 5, 5);
             c.has_leader = false;
             let mut gauges = Gauges::new(NodeId(1), MetricsLevel::PerHost);
-            gauges.tell([(GroupId(1), &a), (GroupId(2), &b), (GroupId(3), &c)]);
+            gauges.tell([(GroupId(1), &a), (GroupId(2), &b), (GroupId(3), &c)], 7);
             let now = seen(&snapshotter);
             for (series, value) in [
                 ("quorate_groups{node=1,role=leader}", 2.0),
@@ -303,6 +305,7 @@ mod tests {
                 ("quorate_applied_index{node=1}", 31.0),
                 ("quorate_apply_lag_entries{node=1}", 3.0),
                 ("quorate_queue_depth{node=1,queue=proposals}", 15.0),
+                ("quorate_queue_depth{node=1,queue=store}", 7.0),
                 ("quorate_queue_bytes{node=1,queue=cached}", 9.0),
                 ("quorate_peer_lag_entries{node=1,peer=2}", 9.0),
                 ("quorate_peer_lag_entries{node=1,peer=3}", 60.0),
@@ -312,10 +315,11 @@ mod tests {
                 assert_eq!(now.get(series), Some(&value), "{series} in {now:#?}");
             }
 
-            // It leads no more, and a group has gone: nobody is shown as lagging for ever.
+            // Once more, for what was looked at is forgotten. It leads no more, and a group has gone: nobody is shown as lagging for ever.
+            gauges.tell([(GroupId(1), &a), (GroupId(2), &b), (GroupId(3), &c)], 7);
             a.peers.clear();
             a.role = RoleKind::Follower;
-            gauges.tell([(GroupId(1), &a)]);
+            gauges.tell([(GroupId(1), &a)], 0);
             let now = seen(&snapshotter);
             for (series, value) in [
                 ("quorate_groups{node=1,role=leader}", 0.0),
@@ -336,14 +340,15 @@ mod tests {
         let snapshotter = recorder.snapshotter();
         metrics::with_local_recorder(&recorder, || {
             let (a, b) = (sample(RoleKind::Leader, 10, 7), sample(RoleKind::Follower, 20, 19));
-            Gauges::new(NodeId(1), MetricsLevel::Off).tell([(GroupId(1), &a)]);
+            Gauges::new(NodeId(1), MetricsLevel::Off).tell([(GroupId(1), &a)], 0);
             assert!(seen(&snapshotter).is_empty());
             let mut gauges = Gauges::new(NodeId(1), MetricsLevel::PerGroup);
-            gauges.tell([(GroupId(1), &a), (GroupId(2), &b)]);
+            gauges.tell([(GroupId(1), &a), (GroupId(2), &b)], 0);
             let now = seen(&snapshotter);
             assert_eq!(now.get("quorate_commit_index{node=1,group=1}"), Some(&10.0));
             assert_eq!(now.get("quorate_commit_index{node=1,group=2}"), Some(&20.0));
-            gauges.tell([(GroupId(2), &b)]);
+            gauges.tell([(GroupId(1), &a), (GroupId(2), &b)], 0);
+            gauges.tell([(GroupId(2), &b)], 0);
             let now = seen(&snapshotter);
             assert_eq!(now.get("quorate_groups{node=1,group=1,role=leader}"), Some(&0.0));
             assert_eq!(now.get("quorate_commit_index{node=1,group=2}"), Some(&20.0));

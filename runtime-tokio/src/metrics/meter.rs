@@ -1,6 +1,9 @@
 //! What happens often is told through handles that are had once.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use metrics::{Counter, Gauge, Histogram, Label, counter, gauge, histogram};
 use quorate_core::{Class, GroupId, NodeId};
@@ -29,22 +32,27 @@ pub(crate) struct Meters {
     level: MetricsLevel,
     /// What all groups share, unless each has its own.
     host: Arc<Meter>,
+    store: Arc<StoreMeter>,
 }
 
 impl Meters {
     pub(crate) fn new(node: NodeId, level: MetricsLevel) -> Self {
+        if level != MetricsLevel::Off {
+            super::describe();
+        }
         let host = match level {
-            MetricsLevel::PerHost => {
-                super::describe();
-                Meter::new(&labels(node, None))
-            }
-            MetricsLevel::Off => Meter::off(),
-            MetricsLevel::PerGroup => {
-                super::describe();
-                Meter::off()
-            }
+            MetricsLevel::PerHost => Meter::new(&labels(node, None)),
+            MetricsLevel::Off | MetricsLevel::PerGroup => Meter::off(),
         };
-        Self { node, level, host: Arc::new(host) }
+        let store = match level {
+            MetricsLevel::PerHost | MetricsLevel::PerGroup => StoreMeter::new(&labels(node, None)),
+            MetricsLevel::Off => StoreMeter::off(),
+        };
+        Self { node, level, host: Arc::new(host), store: Arc::new(store) }
+    }
+
+    pub(crate) const fn store(&self) -> &Arc<StoreMeter> {
+        &self.store
     }
 
     pub(crate) fn of(&self, group: GroupId) -> Arc<Meter> {
@@ -83,11 +91,6 @@ pub(crate) struct Meter {
     read_batches: Counter,
     read_seconds: Histogram,
     overloaded: Counter,
-    store_commit_seconds: Histogram,
-    store_commit_writes: Histogram,
-    store_bytes: Counter,
-    loads: Counter,
-    load_seconds: Histogram,
     elections: Counter,
     elections_won: Counter,
     leader_changes: Counter,
@@ -230,11 +233,6 @@ impl Meter {
             read_batches: counter(names::READ_BATCHES, None),
             read_seconds: histogram(names::READ_SECONDS, None),
             overloaded: counter(names::OVERLOADED, None),
-            store_commit_seconds: histogram(names::STORE_COMMIT_SECONDS, None),
-            store_commit_writes: histogram(names::STORE_COMMIT_WRITES, None),
-            store_bytes: counter(names::STORE_BYTES, None),
-            loads: counter(names::LOADS, None),
-            load_seconds: histogram(names::LOAD_SECONDS, None),
             elections: counter(names::ELECTIONS, None),
             elections_won: counter(names::ELECTIONS_WON, None),
             leader_changes: counter(names::LEADER_CHANGES, None),
@@ -309,19 +307,6 @@ impl Meter {
         self.overloaded.increment(1);
     }
 
-    /// The store made `writes` durable, in which there are entries of so many `bytes`.
-    pub(crate) fn stored(&self, took: Duration, writes: usize, bytes: usize) {
-        self.store_commit_seconds.record(took);
-        self.store_commit_writes.record(writes as f64);
-        self.store_bytes.increment(bytes as u64);
-    }
-
-    /// The log has answered a question.
-    pub(crate) fn loaded(&self, took: Duration) {
-        self.loads.increment(1);
-        self.load_seconds.record(took);
-    }
-
     /// This node asks for votes in a new term.
     pub(crate) fn stood(&self) {
         self.elections.increment(1);
@@ -344,10 +329,10 @@ impl Meter {
         }
     }
 
-    /// So many messages were taken up.
-    pub(crate) fn received(&self, of: Class, messages: u64) {
+    /// A message was taken up.
+    pub(crate) fn received(&self, of: Class) {
         if let Some(received) = self.received.get(class(of)) {
-            received.increment(messages);
+            received.increment(1);
         }
     }
 
@@ -361,12 +346,59 @@ impl Meter {
         self.messages_dropped.increment(1);
     }
 
-    /// Something begins to be done with a snapshot; `bytes` is its length, if that is known.
-    pub(crate) fn snapshot(&self, kind: SnapshotKind, bytes: Option<u64>) -> SnapshotMeter {
+    /// Something begins to be done with a snapshot. `length` is how many bytes it has, if that is known; `from`, how many
+    /// of them are done already, as it goes on where it was broken off.
+    pub(crate) fn snapshot(&self, kind: SnapshotKind, length: Option<u64>, from: u64) -> SnapshotMeter {
         let handles = self.snapshots[kind as usize].clone();
         handles.active.increment(1.0);
-        handles.progress.set(0.0);
-        SnapshotMeter { handles, begun: std::time::Instant::now(), length: bytes, bytes: 0, done: false }
+        let mut meter = SnapshotMeter { handles, begun: Instant::now(), length, bytes: from, done: false };
+        meter.add(0);
+        meter
+    }
+}
+
+/// Tells what the store does, for all groups at once: a commit is of many.
+#[derive(Debug)]
+pub(crate) struct StoreMeter {
+    commit_seconds: Histogram,
+    commit_writes: Histogram,
+    bytes: Counter,
+    loads: Counter,
+    load_seconds: Histogram,
+}
+
+impl StoreMeter {
+    fn off() -> Self {
+        Self {
+            commit_seconds: Histogram::noop(),
+            commit_writes: Histogram::noop(),
+            bytes: Counter::noop(),
+            loads: Counter::noop(),
+            load_seconds: Histogram::noop(),
+        }
+    }
+
+    fn new(labels: &[Label]) -> Self {
+        Self {
+            commit_seconds: histogram!(names::STORE_COMMIT_SECONDS.name, labels.to_vec()),
+            commit_writes: histogram!(names::STORE_COMMIT_WRITES.name, labels.to_vec()),
+            bytes: counter!(names::STORE_BYTES.name, labels.to_vec()),
+            loads: counter!(names::LOADS.name, labels.to_vec()),
+            load_seconds: histogram!(names::LOAD_SECONDS.name, labels.to_vec()),
+        }
+    }
+
+    /// It made `writes` durable, in which there are entries of so many `bytes`.
+    pub(crate) fn committed(&self, took: Duration, writes: usize, bytes: usize) {
+        self.commit_seconds.record(took);
+        self.commit_writes.record(writes as f64);
+        self.bytes.increment(bytes as u64);
+    }
+
+    /// The log has answered a question.
+    pub(crate) fn loaded(&self, took: Duration) {
+        self.loads.increment(1);
+        self.load_seconds.record(took);
     }
 }
 
@@ -375,7 +407,7 @@ impl Meter {
 #[must_use = "a snapshot that is not followed to its end counts as failed"]
 pub(crate) struct SnapshotMeter {
     handles: SnapshotHandles,
-    begun: std::time::Instant,
+    begun: Instant,
     length: Option<u64>,
     bytes: u64,
     done: bool,
@@ -386,15 +418,9 @@ impl SnapshotMeter {
     pub(crate) fn add(&mut self, bytes: usize) {
         self.bytes = self.bytes.saturating_add(bytes as u64);
         self.handles.bytes.increment(bytes as u64);
-        if let Some(length) = self.length.filter(|length| *length > 0) {
-            self.handles.progress.set((self.bytes as f64 / length as f64).min(1.0));
-        }
-    }
-
-    /// A part of it was there already: only how far it is changes.
-    pub(crate) fn skip(&mut self, bytes: u64) {
-        self.bytes = self.bytes.saturating_add(bytes);
-        self.add(0);
+        // An unknown length is none of which anything is done.
+        let length = self.length.unwrap_or(u64::MAX).max(1);
+        self.handles.progress.set((self.bytes as f64 / length as f64).min(1.0));
     }
 
     /// It came to its end.

@@ -9,11 +9,9 @@ mod gauges;
 mod meter;
 pub mod names;
 
-#[expect(unused_imports, reason = "until the driver tells them")]
 pub(crate) use gauges::{Gauges, GroupSample, QueueSample};
 pub use meter::MetricsLevel;
-#[expect(unused_imports, reason = "until the driver tells them")]
-pub(crate) use meter::{Failure, Meter, Meters, SnapshotKind, SnapshotMeter};
+pub(crate) use meter::{Failure, Meter, Meters, SnapshotKind, SnapshotMeter, StoreMeter};
 
 /// Tells the recorder that is installed the units and meanings of all metrics of this crate. Nodes do it when they start;
 /// more often does no harm.

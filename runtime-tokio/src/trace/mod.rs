@@ -28,7 +28,6 @@ mod proposal;
 use std::sync::OnceLock;
 
 pub use context::{TraceContext, TraceId, TraceparentError};
-#[expect(unused_imports, reason = "until the driver has spans")]
 pub(crate) use proposal::{Request, Stages};
 use tracing::Span;
 

@@ -104,11 +104,6 @@ impl Stages {
         Self(None)
     }
 
-    /// Does anybody want to know?
-    pub(crate) const fn wanted(&self) -> bool {
-        self.0.is_some()
-    }
-
     /// It is in the log.
     pub(crate) fn appended(&mut self, term: Term, index: Index) {
         let Some(stage) = &mut self.0 else { return };

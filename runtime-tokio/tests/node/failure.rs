@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use quorate_core::{GroupId, Load, Loaded, LogReader, NodeId, Recovered, Store, Write};
+use quorate_core::{GroupId, Load, Loaded, LogReader, Membership, NodeId, Recovered, Store, Write};
 use quorate_runtime_tokio::{
     MemorySnapshots, MemoryStore, MemoryStoreError, Node, ProposeError, ReadError, StopReason, Stopped,
 };
@@ -96,6 +96,18 @@ impl Store for Faulty {
     type Error = MemoryStoreError;
     type Reader = Unreadable;
     type Snapshots = MemorySnapshots;
+
+    fn groups(&self) -> Result<Vec<GroupId>, MemoryStoreError> {
+        self.store.groups()
+    }
+
+    fn create(&mut self, group: GroupId, membership: &Membership) -> Result<(), MemoryStoreError> {
+        self.store.create(group, membership)
+    }
+
+    fn remove(&mut self, group: GroupId) -> Result<(), MemoryStoreError> {
+        self.store.remove(group)
+    }
 
     fn recover(&mut self, group: GroupId) -> Result<Recovered, MemoryStoreError> {
         self.store.recover(group)

@@ -3,6 +3,7 @@
 mod cluster;
 mod control;
 mod failure;
+mod groups;
 mod load;
 mod pause;
 mod single;
