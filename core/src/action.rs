@@ -314,6 +314,10 @@ pub enum Event {
         /// To whom.
         to: Option<NodeId>,
     },
+    /// The node sleeps: it has nothing to do, and no deadline ([`Config::quiesce_after`](crate::Config)).
+    Asleep,
+    /// It sleeps no more.
+    Awake,
     /// The store has failed: this incarnation is over.
     Stopped,
 }

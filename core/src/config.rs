@@ -33,6 +33,15 @@ pub struct Config {
     /// By how much two clocks may drift apart within an election timeout; leases are shorter by this. Default
     /// 100 ms, at most half an election timeout.
     pub max_clock_drift: Duration,
+    /// A group in which nothing has happened for so long falls asleep: it sends nothing and waits for nothing until something does.
+    /// Zero: never, the default; else at least `election_timeout`. All nodes must have this on, or one that has not keeps the
+    /// leader awake; the same goes for a release that doesn't know it, so it is switched on when all nodes do. While its members
+    /// are being asked to sleep, and until it has woken, a group has no lease.
+    ///
+    /// A driver then owes [`Input::Unreachable`](crate::Input::Unreachable) and
+    /// [`Input::Reachable`](crate::Input::Reachable): nobody else notices that a leader dies in its sleep.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub quiesce_after: Duration,
     /// Who campaigns first when a leader is lost: below 255, a node waits longer, at 0 by one more election timeout. Only
     /// for its first attempt, so that a favourite that is dead holds nobody up for long. Default 255.
     pub priority: u8,
@@ -85,6 +94,7 @@ impl Config {
             check_quorum: true,
             lease_reads: false,
             max_clock_drift: Duration::from_millis(100),
+            quiesce_after: Duration::ZERO,
             priority: 255,
             max_append_bytes: 256 << 10,
             max_inflight_messages: 64,
@@ -116,6 +126,9 @@ impl Config {
         let drift = micros(self.max_clock_drift);
         let fits = !self.lease_reads || drift <= election / 2;
         rule(fits, "max_clock_drift (µs)", drift, "at most half of election_timeout")?;
+        let quiesce = micros(self.quiesce_after);
+        let fits = quiesce == 0 || quiesce >= election;
+        rule(fits, "quiesce_after (µs)", quiesce, "zero, or at least election_timeout")?;
         // Whatever is taken must fit into a frame, or it could never be replicated: an entry can't be split. An append may
         // hold a great many small runs, each with a header that is longer than the run.
         let append = self.max_append_bytes;

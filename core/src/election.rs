@@ -7,6 +7,7 @@ use crate::{
     WriteSeq,
     backlog::Backlog,
     message::Body,
+    quiesce::Idle,
     quorum::{self, VoteOutcome},
     raft::{Candidate, Follower, Leader, PreCandidate, Raft, Role},
     read::{ForwardedReads, LeaderReads},
@@ -68,7 +69,8 @@ impl Raft {
     pub(crate) fn on_election_timeout(&mut self) {
         if !self.may_lead() || self.hard_state.term.next().is_none() {
             // Nobody to campaign for; but whoever led is gone, and whoever waits for it should know.
-            return self.become_follower(self.hard_state.term, None);
+            self.become_follower(self.hard_state.term, None);
+            return self.ask_to_be_led();
         }
         if !self.outbox.is_hard_state_durable() {
             // Another term would be another write on a disk that hasn't done the last; and nobody would hear of it.
@@ -132,7 +134,7 @@ impl Raft {
         self.ask_voters(&Body::Vote { last, commit: self.commit_id(), transfer });
     }
 
-    fn ask_voters(&mut self, body: &Body) {
+    pub(crate) fn ask_voters(&mut self, body: &Body) {
         for id in self.memberships.current().members() {
             if id != self.config.id && self.memberships.current().is_voter(id) {
                 self.send(id, body.clone());
@@ -145,7 +147,7 @@ impl Raft {
         let HardState { term, vote } = self.hard_state;
         // Candidates and leaders have voted for themselves.
         let transfer = transfer && self.memberships.current().is_voter(from);
-        let free = vote.is_none() && (transfer || !self.hears_leader()) || vote == Some(from);
+        let free = vote.is_none() && (transfer || !self.keeps_vote_back(from)) || vote == Some(from);
         let granted = free && self.is_up_to_date(last);
         if granted && vote.is_none() {
             self.write_hard_state(term, Some(from));
@@ -182,7 +184,7 @@ impl Raft {
     /// and nothing changed.
     pub(crate) fn on_pre_vote(&mut self, from: NodeId, term: Term, id: RequestId, last: LogId) {
         let new_term = term.next().is_some_and(|campaign| campaign > self.hard_state.term);
-        let granted = new_term && !self.hears_leader_for_votes() && self.is_up_to_date(last);
+        let granted = new_term && !self.hears_leader_for_votes(from) && self.is_up_to_date(last);
         self.send(from, Body::PreVoteReply { id, granted });
     }
 
@@ -267,6 +269,8 @@ impl Raft {
             told_to_campaign: false,
             change: None,
             unsettled: true,
+            idle: Idle { since: now, last: end.next() },
+            quiescing: false,
         });
         self.announce_role();
         self.announce_leader(Some(self.config.id));
@@ -300,8 +304,27 @@ impl Raft {
         self.announce_leader(leader);
     }
 
+    /// Leads no longer, by somebody's wish. It is the last to campaign next, as if its priority were 0.
+    ///
+    /// # Errors
+    /// If it doesn't lead.
+    pub(crate) fn step_down(&mut self) -> Result<(), Rejected> {
+        let Role::Leader(leader) = &self.role else {
+            return Err(Rejected::NotLeader { leader: self.leader() });
+        };
+        if self.asleep || leader.quiescing {
+            // Nobody waits for a timeout who sleeps.
+            self.broadcast_heartbeat();
+        }
+        self.become_follower(self.hard_state.term, None);
+        let timeout = self.random_timeout().saturating_add(self.timing.election);
+        self.wait_for(timeout);
+        Ok(())
+    }
+
     /// Ends what belongs to the role that is left.
     fn leave_role(&mut self) {
+        self.end_sleep();
         let outcome = Outcome::Refused { leader: None };
         match &mut self.role {
             Role::Leader(leader) => {
@@ -324,6 +347,7 @@ impl Raft {
     }
 
     fn enter_term(&mut self, term: Term, vote: Option<NodeId>) {
+        self.round_heard = 0;
         self.outbox.forget_parked();
         self.write_hard_state(term, vote);
     }
@@ -341,7 +365,8 @@ impl Raft {
     /// Leader stickiness: who has heard from a leader within the shortest election timeout, or leads with a quorum
     /// behind it, helps nobody to depose it (dissertation 4.2.3).
     ///
-    /// With leases, a restarted node may have heard one just before: it keeps its vote back as long.
+    /// With leases, a restarted node may have heard one just before: it keeps its vote back as long. A follower that sleeps hears
+    /// nobody; a leader that sleeps is awake when it is asked.
     pub(crate) fn hears_leader(&self) -> bool {
         if self.now < self.no_vote_before {
             return true;
@@ -353,10 +378,30 @@ impl Raft {
         }
     }
 
+    /// Does it keep its vote back from this candidate? A follower that sleeps hears no leader, and yet helps nobody to depose one
+    /// who has no vote in the membership, which is settled then.
+    pub(crate) fn keeps_vote_back(&self, from: NodeId) -> bool {
+        self.hears_leader() || self.asleep && !self.memberships.current().is_voter(from)
+    }
+
     /// One to two election timeouts, drawn anew each time, so that split votes are rare and don't repeat
     /// (paper §5.2).
     fn random_timeout(&mut self) -> u64 {
         self.timing.election.saturating_add(self.rng.below(self.timing.election))
+    }
+
+    /// A follower's election timeout begins anew, and is another.
+    pub(crate) fn draw_election_timeout(&mut self) {
+        let timeout = self.random_timeout().saturating_add(self.timing.patience);
+        self.wait_for(timeout);
+    }
+
+    fn wait_for(&mut self, us: u64) {
+        let now = self.now;
+        if let Role::Follower(follower) = &mut self.role {
+            follower.timeout = us;
+            follower.deadline = now.plus(us);
+        }
     }
 
     fn reset_election_timer(&mut self) {

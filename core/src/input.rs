@@ -54,6 +54,9 @@ pub enum Input {
     },
     /// Gives up handing leadership over, as far as that is possible still.
     AbortTransfer,
+    /// Please lead no longer, whoever leads next: this node's disk makes no progress, say. It follows nobody then, and waits
+    /// as long as a node of priority 0 before it campaigns. Its reads and transfers end as with any loss of leadership.
+    StepDown,
     /// Please campaign now, not only when the leader is silent. It forces nothing: those who hear a leader still refuse.
     Campaign,
     /// The leader is known to be gone: who is asked for a vote need not wait. Refused with
@@ -75,8 +78,17 @@ pub enum Input {
         /// Did all of it arrive?
         arrived: bool,
     },
-    /// The transport has lost touch with a peer, and what is under way to it.
+    /// The transport has lost touch with a peer, and what is under way to it. The peer is the other node's part of this group: a
+    /// process that lives, but has stopped the group, is out of touch too.
+    ///
+    /// With [`Config::quiesce_after`](crate::Config) nothing else tells a follower that sleeps of a leader that is gone. So it is
+    /// said whenever touch is lost; and again to a follower that [falls asleep](crate::Event::Asleep) while there is none.
     Unreachable {
+        /// Which.
+        peer: NodeId,
+    },
+    /// The transport is in touch with a peer again, or for the first time: a leader that sleeps without it brings it up to date.
+    Reachable {
         /// Which.
         peer: NodeId,
     },

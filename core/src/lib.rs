@@ -48,6 +48,7 @@
 //! | diss. 3.10 | leadership transfer | `transfer.rs` |
 //! | diss. 3.8, 10.2.1 | persist before send | `outbox.rs` |
 //! | diss. 6.2 | a leader without a quorum steps down | `raft.rs` |
+//! | — | groups without work sleep | `quiesce.rs` |
 //!
 //! # Where it differs
 //!
@@ -64,13 +65,15 @@
 //! * Another term alone doesn't begin a follower's election timeout anew.
 //! * Who keeps its vote back for a leader that it hears is silent; it doesn't refuse.
 //! * A leader that is removed tells another to campaign, as if it handed over.
+//! * A leader that has nothing to do falls silent, if [`Config::quiesce_after`] says so, once everyone has agreed; and a follower that
+//!   has agreed waits for no election timeout (§5.2 has a leader speak for ever).
 //! * A leader appends, sends and writes at once; its own log counts towards a majority when it is durable
 //!   (diss. 10.2.1).
 //!
 //! # What is not here
 //!
-//! Client sessions (diss. 6.3) and quiescence of idle groups are a driver's or a state machine's; bytes of snapshots and their
-//! chunks (Figure 13: offset, data, done) are a driver's. Pre-votes, stickiness and leases assume nodes that may fail and not ones
+//! Client sessions (diss. 6.3) are a state machine's; bytes of snapshots and their chunks (Figure 13: offset, data, done) are a
+//! driver's, and so is noticing that the leader of a group that sleeps is gone. Pre-votes, stickiness and leases assume nodes that may fail and not ones
 //! that lie: a member that forges messages can do harm.
 #![no_std]
 #![deny(
@@ -112,6 +115,7 @@ mod memberships;
 mod message;
 mod outbox;
 mod progress;
+mod quiesce;
 pub mod quorum;
 mod raft;
 mod read;

@@ -80,11 +80,16 @@ pub enum Body {
         commit: Index,
         /// Counts the leader's rounds of heartbeats within its term.
         round: u64,
+        /// The leader has nothing to do, and its log ends at `commit`: whoever has all of it may sleep
+        /// ([`Config::quiesce_after`](crate::Config)).
+        quiesce: bool,
     },
     /// "I still follow you."
     HeartbeatReply {
-        /// Which heartbeat is answered.
+        /// Which heartbeat is answered; 0: none, the author asks to be led, or is of a later term.
         round: u64,
+        /// It asked to sleep, and the author does.
+        asleep: bool,
     },
     /// More has been committed; nothing to answer.
     Commit {

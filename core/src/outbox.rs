@@ -176,7 +176,9 @@ impl Outbox {
         if let Some(older) = self.parked.iter_mut().find(same) {
             // A late duplicate's answer says less than the one that waits.
             let says_more = match (&older.message.body, &parked.message.body) {
-                (Body::HeartbeatReply { round: older }, Body::HeartbeatReply { round }) => older > round,
+                (Body::HeartbeatReply { round: older, .. }, Body::HeartbeatReply { round, .. }) => {
+                    older > round
+                }
                 (Body::Appended { up_to: older }, Body::Appended { up_to }) => older > up_to,
                 _ => false,
             };

@@ -28,6 +28,10 @@ pub(crate) struct Peer {
     pub(crate) told_commit: Index,
     /// When it was last heard of.
     pub(crate) heard: Instant,
+    /// The transport has lost touch with it, and it has answered no heartbeat since.
+    pub(crate) lost: bool,
+    /// The quiescing round by which it sleeps; 0 if none.
+    pub(crate) asleep_since: u64,
     /// Old entries being read for it, from this index on.
     pub(crate) load: Option<(LoadId, Index)>,
     /// In `Snapshot`: the snapshot under way to it.
@@ -58,6 +62,8 @@ impl Peer {
             acked_round: 0,
             told_commit: Index(0),
             heard: now,
+            lost: false,
+            asleep_since: 0,
             load: None,
             sending: None,
             catching_up: None,

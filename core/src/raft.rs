@@ -18,6 +18,7 @@ use crate::{
     memberships::Memberships,
     outbox::Outbox,
     progress::Peer,
+    quiesce::Idle,
     quorum,
     read::{ForwardedReads, LeaderReads},
     reconfigure::PendingChange,
@@ -81,6 +82,10 @@ pub struct Raft {
     pub(crate) transfer: Option<Transfer>,
     pub(crate) announced_role: Option<(Term, RoleKind)>,
     pub(crate) announced_leader: (Term, Option<NodeId>),
+    /// There is nothing to do.
+    pub(crate) asleep: bool,
+    /// The latest round of heartbeats heard in this term.
+    pub(crate) round_heard: u64,
     stopped: bool,
 }
 
@@ -154,6 +159,9 @@ pub(crate) struct Leader {
     pub(crate) change: Option<PendingChange>,
     /// The membership in force isn't committed, or was not when last looked at.
     pub(crate) unsettled: bool,
+    pub(crate) idle: Idle,
+    /// The newest round asks everyone to sleep.
+    pub(crate) quiescing: bool,
 }
 
 /// The configuration's durations, in µs.
@@ -165,6 +173,8 @@ pub(crate) struct Timing {
     pub(crate) lease: u64,
     /// How much longer a node of low priority waits before its first attempt.
     pub(crate) patience: u64,
+    /// After how long without work a group sleeps; 0 for never.
+    pub(crate) quiesce: u64,
 }
 
 impl Timing {
@@ -176,6 +186,7 @@ impl Timing {
             heartbeat: micros(config.heartbeat_interval),
             lease: election.saturating_sub(micros(config.max_clock_drift)),
             patience: election.saturating_mul(less) / 255,
+            quiesce: micros(config.quiesce_after),
         }
     }
 }
@@ -265,6 +276,8 @@ impl Raft {
             transfer: None,
             announced_role: None,
             announced_leader: (Term(0), None),
+            asleep: false,
+            round_heard: 0,
             stopped: false,
             config,
         })
@@ -290,7 +303,15 @@ impl Raft {
         if self.stopped {
             return Err(Rejected::Stopped);
         }
-        let result = match input {
+        let result = if self.asleep { self.step_asleep(input) } else { self.take(input) };
+        self.outbox.flush();
+        result
+    }
+
+    /// What to do about an input.
+    #[inline(always)]
+    pub(crate) fn take(&mut self, input: Input) -> Result<(), Rejected> {
+        match input {
             Input::Tick => self.uncongested().map(|()| self.tick()),
             Input::Receive { from, message } => self.receive(from, message),
             Input::Propose(proposal) => self.propose(proposal),
@@ -312,12 +333,17 @@ impl Raft {
                 self.abort_transfer();
                 Ok(())
             }
+            Input::StepDown => self.step_down(),
             Input::Campaign => self.uncongested().and_then(|()| self.campaign()),
             Input::ForgetLeader => self.forget_leader(),
             Input::Compact { snapshot, keep } => self.compact(snapshot, keep),
             Input::SnapshotSent { id, arrived } => self.on_snapshot_sent(id, arrived),
             Input::Unreachable { peer } => {
                 self.on_unreachable(peer);
+                Ok(())
+            }
+            Input::Reachable { peer } => {
+                self.on_reachable(peer);
                 Ok(())
             }
             Input::Persisted(receipt) => self.on_persisted(&receipt),
@@ -327,9 +353,7 @@ impl Raft {
                 self.stop();
                 Ok(())
             }
-        };
-        self.outbox.flush();
-        result
+        }
     }
 
     // ---- outputs ----
@@ -352,7 +376,7 @@ impl Raft {
     /// When to step with [`Input::Tick`] next, and why; `None` if nothing will ever be due by itself.
     #[must_use]
     pub fn deadline(&self) -> Option<(Instant, Reason)> {
-        if self.stopped {
+        if self.stopped || self.asleep {
             return None;
         }
         let transfer = self.transfer.map(|transfer| (transfer.deadline, Reason::Transfer));
@@ -500,6 +524,7 @@ impl Raft {
             pending: self.applying.pending().saturating_add(unconfirmed as u64).saturating_add(requests),
             parked: self.outbox.parked() as u64,
             clock_regressions: self.clock_regressions,
+            asleep: self.asleep,
             stopped: self.stopped,
         }
     }
@@ -527,6 +552,9 @@ impl Raft {
         if self.applying.handed() < self.commit {
             self.advance_apply();
         }
+        if self.asleep {
+            return;
+        }
         if self.election_deadline().is_some_and(|deadline| deadline <= self.now) {
             return self.on_election_timeout();
         }
@@ -543,7 +571,7 @@ impl Raft {
                     self.check_quorum();
                 }
                 if heartbeat {
-                    self.broadcast_heartbeat();
+                    self.beat();
                 }
             }
         }
@@ -618,6 +646,7 @@ impl Raft {
         self.end_transfer(Outcome::Unknown);
         self.applying.abandon(&mut self.outbox);
         self.outbox.stop();
+        self.asleep = false;
         // Whatever it was, it plays no part any more.
         let nothing = Follower {
             leader: None,

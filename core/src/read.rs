@@ -117,7 +117,10 @@ impl Raft {
         }
         let leased = kind == ReadKind::Lease && self.has_lease();
         match &mut self.role {
-            Role::Leader(_) if leased => self.applying.confirm(token, self.commit, &mut self.outbox),
+            Role::Leader(leader) if leased => {
+                leader.idle.since = self.now;
+                self.applying.confirm(token, self.commit, &mut self.outbox);
+            }
             Role::Leader(_) => self.lead_read(Reader::Here(token)),
             Role::Follower(follower) if follower.leader.is_some() => {
                 follower.reads.queued.push(token);
@@ -196,7 +199,7 @@ impl Raft {
         }
     }
 
-    /// The clock was set back: whatever was measured with it is void.
+    /// The clock was set back, or everyone may sleep: no lease rests on what was sent before.
     pub(crate) fn forget_rounds(&mut self) {
         if let Role::Leader(leader) = &mut self.role {
             leader.rounds.clear();
@@ -215,10 +218,11 @@ impl Raft {
     }
 
     fn lead_read(&mut self, reader: Reader) {
-        let commit = self.commit;
+        let (commit, now) = (self.commit, self.now);
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
+        leader.idle.since = now;
         if commit < leader.term_start {
             return leader.reads.early.push(reader);
         }

@@ -53,8 +53,8 @@ impl Raft {
             Body::Append { prev, commit, entries } => self.on_append(from, prev, commit, entries),
             Body::Appended { up_to } => self.on_appended(from, up_to),
             Body::Conflict { prev, hint } => self.on_conflict(from, prev, hint),
-            Body::Heartbeat { commit, round } => self.on_heartbeat(from, commit, round),
-            Body::HeartbeatReply { round } => self.on_heartbeat_reply(from, round),
+            Body::Heartbeat { commit, round, quiesce } => self.on_heartbeat(from, commit, round, quiesce),
+            Body::HeartbeatReply { round, asleep } => self.on_heartbeat_reply(from, round, asleep),
             Body::Commit { commit } => self.on_commit(from, commit),
             Body::ReadIndex { id } => {
                 self.on_read_index(from, id);
@@ -99,7 +99,7 @@ impl Raft {
         let transfer =
             matches!(body, Body::Vote { transfer: true, .. }) && self.memberships.current().is_voter(from);
         // Differs from the paper: the candidate gets no answer at all (§6 has its request "disregarded").
-        if voice == Voice::Candidate && !transfer && self.hears_leader_for_votes() {
+        if voice == Voice::Candidate && !transfer && self.hears_leader_for_votes(from) {
             return Ok(false);
         }
         self.check_later_term(from, body)?;
@@ -146,7 +146,7 @@ impl Raft {
     fn on_earlier_term(&mut self, from: NodeId, voice: Voice) {
         match voice {
             // Whoever it is: the leader may be one that this node, which lags, has never heard of.
-            Voice::Leader => self.send(from, Body::HeartbeatReply { round: 0 }),
+            Voice::Leader => self.send(from, Body::HeartbeatReply { round: 0, asleep: false }),
             // A refusal, which speaks of the present term, must not be taken for the answer to the vote that was granted.
             Voice::Candidate if self.hard_state.vote == Some(from) => {}
             Voice::Candidate => self.refuse_vote(from),
@@ -156,7 +156,7 @@ impl Raft {
 
     /// A leader that isn't held to a quorum (check-quorum off) could hold on to a cluster that it can't lead: only with it
     /// on does a leader ignore candidates.
-    pub(crate) fn hears_leader_for_votes(&self) -> bool {
-        self.hears_leader() && (self.config.check_quorum || !matches!(self.role, Role::Leader(_)))
+    pub(crate) fn hears_leader_for_votes(&self, from: NodeId) -> bool {
+        self.keeps_vote_back(from) && (self.config.check_quorum || !matches!(self.role, Role::Leader(_)))
     }
 }

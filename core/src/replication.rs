@@ -253,12 +253,20 @@ impl Raft {
 
     /// The transport has lost touch with a peer: what was under way to it is sent again, from what it is known to have.
     pub(crate) fn on_unreachable(&mut self, id: NodeId) {
-        if let Some(peer) = self.peer_mut(id)
-            && peer.mode() == Mode::Replicate
-        {
+        let asleep = self.asleep;
+        let Some(peer) = self.peer_mut(id) else { return };
+        peer.lost = true;
+        peer.asleep_since = 0;
+        if peer.mode() == Mode::Replicate {
             peer.on_unreachable();
             self.outbox.event(Event::Peer { id, mode: Mode::Probe });
-            self.replicate_to_id(id);
+            // Who sleeps asks when it is awake again.
+            if !asleep {
+                self.replicate_to_id(id);
+            }
+        }
+        if !asleep {
+            self.consider_sleep();
         }
     }
 
@@ -267,14 +275,30 @@ impl Raft {
     /// Differs from the paper: a heartbeat is no AppendEntries. It never waits behind entries, and its answer speaks of term and
     /// vote only, so that a read's round never waits for a log write.
     pub(crate) fn broadcast_heartbeat(&mut self) {
+        if self.asleep {
+            self.end_sleep();
+            let (now, check) = (self.now, self.now.plus(self.timing.election));
+            if let Role::Leader(leader) = &mut self.role {
+                leader.idle.since = now;
+                leader.quorum_due = check;
+            }
+        }
+        self.send_heartbeats(false);
+    }
+
+    /// Sends a round of heartbeats, to say that it lives, or that everybody may sleep.
+    pub(crate) fn send_heartbeats(&mut self, quiesce: bool) {
         let (commit, due) = (self.commit, self.now.plus(self.timing.heartbeat));
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
         leader.round = leader.round.saturating_add(1);
         leader.heartbeat_due = due;
+        leader.quiescing = quiesce;
         let round = leader.round;
-        self.note_round();
+        if !quiesce {
+            self.note_round();
+        }
         self.give_back();
         let Role::Leader(leader) = &self.role else { return };
         for at in 0..leader.peers.len() {
@@ -288,7 +312,7 @@ impl Raft {
             let commit = commit.min(peer.match_index());
             peer.told_commit = peer.told_commit.max(commit);
             let to = peer.id;
-            self.send(to, Body::Heartbeat { commit, round });
+            self.send(to, Body::Heartbeat { commit, round, quiesce });
         }
     }
 
@@ -296,7 +320,12 @@ impl Raft {
     ///
     /// # Errors
     /// If that round was never sent.
-    pub(crate) fn on_heartbeat_reply(&mut self, from: NodeId, round: u64) -> Result<(), Rejected> {
+    pub(crate) fn on_heartbeat_reply(
+        &mut self,
+        from: NodeId,
+        round: u64,
+        asleep: bool,
+    ) -> Result<(), Rejected> {
         let Role::Leader(leader) = &mut self.role else {
             return Ok(());
         };
@@ -310,6 +339,10 @@ impl Raft {
         };
         peer.heard = now;
         peer.acked_round = peer.acked_round.max(round);
+        peer.lost = false;
+        if asleep {
+            peer.asleep_since = peer.asleep_since.max(round);
+        }
         if peer.seems_lost(round, now, heartbeat) {
             match peer.mode() {
                 Mode::Probe => peer.probe_again(),
@@ -333,6 +366,9 @@ impl Raft {
         self.consider_promotion(from);
         if self.transfer.is_some_and(|transfer| transfer.to == from) {
             self.tell_to_campaign();
+        }
+        if asleep {
+            self.consider_sleep();
         }
         Ok(())
     }
@@ -486,9 +522,21 @@ impl Raft {
     ///
     /// # Errors
     /// If its author can't be the leader.
-    pub(crate) fn on_heartbeat(&mut self, from: NodeId, commit: Index, round: u64) -> Result<(), Rejected> {
-        self.on_commit(from, commit)?;
-        self.send(from, Body::HeartbeatReply { round });
+    pub(crate) fn on_heartbeat(
+        &mut self,
+        from: NodeId,
+        commit: Index,
+        round: u64,
+        quiesce: bool,
+    ) -> Result<(), Rejected> {
+        let asleep = quiesce && self.may_sleep(from, commit, round);
+        if asleep {
+            self.sleep_by(commit, round);
+        } else {
+            self.on_commit(from, commit)?;
+            self.round_heard = self.round_heard.max(round);
+        }
+        self.send(from, Body::HeartbeatReply { round, asleep });
         self.give_back();
         Ok(())
     }

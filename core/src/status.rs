@@ -56,6 +56,8 @@ pub struct Status {
     pub parked: u64,
     /// How often `now` went backwards and was held.
     pub clock_regressions: u64,
+    /// Does it sleep, for there is nothing to do?
+    pub asleep: bool,
     /// Has the store failed?
     pub stopped: bool,
 }

@@ -7,6 +7,9 @@ use crate::{GroupId, HardState, Incarnation, Index, Load, Loaded, LogId, Members
 /// Durable state of one or more groups.
 ///
 /// A store is owned by one thread that writes; [`Store::reader`] and [`Store::snapshots`] give others a view.
+///
+/// Groups come and go while it is open: [`Store::create`], [`Store::groups`], [`Store::remove`]. A group that was removed never comes
+/// back: its replica has forgotten its votes and what it had acknowledged, and would promise otherwise under the same name.
 pub trait Store: Send + 'static {
     /// What can go wrong. After an error from [`Store::commit`] the store is never written again.
     type Error: core::error::Error + Send + Sync + 'static;
@@ -15,22 +18,39 @@ pub trait Store: Send + 'static {
     /// Keeps the bytes of snapshots.
     type Snapshots: Snapshots<Error = Self::Error>;
 
-    /// The groups that are here, in order.
+    /// The groups that are here, in order: created, and not removed.
     ///
     /// # Errors
-    /// If that can't be told.
+    /// If it can't be told.
     fn groups(&self) -> Result<Vec<GroupId>, Self::Error>;
 
-    /// Creates a group that begins with this membership; durable when it returns.
+    /// A group begins: with this membership, an empty log, no vote. It is durable when this returns; whatever interrupts this, it is
+    /// either here as a whole or not at all. It takes writes once it is recovered.
     ///
     /// # Errors
-    /// If it is here, or was removed here, or can't be written.
+    /// If the group is here already, or was removed here; nothing has changed then, and the store goes on. After another error as of
+    /// [`Store::commit`].
     fn create(&mut self, group: GroupId, membership: &Membership) -> Result<(), Self::Error>;
 
-    /// Removes a group with all that belongs to it; durable when it returns.
+    /// As [`Store::create`] of each, in order; a store that can, does it in one go, so that many cost little more than one. By default
+    /// one by one.
     ///
     /// # Errors
-    /// If it is not here, or can't be written.
+    /// As [`Store::create`]: of the first that can't be. Those before it may have been created, those after it are not.
+    fn create_many(&mut self, groups: &[(GroupId, Membership)]) -> Result<(), Self::Error> {
+        groups.iter().try_for_each(|(group, membership)| self.create(*group, membership))
+    }
+
+    /// A group ends: its log, its votes, its snapshots, and what is staged of any are gone, and their space is used again in time. Whatever
+    /// interrupts this, all of it is here or none. It is durable when this returns: what remains is the knowledge that it was
+    /// here, so that it never is again.
+    ///
+    /// Nothing of the group can be reached after that: writes, also those that were minted before, recovery, loads, and
+    /// snapshots are refused, and a [`SnapshotWriter`] that is in the middle of one can't go on. But who has a
+    /// [`SnapshotReader`] can read it to its end.
+    ///
+    /// # Errors
+    /// If the group is not here; nothing has changed then, and the store goes on. After another error as of [`Store::commit`].
     fn remove(&mut self, group: GroupId) -> Result<(), Self::Error>;
 
     /// What is durable of `group`, without its payloads, in a new incarnation whose number is durable before
@@ -44,8 +64,17 @@ pub trait Store: Send + 'static {
     /// there is no snapshot at it or later.
     fn recover(&mut self, group: GroupId) -> Result<Recovered, Self::Error>;
 
-    /// Makes all the writes durable, in order, each atomically: in one transaction if it can. When it returns, their
-    /// receipts may be handed in.
+    /// As [`Store::recover`] of each, in order; a store that can, makes all the new incarnations durable in one go, so that ten thousand
+    /// groups start with one sync. By default one by one.
+    ///
+    /// # Errors
+    /// As [`Store::recover`]: of the first that can't be. None counts as recovered then, and each may have spent an incarnation.
+    fn recover_many(&mut self, groups: &[GroupId]) -> Result<Vec<Recovered>, Self::Error> {
+        groups.iter().map(|group| self.recover(*group)).collect()
+    }
+
+    /// Makes all the writes durable, of however many groups, in order, each atomically: in one transaction if it can. When it returns, their
+    /// receipts may be handed in. Whatever interrupts this, a write is there only if all those before it in `writes` are.
     ///
     /// A [`Rebase`](crate::Rebase) is refused unless its snapshot is published: for a compaction one at its entry or
     /// later that is in the log, for an installation the very one. So nothing is discarded that no snapshot replaces.
@@ -58,8 +87,18 @@ pub trait Store: Send + 'static {
     ///
     /// # Errors
     /// If any of it may not be durable, or does not fit. No receipt may be handed in then. After an I/O error all that
-    /// follows is refused, recovery too: nobody knows what is on the disk.
+    /// follows is refused, recovery too: nobody knows what is on the disk. For an error that is the fault of one group
+    /// alone see [`Store::refused`].
     fn commit(&mut self, writes: &[Write]) -> Result<(), Self::Error>;
+
+    /// Whose write was refused, if `error` is of a commit of which nothing was written *and* the store goes on as if it had not been
+    /// called: the writes of that group did not fit, or there is no such group (any more). One group's fault, or a write that was
+    /// still queued for one that was removed, then stops no other: its writes are taken out, their receipts are never handed in, and the
+    /// others' are committed again. `None`, which is the default, says that the store has stopped.
+    fn refused(error: &Self::Error) -> Option<GroupId> {
+        let _ = error;
+        None
+    }
 
     /// There is nothing to write for a while: a store that leaves something for its next commit to make durable, such as
     /// what guards the last one, does so now. Does nothing by default.

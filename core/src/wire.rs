@@ -165,8 +165,12 @@ fn header_of(message: &Message) -> (Header, Few<Bytes>) {
         }
         Body::Appended { up_to } => Kind::Appended(Appended { up_to: up_to.0 }),
         Body::Conflict { prev, hint } => Kind::Conflict(Conflict { prev: prev.0, hint: log_id_out(*hint) }),
-        Body::Heartbeat { commit, round } => Kind::Heartbeat(Heartbeat { commit: commit.0, round: *round }),
-        Body::HeartbeatReply { round } => Kind::HeartbeatReply(HeartbeatReply { round: *round }),
+        Body::Heartbeat { commit, round, quiesce } => {
+            Kind::Heartbeat(Heartbeat { commit: commit.0, round: *round, quiesce: *quiesce })
+        }
+        Body::HeartbeatReply { round, asleep } => {
+            Kind::HeartbeatReply(HeartbeatReply { round: *round, asleep: *asleep })
+        }
         Body::Commit { commit } => Kind::Commit(Commit { commit: commit.0 }),
         Body::ReadIndex { id } => Kind::ReadIndex(ReadIndex { id: id_out(*id) }),
         Body::ReadIndexReply { id, index } => {
@@ -208,8 +212,8 @@ fn message_of(header: Header, blocks: &[u8], len: usize) -> Result<Message, Deco
         }
         Kind::Appended(m) => Body::Appended { up_to: Index(m.up_to) },
         Kind::Conflict(m) => Body::Conflict { prev: Index(m.prev), hint: log_id_in(m.hint) },
-        Kind::Heartbeat(m) => Body::Heartbeat { commit: Index(m.commit), round: m.round },
-        Kind::HeartbeatReply(m) => Body::HeartbeatReply { round: m.round },
+        Kind::Heartbeat(m) => Body::Heartbeat { commit: Index(m.commit), round: m.round, quiesce: m.quiesce },
+        Kind::HeartbeatReply(m) => Body::HeartbeatReply { round: m.round, asleep: m.asleep },
         Kind::Commit(m) => Body::Commit { commit: Index(m.commit) },
         Kind::ReadIndex(m) => Body::ReadIndex { id: id_in(m.id) },
         Kind::ReadIndexReply(m) => Body::ReadIndexReply { id: id_in(m.id), index: m.index.map(Index) },
@@ -375,12 +379,16 @@ struct Heartbeat {
     commit: u64,
     #[prost(uint64, tag = "2")]
     round: u64,
+    #[prost(bool, tag = "3")]
+    quiesce: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct HeartbeatReply {
     #[prost(uint64, tag = "1")]
     round: u64,
+    #[prost(bool, tag = "2")]
+    asleep: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -129,7 +129,8 @@ fn who_is_removed_hears_of_it_even_if_the_news_is_lost_once() {
     assert!(matches!(outcome(&mut cluster, 1, 70), Some(Outcome::Changed { .. })));
     // Even at a later term it can't depose the leader now.
     let term = cluster.raft(1).term();
-    let late = cluster.receive(3, 1, term.0 + 9, quorate_core::Body::HeartbeatReply { round: 1 });
+    let late =
+        cluster.receive(3, 1, term.0 + 9, quorate_core::Body::HeartbeatReply { round: 1, asleep: false });
     assert_eq!((late, cluster.raft(1).term()), (Err(Rejected::NotMember { from: NodeId(3) }), term));
 }
 

@@ -66,8 +66,8 @@ fn every_kind(term: u64) -> Vec<Body> {
         append(LogId::ZERO, 1, vec![run(term, 1, 9)]),
         Body::Appended { up_to: i(1) },
         Body::Conflict { prev: i(1), hint: LogId::ZERO },
-        Body::Heartbeat { commit: i(1), round: 1 },
-        Body::HeartbeatReply { round: 1 },
+        Body::Heartbeat { commit: i(1), round: 1, quiesce: false },
+        Body::HeartbeatReply { round: 1, asleep: false },
         Body::Commit { commit: i(1) },
         Body::ReadIndex { id: id_of },
         Body::ReadIndexReply { id: id_of, index: Some(i(1)) },
@@ -96,7 +96,7 @@ fn absurd_terms_and_indexes() {
         let term = cluster.raft(1).term().0;
         for index in [1 << 63, MAX] {
             unchanged(&mut cluster, 2, term, Body::Appended { up_to: i(index) });
-            unchanged(&mut cluster, 2, term, Body::Heartbeat { commit: i(index), round: 1 });
+            unchanged(&mut cluster, 2, term, Body::Heartbeat { commit: i(index), round: 1, quiesce: false });
             unchanged(&mut cluster, 2, term, append(id(1, index), 0, vec![]));
         }
         // Names that can't be: half of them zero, or of a later term than their author's.
@@ -111,7 +111,7 @@ fn absurd_terms_and_indexes() {
 fn the_last_term_of_all_is_not_overflown() {
     let mut cluster = Cluster::with(3, |config| config.pre_vote = false);
     let last = (1 << 63) - 1;
-    cluster.receive(2, 1, last, Body::Heartbeat { commit: i(0), round: 1 }).unwrap();
+    cluster.receive(2, 1, last, Body::Heartbeat { commit: i(0), round: 1, quiesce: false }).unwrap();
     cluster.fire(1);
     assert_eq!((cluster.raft(1).term(), cluster.raft(1).role()), (Term(last), RoleKind::Follower));
 }
@@ -119,10 +119,10 @@ fn the_last_term_of_all_is_not_overflown() {
 #[test]
 fn a_commit_beyond_the_log() {
     let mut cluster = follower();
-    unchanged(&mut cluster, 2, 2, Body::Heartbeat { commit: i(6), round: 9 });
+    unchanged(&mut cluster, 2, 2, Body::Heartbeat { commit: i(6), round: 9, quiesce: false });
     unchanged(&mut cluster, 2, 2, Body::Commit { commit: i(6) });
     // Not even the term is believed of who says so.
-    unchanged(&mut cluster, 3, 9, Body::Heartbeat { commit: i(6), round: 9 });
+    unchanged(&mut cluster, 3, 9, Body::Heartbeat { commit: i(6), round: 9, quiesce: false });
     assert!(cluster.wire.is_empty());
 }
 
@@ -166,7 +166,7 @@ fn an_acknowledgement_of_what_was_never_sent_does_not_move_commit() {
     }
     unchanged(&mut cluster, 2, term, Body::Conflict { prev: i(last + 5), hint: id(term, last) });
     unchanged(&mut cluster, 2, term, Body::Conflict { prev: i(last - 1), hint: id(term, last) });
-    unchanged(&mut cluster, 2, term, Body::HeartbeatReply { round: 1_000_000 });
+    unchanged(&mut cluster, 2, term, Body::HeartbeatReply { round: 1_000_000, asleep: false });
     // After all of that, the truth still counts.
     cluster.deliver();
     assert_eq!(cluster.raft(1).commit(), i(last));
@@ -176,10 +176,10 @@ fn an_acknowledgement_of_what_was_never_sent_does_not_move_commit() {
 fn two_leaders_in_a_term() {
     let mut cluster = follower();
     unchanged(&mut cluster, 3, 2, append(id(2, 5), 3, vec![run(2, 6, 1)]));
-    unchanged(&mut cluster, 3, 2, Body::Heartbeat { commit: i(3), round: 1 });
+    unchanged(&mut cluster, 3, 2, Body::Heartbeat { commit: i(3), round: 1, quiesce: false });
     let mut cluster = leader();
     let term = cluster.raft(1).term().0;
-    unchanged(&mut cluster, 3, term, Body::Heartbeat { commit: i(1), round: 1 });
+    unchanged(&mut cluster, 3, term, Body::Heartbeat { commit: i(1), round: 1, quiesce: false });
     unchanged(&mut cluster, 3, term, Body::Commit { commit: i(1) });
 }
 
@@ -192,7 +192,7 @@ fn answers_from_strangers_and_messages_from_oneself() {
             Body::PreVoteReply { id: RequestId::default(), granted: true },
             Body::Appended { up_to: i(1) },
             Body::Conflict { prev: i(1), hint: LogId::ZERO },
-            Body::HeartbeatReply { round: 1 },
+            Body::HeartbeatReply { round: 1, asleep: false },
             Body::ReadIndexReply { id: RequestId::default(), index: Some(i(1)) },
             Body::ReadIndex { id: RequestId::default() },
             Body::TimeoutNow,
@@ -304,7 +304,7 @@ fn only_answers_keep_a_leader_in_office() {
         // Somebody who doesn't hear the leader asks around, and an answer that can't be is refused.
         let question = Body::PreVote { id: RequestId::default(), last: id(term, 1) };
         cluster.receive(2, 1, term, question).unwrap();
-        assert!(cluster.receive(2, 1, term, Body::HeartbeatReply { round: 1 << 40 }).is_err());
+        assert!(cluster.receive(2, 1, term, Body::HeartbeatReply { round: 1 << 40, asleep: false }).is_err());
         cluster.wire.clear();
         cluster.now = cluster.now.plus(50_000);
         cluster.step(1, Input::Tick).unwrap();

@@ -59,8 +59,8 @@ fn messages() -> Vec<(String, Vec<u8>)> {
         ("appended", Body::Appended { up_to: last.index }),
         ("commit", Body::Commit { commit }),
         ("conflict", Body::Conflict { prev: Index(11), hint: last }),
-        ("heartbeat", Body::Heartbeat { commit, round: 77 }),
-        ("heartbeat-reply", Body::HeartbeatReply { round: 77 }),
+        ("heartbeat", Body::Heartbeat { commit, round: 77, quiesce: false }),
+        ("heartbeat-reply", Body::HeartbeatReply { round: 77, asleep: false }),
         (
             "install-snapshot",
             Body::InstallSnapshot { snapshot: Box::new(Snapshot { last, membership: joint }) },

@@ -27,7 +27,7 @@ use crate::{
     node::Node,
     recorded::Recorded,
     shared::Shared,
-    status::Leadership,
+    status::{Leadership, Progress},
     thread::{Alive, roll_call},
     transport::Transport,
     waiters::Waiters,
@@ -298,7 +298,9 @@ impl<S: StateMachine> Builder<S> {
         let base = Snapshot { last: recovered.base, membership: recovered.base_membership.clone() };
         let worker = apply::Applier::new(machine, base, shared.clone(), quit.clone(), alive.clone());
         let name = || format!("quorate-{id}-apply-{group}");
-        let jobs = host.shared.runner.lane(name, Use::Now, worker)?;
+        // Alone, it is worth a thread of its own; of thousands of groups most have nothing to do.
+        let usage = if own { Use::Steady } else { Use::Now };
+        let jobs = host.shared.runner.lane(name, usage, worker)?;
         let (answer, begun) = oneshot::channel();
         let begin = apply::Begin { recovered: recovered.clone(), snapshot, answer };
         // A lane that has just been started takes it.
@@ -326,11 +328,8 @@ impl<S: StateMachine> Builder<S> {
             shared.tape.get_or_init(|| tape);
             recorder
         });
-        shared.leadership.send_replace(Leadership {
-            term: raft.term(),
-            leader: raft.leader(),
-            role: raft.role(),
-        });
+        shared.leadership.send_replace(Leadership::of(&raft));
+        shared.progress.send_replace(Progress::of(&raft, at.last.index));
 
         last_word.open();
         let driver = Driver {

@@ -16,6 +16,7 @@ use quorate_core::{
     Action, Apply, Batch, Body, ENTRY_HEADER, Event, Incarnation, Index, Input, Instant, Message, NodeId,
     Outcome, Proposal, ReadKind, Rejected, RoleKind, StateMachine, Token, Tokens,
 };
+use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
 use crate::{
@@ -28,7 +29,7 @@ use crate::{
     lane,
     recorded::Recorded,
     shared::Shared,
-    status::{Leadership, count},
+    status::{Leadership, Progress, count},
     thread::Ended,
     waiters::Waiters,
 };
@@ -102,7 +103,7 @@ impl<S: StateMachine> Driver<S> {
         self.act();
         let why = loop {
             self.hand_over();
-            self.publish_leadership();
+            self.publish();
             if let Some(why) = self.is_over() {
                 break why;
             }
@@ -401,18 +402,18 @@ impl<S: StateMachine> Driver<S> {
             Event::Transfer { to: Some(to) } => info!(%node, %group, %to, "handing leadership over"),
             // How it ended is told with its outcome.
             Event::Transfer { to: None } => {}
+            Event::Asleep => debug!(%node, %group, "the group sleeps"),
+            Event::Awake => debug!(%node, %group, "the group is awake"),
             // The reason is told when the node stops.
             Event::Stopped => {}
         }
     }
 
-    fn publish_leadership(&self) {
-        let now = Leadership { term: self.raft.term(), leader: self.raft.leader(), role: self.raft.role() };
-        self.shared.leadership.send_if_modified(|before| {
-            let changed = *before != now;
-            *before = now;
-            changed
-        });
+    /// Tells those who watch what has changed.
+    fn publish(&self) {
+        let leadership = Leadership::of(&self.raft);
+        update(&self.shared.leadership, leadership);
+        update(&self.shared.progress, Progress::of(&self.raft, self.applied));
     }
 
     /// A shutdown waits for what is under way; everything else is over at once.
@@ -473,6 +474,14 @@ async fn wait<S: StateMachine>(inbox: &Inbox<S>, alarm: &mut Alarm) {
         Poll::Pending => alarm.poll(context),
     })
     .await;
+}
+
+fn update<T: PartialEq>(watched: &watch::Sender<T>, now: T) {
+    watched.send_if_modified(|before| {
+        let changed = *before != now;
+        *before = now;
+        changed
+    });
 }
 
 /// How many of these go into one batch.

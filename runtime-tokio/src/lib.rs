@@ -117,5 +117,5 @@ pub use node::Node;
 #[cfg(feature = "record")]
 pub use record::{Recording, RecordingEnded, RecordingStatus};
 pub use snapshot::SnapshotSource;
-pub use status::{Counts, Leadership, NodeStatus};
+pub use status::{Counts, Leadership, NodeStatus, Progress};
 pub use transport::{BoxFuture, BoxStream, ForwardError, Inbound, Stream, Transport};

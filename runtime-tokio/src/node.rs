@@ -2,7 +2,9 @@
 
 use std::{fmt, sync::Arc};
 
-use quorate_core::{Frozen, GroupId, Index, MembershipChange, NodeId, Outcome, Snapshot, StateMachine};
+use quorate_core::{
+    ChangeOp, Frozen, GroupId, Index, MembershipChange, NodeId, Outcome, Snapshot, StateMachine,
+};
 use tokio::{
     sync::{oneshot, watch},
     task,
@@ -14,7 +16,7 @@ use crate::{
     control::Wish,
     error::{ControlError, FreezeError, ProposeError, ReadError, Refusal, StopReason, Stopped},
     shared::Shared,
-    status::{Leadership, NodeStatus},
+    status::{Leadership, NodeStatus, Progress},
 };
 
 /// A running node of one group: a handle, cheap to clone. When the last one is dropped the node stops.
@@ -109,6 +111,16 @@ impl<S: StateMachine> Node<S> {
         }
     }
 
+    /// Adds a node that gets the log but has no vote (dissertation 4.2.1), and returns where in the log that is. Only on the
+    /// leader. It is given a vote by [`Node::change_membership`], with [`ChangeOp::Promote`](quorate_core::ChangeOp) once it has
+    /// caught up; one that is to be given it by itself is added with [`ChangeOp::Join`](quorate_core::ChangeOp).
+    ///
+    /// # Errors
+    /// As [`ControlError`] says.
+    pub async fn add_learner(&self, id: NodeId) -> Result<Index, ControlError> {
+        self.change_membership(MembershipChange::new(vec![ChangeOp::AddLearner(id)])).await
+    }
+
     /// Hands leadership over to `to`, or to the voter that has most of the log; returns who leads then. Only on the leader,
     /// which refuses proposals meanwhile; they are tried again. After an election timeout it is given up.
     ///
@@ -154,6 +166,69 @@ impl<S: StateMachine> Node<S> {
     #[must_use]
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.shared().leadership.subscribe()
+    }
+
+    /// How far the node has come, and how that changes.
+    #[must_use]
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.shared().progress.subscribe()
+    }
+
+    /// Waits until `enough` is true of the node's progress, and returns that. It has no deadline of its own.
+    ///
+    /// ```
+    /// # use quorate_core::StateMachine;
+    /// # use quorate_runtime_tokio::{Node, Stopped};
+    /// # async fn example<S: StateMachine>(node: Node<S>) -> Result<(), Stopped> {
+    /// node.until(|now| now.applied.0 >= 10).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If the node has stopped, and it is not true of what it had come to.
+    pub async fn until(&self, mut enough: impl FnMut(&Progress) -> bool) -> Result<Progress, Stopped> {
+        let (mut progress, mut stopped) = (self.progress(), self.shared().stopped.subscribe());
+        loop {
+            let now = *progress.borrow_and_update();
+            if enough(&now) {
+                return Ok(now);
+            }
+            if let Some(stopped) = &*stopped.borrow_and_update() {
+                return Err(stopped.clone());
+            }
+            tokio::select! {
+                biased;
+                Ok(()) = progress.changed() => {}
+                Ok(()) = stopped.changed() => {}
+                else => return Err(self.shared().why()),
+            }
+        }
+    }
+
+    /// Waits until this node knows a leader, and returns who that is.
+    ///
+    /// # Errors
+    /// If the node has stopped.
+    pub async fn until_led(&self) -> Result<NodeId, Stopped> {
+        let led = self.until(|now| now.leadership.leader.is_some()).await?;
+        led.leadership.leader.ok_or_else(|| self.shared().why())
+    }
+
+    /// Waits until this node knows that `id` leads.
+    ///
+    /// # Errors
+    /// If the node has stopped.
+    pub async fn until_led_by(&self, id: NodeId) -> Result<(), Stopped> {
+        self.until(|now| now.leadership.leader == Some(id)).await.map(drop)
+    }
+
+    /// Waits until this node has applied everything up to `index`.
+    ///
+    /// # Errors
+    /// If the node has stopped.
+    pub async fn until_applied(&self, index: Index) -> Result<(), Stopped> {
+        self.until(|now| now.applied >= index).await.map(drop)
     }
 
     /// Who it is.

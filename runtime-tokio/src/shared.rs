@@ -9,7 +9,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use quorate_core::{ChangeError, GroupId, Input, Message, NodeId, RoleKind, Snapshot, StateMachine, Term};
+use quorate_core::{
+    ChangeError, GroupId, Index, Input, Message, NodeId, RoleKind, Snapshot, StateMachine, Term,
+};
 use tokio::{
     sync::{oneshot, watch},
     time::{self, Instant, timeout_at},
@@ -25,7 +27,7 @@ use crate::{
     host::{self, Port},
     inbox::{Answer, Inbox, Limits},
     metrics::{Failure, GroupSample, Meter, QueueSample},
-    status::{Counters, Leadership, count},
+    status::{Counters, Leadership, Progress, count},
     trace::Request,
     transport::{BoxFuture, BoxStream, ForwardError},
 };
@@ -40,6 +42,7 @@ pub(crate) struct Shared<S: StateMachine> {
     /// Goes up whenever the driver has done something: nothing is different as long as it doesn't.
     turns: AtomicU64,
     pub(crate) leadership: watch::Sender<Leadership>,
+    pub(crate) progress: watch::Sender<Progress>,
     pub(crate) stopped: watch::Sender<Option<Stopped>>,
     /// Reads that wait for an answer.
     reads: Arc<AtomicUsize>,
@@ -70,6 +73,13 @@ impl<S: StateMachine> Shared<S> {
             meter,
             turns: AtomicU64::new(0),
             leadership: watch::Sender::new(leadership),
+            progress: watch::Sender::new(Progress {
+                leadership,
+                last: Index(0),
+                durable: Index(0),
+                commit: Index(0),
+                applied: Index(0),
+            }),
             stopped: watch::Sender::new(None),
             reads: Arc::default(),
             elsewhere: Arc::default(),

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use quorate_core::{NodeId, RoleKind, Status, Term};
+use quorate_core::{Index, NodeId, Raft, RoleKind, Status, Term};
 
 /// Who leads, as a node knows it. Watch it with [`Node::leadership`](crate::Node::leadership).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -13,6 +13,40 @@ pub struct Leadership {
     pub leader: Option<NodeId>,
     /// The node's own part.
     pub role: RoleKind,
+}
+
+impl Leadership {
+    pub(crate) const fn of(raft: &Raft) -> Self {
+        Self { term: raft.term(), leader: raft.leader(), role: raft.role() }
+    }
+}
+
+/// How far a node has come. Watch it with [`Node::progress`](crate::Node::progress), or wait for what it should be with
+/// [`Node::until`](crate::Node::until).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Progress {
+    /// Who leads.
+    pub leadership: Leadership,
+    /// The end of the log.
+    pub last: Index,
+    /// The end of its durable part.
+    pub durable: Index,
+    /// commitIndex, as far as the node knows.
+    pub commit: Index,
+    /// The last entry that the state machine has applied.
+    pub applied: Index,
+}
+
+impl Progress {
+    pub(crate) const fn of(raft: &Raft, applied: Index) -> Self {
+        Self {
+            leadership: Leadership::of(raft),
+            last: raft.last().index,
+            durable: raft.durable(),
+            commit: raft.commit(),
+            applied,
+        }
+    }
 }
 
 /// What a node knows and does, and has done since it started.

@@ -438,9 +438,11 @@ impl Lab {
                 Input::TransferLeadership { token, to }
             }
             What::AbortTransfer => Input::AbortTransfer,
+            What::StepDown => Input::StepDown,
             What::Campaign => Input::Campaign,
             What::ForgetLeader => Input::ForgetLeader,
             What::Unreachable { peer } => Input::Unreachable { peer },
+            What::Reachable { peer } => Input::Reachable { peer },
         };
         let reads = self.nodes[slot].process.as_ref().map_or(0, |process| process.reads.len());
         self.step(slot, now, 0, input)?;

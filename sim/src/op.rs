@@ -87,9 +87,13 @@ pub(crate) enum What {
         to: Option<NodeId>,
     },
     AbortTransfer,
+    StepDown,
     Campaign,
     ForgetLeader,
     Unreachable {
+        peer: NodeId,
+    },
+    Reachable {
         peer: NodeId,
     },
     /// The log may begin later: after the newest snapshot, or (wrongly, perhaps) after `snapshot`.

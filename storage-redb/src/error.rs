@@ -2,7 +2,7 @@
 
 use std::{fmt, io, path::PathBuf};
 
-use quorate_core::{GroupId, HardState, Incarnation, Index, LogId, NodeId, WriteSeq};
+use quorate_core::{GroupId, HardState, Incarnation, Index, LogId, NodeId, Term, WriteSeq};
 
 use crate::Identity;
 
@@ -70,6 +70,12 @@ pub enum Error {
     /// The group is there already.
     #[error("group {0} is in this store already")]
     GroupExists(GroupId),
+    /// The group was here, and was removed: what its replica had promised is forgotten, so it never comes back.
+    #[error(
+        "group {0} was removed from this store, and what its replica had promised with it: it is not taken again. Let another node \
+         have it, or this one under a new id"
+    )]
+    GroupRemoved(GroupId),
     /// Something that was written is missing or not what was written.
     #[error(transparent)]
     Damaged(#[from] Box<Damage>),
@@ -279,6 +285,16 @@ pub struct Fact {
     pub hard_state: HardState,
     /// The end of its log.
     pub last: LogId,
+    /// Was it removed? Then there is nothing else to be said of it.
+    pub removed: bool,
+}
+
+impl Fact {
+    /// That a group was removed.
+    pub(crate) const fn removed(group: GroupId) -> Self {
+        let hard_state = HardState { term: Term(0), vote: None };
+        Self { group, incarnation: Incarnation(0), hard_state, last: LogId::ZERO, removed: true }
+    }
 }
 
 impl fmt::Display for Lost {
@@ -287,6 +303,10 @@ impl fmt::Display for Lost {
         write!(f, "{file} has lost what was acknowledged: commit {acknowledged} is missing or changed, ")?;
         write!(f, "the newest one there is {found}")?;
         for fact in facts {
+            if fact.removed {
+                write!(f, "; group {} was removed", fact.group)?;
+                continue;
+            }
             write!(
                 f,
                 "; group {} had its log up to {} in term {}",

@@ -21,9 +21,10 @@ use crate::{Error, Fact, Identity};
 /// Where redb's part of the file begins.
 pub(crate) const FRONT: u64 = 16 << 10;
 
-/// The version of the file that this release writes. Version 1 had no `formerly`, and no snapshots beside it.
-const VERSION: u32 = 2;
-const KNOWN: &str = "1 and 2";
+/// The version of the file that this release writes. Version 1 had no `formerly`, and no snapshots beside it; up to version 2 no group was
+/// ever removed: a release that does not know of it would take one again that must not come back.
+const VERSION: u32 = 3;
+const KNOWN: &str = "1 to 3";
 
 const MAGIC: &[u8; 16] = b"quorate store\r\n\x1a";
 const IDENTITY_LEN: usize = 16 + 4 + 16 + 8 + MAX_FORMERLY * 16 + 4;
@@ -38,6 +39,8 @@ const SLOTS: [u64; 2] = [4096, 8192];
 const SLOT_MAGIC: &[u8; 8] = b"qtrmark\x01";
 const SLOT_LEN: usize = 4096;
 const FACT_LEN: usize = 6 * 8;
+/// The incarnation in the fact of a group that was removed: none ever has that.
+const REMOVED: u64 = u64::MAX;
 /// A slot has room for this many groups; of more, those beyond are known by the number of the commit alone.
 const MAX_FACTS: usize = 64;
 
@@ -123,7 +126,7 @@ fn parse_identity(page: &[u8]) -> Result<Front, Error> {
     let version = rest.u32().unwrap_or_default();
     let len = match version {
         1 => IDENTITY_LEN_1,
-        VERSION => IDENTITY_LEN,
+        2..=VERSION => IDENTITY_LEN,
         _ => return Err(Error::UnknownVersion { what: "the store's file", found: version, known: KNOWN }),
     };
     let mut parse = || {
@@ -187,7 +190,7 @@ pub(crate) fn write_watermark(
         let vote = fact.hard_state.vote.map_or(0, |vote| vote.0);
         for number in [
             fact.group.0,
-            fact.incarnation.0,
+            if fact.removed { REMOVED } else { fact.incarnation.0 },
             fact.hard_state.term.0,
             vote,
             fact.last.term.0,
@@ -229,12 +232,15 @@ fn parse_watermark(page: &[u8]) -> Option<Watermark> {
     }
     let mut facts = Vec::with_capacity(count);
     for _ in 0..count {
-        facts.push(Fact {
-            group: GroupId(rest.u64()?),
-            incarnation: Incarnation(rest.u64()?),
+        let (group, incarnation) = (GroupId(rest.u64()?), Incarnation(rest.u64()?));
+        let fact = Fact {
+            group,
+            incarnation,
             hard_state: HardState { term: Term(rest.u64()?), vote: rest.vote()? },
             last: LogId::new(Term(rest.u64()?), Index(rest.u64()?)),
-        });
+            removed: false,
+        };
+        facts.push(if incarnation.0 == REMOVED { Fact::removed(group) } else { fact });
     }
     let body = page.len().saturating_sub(rest.0.len());
     (rest.u32()? == crc32c::crc32c(page.get(..body)?)).then_some(Watermark { commit, facts })
@@ -281,7 +287,16 @@ mod tests {
             incarnation: Incarnation(2),
             hard_state: HardState { term: Term(n), vote: (n % 2 == 1).then_some(NodeId(n)) },
             last: LogId::new(Term(1), Index(n)),
+            removed: false,
         }
+    }
+
+    #[test]
+    fn that_a_group_was_removed_is_read_back() {
+        let medium = medium();
+        let facts = vec![fact(1), Fact::removed(GroupId(2)), fact(3)];
+        write_watermark(&medium, Slot(0), 1, facts.clone().into_iter()).unwrap();
+        assert_eq!(read_watermark(&medium).unwrap(), Some((Watermark { commit: 1, facts }, Slot(1))));
     }
 
     #[test]

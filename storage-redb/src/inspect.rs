@@ -37,6 +37,8 @@ pub struct Inspection {
     pub newest_commit: u64,
     /// Its groups, in order.
     pub groups: Vec<GroupInspection>,
+    /// The groups that were removed from it, in order.
+    pub removed: Vec<GroupId>,
     /// What is wrong with the store as a whole, in words. Without any here or in a group or snapshot, every checksum
     /// there is was right.
     pub problems: Vec<String>,
@@ -151,6 +153,7 @@ impl Inspector {
             formerly: owner.former(),
             newest_commit: 0,
             groups: Vec::new(),
+            removed: Vec::new(),
             problems: Vec::new(),
         };
         let checked = match open::check(Options::default(), &medium, &inspection.file) {
@@ -161,8 +164,11 @@ impl Inspector {
             }
         };
         let mut snapshots = snapshots(&directory, owner).map_err(io)?;
-        let db = checked.map(|Checked { db, groups, bases, commit, .. }| {
+        let db = checked.map(|Checked { db, groups, bases, removed, commit, .. }| {
             inspection.newest_commit = commit;
+            // What may be left of them goes when the store is opened.
+            snapshots.retain(|id, _| !removed.contains(id));
+            inspection.removed = removed.into_iter().collect();
             for (id, group) in groups {
                 let Some(base) = bases.get(&id) else { continue };
                 let snapshots = snapshots.remove(&id).unwrap_or_default();

@@ -56,6 +56,7 @@ mod archive;
 mod directory;
 mod error;
 mod front;
+mod groups;
 mod held;
 mod inspect;
 mod latch;

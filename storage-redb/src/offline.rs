@@ -159,7 +159,7 @@ impl RedbStore {
         }
         let after = Identity { cluster: new_cluster, node: before.node };
         let mut store = open::open_on(Options::default(), directory, before)?;
-        let groups: Vec<GroupId> = store.groups().collect();
+        let groups = store.groups()?;
         // All is looked through before anything is changed.
         let owner = open::owner_in(&*store.medium, &store.file)?;
         if owner.formerly.contains(&new_cluster) {
@@ -169,11 +169,10 @@ impl RedbStore {
         for group in &groups {
             store.shelf.check_move(*group, moved)?;
         }
-        let memberships = groups.iter().map(|group| {
-            let recovered = store.recover(*group)?;
-            Ok(recovered.memberships.last().map_or(recovered.base_membership, |(_, newest)| newest.clone()))
-        });
-        let memberships: Vec<Membership> = memberships.collect::<Result<_, Error>>()?;
+        let recovered = store.recover_many(&groups)?.into_iter();
+        let memberships: Vec<Membership> = recovered
+            .map(|mut it| it.memberships.pop().map_or(it.base_membership, |(_, newest)| newest))
+            .collect();
         // The name first: under the old one, with a log that says otherwise, it might be let in again.
         let io = |source| Error::Io { doing: "writing the new identity of the store", source };
         store.latched(|store| {
@@ -181,44 +180,38 @@ impl RedbStore {
             store.medium.sync_data().map_err(io)
         })?;
         let mut done = Vec::with_capacity(groups.len());
-        for (group, membership) in groups.into_iter().zip(memberships) {
-            done.push(store.force_group(group, before, after, membership, &mut record)?);
-        }
+        store.latched(|store| {
+            store.transact(|staged, log| {
+                for (group, membership_before) in groups.into_iter().zip(memberships) {
+                    let alone = only(after.node, &membership_before);
+                    let changed = staged.group(group)?;
+                    let last_before = changed.group.last;
+                    // As a leader of a new term would append it, elected by itself.
+                    let term = Term(changed.group.hard_state.term.max(last_before.term).0.saturating_add(1));
+                    changed.group.hard_state = HardState { term, vote: Some(after.node) };
+                    changed.state_changed = true;
+                    let membership_at = LogId::new(term, last_before.index.next());
+                    let record_at = LogId::new(term, membership_at.index.next());
+                    let facts = Forced {
+                        group,
+                        before,
+                        after,
+                        membership_before,
+                        last_before,
+                        membership_at,
+                        record_at,
+                    };
+                    changed.append(log, &Run::membership(term, membership_at.index, &alone))?;
+                    if let Some(run) = Run::commands(term, record_at.index, &[record(&facts)]) {
+                        changed.append(log, &run)?;
+                    }
+                    done.push(facts);
+                }
+                Ok(())
+            })
+        })?;
         store.close()?;
         Ok(done)
-    }
-
-    fn force_group(
-        &mut self,
-        group: GroupId,
-        before: Identity,
-        after: Identity,
-        membership_before: Membership,
-        record: &mut impl FnMut(&Forced) -> Vec<u8>,
-    ) -> Result<Forced, Error> {
-        let alone = only(after.node, &membership_before);
-        self.latched(|store| {
-            let mut forced = None;
-            store.transact(|staged, log| {
-                let changed = staged.group(group)?;
-                let last_before = changed.group.last;
-                // As a leader of a new term would append it, elected by itself.
-                let term = Term(changed.group.hard_state.term.max(last_before.term).0.saturating_add(1));
-                changed.group.hard_state = HardState { term, vote: Some(after.node) };
-                changed.state_changed = true;
-                let membership_at = LogId::new(term, last_before.index.next());
-                let record_at = LogId::new(term, membership_at.index.next());
-                let facts =
-                    Forced { group, before, after, membership_before, last_before, membership_at, record_at };
-                changed.append(log, &Run::membership(term, membership_at.index, &alone))?;
-                if let Some(run) = Run::commands(term, record_at.index, &[record(&facts)]) {
-                    changed.append(log, &run)?;
-                }
-                forced = Some(facts);
-                Ok(())
-            })?;
-            forced.ok_or(Error::UnknownGroup(group))
-        })
     }
 }
 

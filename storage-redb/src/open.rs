@@ -1,6 +1,10 @@
 //! How a store is made and opened, and how what it holds is held against what was acknowledged.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+};
 
 use quorate_core::{GroupId, LogId, Membership, Store as _};
 use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend};
@@ -15,7 +19,9 @@ use crate::{
     held::Owned,
     latch::Latch,
     medium::{self, BehindFront, FILE, UNFINISHED},
-    record::{Base, COMMIT_KEY, GROUPS, LOG, State, base_key, decode_commit, group_of_state},
+    record::{
+        Base, COMMIT_KEY, GROUPS, Kind, LOG, Removed, State, base_key, decode_commit, kind_of, state_key,
+    },
     recovery::{bad_group, bad_record, end_of_log, no_snapshot},
     snapshots::{Name, Shelf},
     store::{Closing, Group},
@@ -59,8 +65,8 @@ pub(crate) fn create_seeded(
     seed: impl FnOnce(&mut RedbStore) -> Result<(), Error>,
 ) -> Result<RedbStore, Error> {
     let io = |source| Error::Io { doing: "creating the store", source };
-    let twice = |group: &(GroupId, Membership)| groups.iter().filter(|other| other.0 == group.0).count() > 1;
-    if let Some((group, _)) = groups.iter().find(|group| twice(group)) {
+    let mut named = BTreeSet::new();
+    if let Some((group, _)) = groups.iter().find(|(group, _)| !named.insert(*group)) {
         return Err(Error::GroupExists(*group));
     }
     if let Some(already) = there(&**directory)? {
@@ -85,6 +91,7 @@ pub(crate) fn create_seeded(
         Owner::new(identity),
         options.keep_snapshots,
         std::iter::empty(),
+        &BTreeSet::new(),
     )?;
     let mut store = RedbStore {
         db: Owned::new(db),
@@ -97,6 +104,7 @@ pub(crate) fn create_seeded(
         settled: true,
         groups: BTreeMap::new(),
         bases: BTreeMap::new(),
+        removed: BTreeSet::new(),
         latch,
         lock: Closing::new(&shelf, lock),
         shelf,
@@ -184,13 +192,14 @@ pub(crate) fn open_on(
     if owner.is_old() {
         upgrade(&*medium, owner, &checked, &name)?;
     }
-    let Checked { db, groups, bases, commit, slot, settled } = checked;
+    let Checked { db, groups, bases, removed, commit, slot, settled } = checked;
     let shelf = Shelf::load(
         directory,
         latch.clone(),
         owner,
         options.keep_snapshots,
         groups.iter().map(|(id, group)| (*id, group.base)),
+        &removed,
     )?;
     Ok(RedbStore {
         db: Owned::new(db),
@@ -203,6 +212,7 @@ pub(crate) fn open_on(
         settled,
         groups,
         bases,
+        removed,
         latch,
         lock: Closing::new(&shelf, lock),
         shelf,
@@ -214,6 +224,8 @@ pub(crate) struct Checked {
     pub(crate) db: Database,
     pub(crate) groups: BTreeMap<GroupId, Group>,
     pub(crate) bases: BTreeMap<GroupId, Base>,
+    /// The groups that were removed.
+    pub(crate) removed: BTreeSet<GroupId>,
     pub(crate) commit: u64,
     slot: Slot,
     settled: bool,
@@ -231,28 +243,29 @@ pub(crate) fn check(
         return Err(damaged(name, "the database is missing"));
     }
     let db = open_database(options, Arc::clone(medium), name)?;
-    let Found { groups, bases, commit, newest } = read_groups(&db, name)?;
+    let Found { groups, bases, removed, commit, newest } = read_groups(&db, name)?;
     let mut settled = false;
     let Some((watermark, mut slot)) = read_watermark(&**medium).map_err(io)? else {
         return Err(damaged(name, "neither copy of the watermark is whole"));
     };
-    check_watermark(name, &watermark, commit, &groups)?;
+    check_watermark(name, &watermark, commit, &groups, &removed)?;
     if watermark.commit < commit {
         // What is there counts from now on, so that it is missed if it goes.
-        let fact = |id: &GroupId| groups.get(id).map(|group| group.fact(*id));
-        let facts: Vec<Fact> = newest.iter().filter_map(fact).collect();
+        let fact = |id: &GroupId| groups.get(id).map_or(Fact::removed(*id), |group| group.fact(*id));
+        let facts: Vec<Fact> = newest.iter().map(fact).collect();
         let io = |source| Error::Io { doing: "writing the store's watermark", source };
         write_watermark(&**medium, slot, commit, facts.into_iter()).map_err(io)?;
         medium.sync_data().map_err(io)?;
         slot = slot.other();
         settled = true;
     }
-    Ok(Checked { db, groups, bases, commit, slot, settled })
+    Ok(Checked { db, groups, bases, removed, commit, slot, settled })
 }
 
-/// Brings a file of version 1 up to version 2: snapshots are beside it from now on, so no log may rest on one that is not.
+/// Brings a file of an earlier version up to this one's. That of version 1 has no snapshots beside it: none of its logs may rest on one.
 fn upgrade(medium: &dyn StorageBackend, owner: Owner, checked: &Checked, name: &str) -> Result<(), Error> {
-    if let Some((group, base)) = checked.bases.iter().find(|(_, base)| base.id != LogId::ZERO) {
+    let mut bases = checked.bases.iter().filter(|_| owner.version == 1);
+    if let Some((group, base)) = bases.find(|(_, base)| base.id != LogId::ZERO) {
         return Err(no_snapshot(name, *group, base.id));
     }
     let io = |source| Error::Io { doing: "bringing the store's file up to this release's version", source };
@@ -300,6 +313,7 @@ fn open_database(options: Options, medium: Arc<dyn StorageBackend>, name: &str) 
 struct Found {
     groups: BTreeMap<GroupId, Group>,
     bases: BTreeMap<GroupId, Base>,
+    removed: BTreeSet<GroupId>,
     /// The newest commit.
     commit: u64,
     /// The groups that it is of.
@@ -311,16 +325,32 @@ fn read_groups(db: &Database, name: &str) -> Result<Found, Error> {
     let txn = db.begin_read().map_err(|error| failed(error.into()))?;
     let table = txn.open_table(GROUPS).map_err(|error| failed(error.into()))?;
     let log = txn.open_table(LOG).map_err(|error| failed(error.into()))?;
-    let mut found = Found { groups: BTreeMap::new(), bases: BTreeMap::new(), commit: 0, newest: Vec::new() };
+    let mut found = Found {
+        groups: BTreeMap::new(),
+        bases: BTreeMap::new(),
+        removed: BTreeSet::new(),
+        commit: 0,
+        newest: Vec::new(),
+    };
     let mut commits = Vec::new();
     if let Some(value) = table.get(&COMMIT_KEY).map_err(|error| failed(error.into()))? {
         found.commit = decode_commit(value.value()).map_err(|bad| bad_record(name, bad))?;
     }
     for entry in table.iter().map_err(|error| failed(error.into()))? {
         let (key, value) = entry.map_err(|error| failed(error.into()))?;
-        // A base has its group's state right after it.
-        let Some(id) = group_of_state(key.value()) else {
-            continue;
+        let id = match kind_of(key.value()) {
+            Kind::State(id) => id,
+            Kind::Removed(id) => {
+                let removed = Removed::decode(id, value.value()).map_err(|bad| bad_group(name, id, bad))?;
+                if table.get(&state_key(id)).map_err(|error| failed(error.into()))?.is_some() {
+                    return Err(bad_group(name, id, "it was removed, but is there".into()));
+                }
+                commits.push((id, removed.commit));
+                found.removed.insert(id);
+                continue;
+            }
+            // A base has its group's state right after it.
+            Kind::Other => continue,
         };
         let state = State::decode(id, value.value()).map_err(|bad| bad_group(name, id, bad))?;
         let base = table.get(&base_key(id)).map_err(|error| failed(error.into()))?;
@@ -345,8 +375,12 @@ fn check_watermark(
     watermark: &Watermark,
     commit: u64,
     groups: &BTreeMap<GroupId, Group>,
+    removed: &BTreeSet<GroupId>,
 ) -> Result<(), Error> {
-    let holds = |fact: &Fact| groups.get(&fact.group).is_some_and(|group| group.fact(fact.group) == *fact);
+    let holds = |fact: &Fact| match groups.get(&fact.group) {
+        Some(group) => group.fact(fact.group) == *fact,
+        None => fact.removed && removed.contains(&fact.group),
+    };
     if commit < watermark.commit || (commit == watermark.commit && !watermark.facts.iter().all(holds)) {
         return Err(Box::new(Lost {
             file: name.to_owned(),
@@ -387,9 +421,13 @@ mod tests {
     fn a_database_is_as_new_as_its_watermark_in_each_group() {
         let groups = BTreeMap::from([(GroupId(1), group(5, 2)), (GroupId(2), group(7, 1))]);
         let facts = |one: Group, two: Group| vec![one.fact(GroupId(1)), two.fact(GroupId(2))];
-        let check = |commit, facts| check_watermark("file", &Watermark { commit: 9, facts }, commit, &groups);
+        let removed = BTreeSet::from([GroupId(4)]);
+        let check = |commit, facts| {
+            check_watermark("file", &Watermark { commit: 9, facts }, commit, &groups, &removed)
+        };
         check(9, facts(group(5, 2), group(7, 1))).unwrap();
         check(9, Vec::new()).unwrap();
+        check(9, vec![Fact::removed(GroupId(4))]).unwrap();
         // Others may have changed since: only the number counts then.
         check(10, facts(group(4, 2), group(7, 1))).unwrap();
         check(11, Vec::new()).unwrap();
@@ -400,6 +438,9 @@ mod tests {
             (9, facts(group(5, 2), group(8, 1))),
             (9, facts(group(5, 3), group(7, 1))),
             (9, vec![group(1, 1).fact(GroupId(3))]),
+            (9, vec![group(1, 1).fact(GroupId(4))]),
+            (9, vec![Fact::removed(GroupId(1))]),
+            (9, vec![Fact::removed(GroupId(3))]),
         ] {
             assert!(matches!(check(commit, facts), Err(Error::Lost(_))));
         }

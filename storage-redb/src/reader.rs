@@ -10,7 +10,8 @@ use crate::{
     error::from_redb,
     held::{Held, Owned},
     record::{
-        Base, GROUPS, GroupKey, LOG, LogKey, State, base_key, decode_run, index_of, log_key, state_key,
+        Base, GROUPS, GroupKey, LOG, LogKey, State, base_key, decode_run, index_of, log_key, removed_key,
+        state_key,
     },
     recovery::{bad_entry, bad_group, end_of_log},
 };
@@ -103,7 +104,10 @@ impl RedbReader {
         decode: impl FnOnce(GroupId, &[u8]) -> Result<T, crate::record::Bad>,
     ) -> Result<T, Error> {
         let groups = txn.open_table(GROUPS).map_err(|error| self.failed(error))?;
-        let value = groups.get(key).map_err(|error| self.failed(error))?.ok_or(Error::UnknownGroup(group))?;
+        let Some(value) = groups.get(key).map_err(|error| self.failed(error))? else {
+            let removed = groups.get(&removed_key(group)).map_err(|error| self.failed(error))?.is_some();
+            return Err(if removed { Error::GroupRemoved(group) } else { Error::UnknownGroup(group) });
+        };
         decode(group, value.value()).map_err(|bad| bad_group(&self.file, group, bad))
     }
 

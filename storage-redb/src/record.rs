@@ -26,12 +26,14 @@ pub(crate) const KNOWN: &str = "1";
 
 const KIND_BASE: u8 = 0;
 const KIND_STATE: u8 = 1;
+const KIND_REMOVED: u8 = 3;
 /// Where the number of a commit that changed no group is: that of a bootstrap without any.
 pub(crate) const COMMIT_KEY: GroupKey = [0, 0, 0, 0, 0, 0, 0, 0, 2];
 
 /// Bytes in front of a run's block.
 pub(crate) const RUN_HEADER: usize = 44;
 const STATE_LEN: usize = 4 + 6 * 8 + 8 + 4;
+const REMOVED_LEN: usize = 4 + 2 * 8 + 4;
 
 const FLAG_MEMBERSHIP: u8 = 1;
 
@@ -73,10 +75,30 @@ pub(crate) fn base_key(group: GroupId) -> GroupKey {
     group_key(group, KIND_BASE)
 }
 
-/// Which group a key of the table `groups` is of, if it is the key of its [`State`].
-pub(crate) fn group_of_state(key: &GroupKey) -> Option<GroupId> {
+/// Where it is written that a group was [removed](Removed).
+pub(crate) fn removed_key(group: GroupId) -> GroupKey {
+    group_key(group, KIND_REMOVED)
+}
+
+/// What a record in the table `groups` is of, by its key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// A [`State`]: each group has one.
+    State(GroupId),
+    /// A [`Removed`].
+    Removed(GroupId),
+    /// A [`Base`], which goes with a state; or the number of a commit.
+    Other,
+}
+
+pub(crate) fn kind_of(key: &GroupKey) -> Kind {
     let [a, b, c, d, e, f, g, h, kind] = *key;
-    (kind == KIND_STATE).then_some(GroupId(u64::from_be_bytes([a, b, c, d, e, f, g, h])))
+    let group = GroupId(u64::from_be_bytes([a, b, c, d, e, f, g, h]));
+    match kind {
+        KIND_STATE => Kind::State(group),
+        KIND_REMOVED => Kind::Removed(group),
+        _ => Kind::Other,
+    }
 }
 
 fn group_key(group: GroupId, kind: u8) -> GroupKey {
@@ -163,6 +185,33 @@ impl Base {
         };
         let membership = Membership::decode(rest.0).map_err(|error| Bad::Damaged(error.to_string()))?;
         Ok(Self { id: LogId::new(Term(term), Index(index)), membership })
+    }
+}
+
+/// All that is left of a group that was removed: it must never be here again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Removed {
+    /// The number of the store's commit that has removed it.
+    pub(crate) commit: u64,
+    /// Its last life.
+    pub(crate) incarnation: Incarnation,
+}
+
+impl Removed {
+    pub(crate) fn encode(self, group: GroupId) -> [u8; REMOVED_LEN] {
+        let mut value = [0; REMOVED_LEN];
+        value[0] = VERSION;
+        value[4..12].copy_from_slice(&self.commit.to_le_bytes());
+        value[12..20].copy_from_slice(&self.incarnation.0.to_le_bytes());
+        let sum = checksum(&removed_key(group), &[&value[..20]]);
+        value[20..].copy_from_slice(&sum.to_le_bytes());
+        value
+    }
+
+    pub(crate) fn decode(group: GroupId, value: &[u8]) -> Result<Self, Bad> {
+        let mut rest = checked(&removed_key(group), value)?;
+        let mut parse = || Some(Self { commit: rest.u64()?, incarnation: Incarnation(rest.u64()?) });
+        parse().ok_or_else(|| "the record of its removal is cut short".into())
     }
 }
 
@@ -315,6 +364,10 @@ mod tests {
         });
         let base = Base { id: LogId::new(Term(1), Index(4)), membership: Membership::of_voters([NodeId(1)]) };
         every_flip(&base.encode(GROUP), |value| Base::decode(GROUP, value).is_ok_and(|found| found == base));
+        let removed = Removed { commit: 8, incarnation: Incarnation(3) };
+        every_flip(&removed.encode(GROUP), |value| {
+            Removed::decode(GROUP, value).is_ok_and(|found| found == removed)
+        });
         every_flip(&encode_commit(77), |value| decode_commit(value).is_ok_and(|found| found == 77));
         let run = Run::commands(Term(2), Index(5), &[b"one".as_slice(), b"", b"three"]).unwrap();
         every_flip(&encoded(&run), |value| {
@@ -342,8 +395,9 @@ mod tests {
         assert!(log_key(GroupId(1), Index(u64::MAX)) < log_key(GroupId(2), Index(0)));
         assert!(log_key(GroupId(1), Index(255)) < log_key(GroupId(1), Index(256)));
         assert_eq!(index_of(&log_key(GROUP, Index(1 << 40))), Index(1 << 40));
-        assert_eq!(group_of_state(&state_key(GROUP)), Some(GROUP));
-        assert_eq!(group_of_state(&base_key(GROUP)), None);
+        assert_eq!(kind_of(&state_key(GROUP)), Kind::State(GROUP));
+        assert_eq!(kind_of(&removed_key(GROUP)), Kind::Removed(GROUP));
+        assert_eq!([base_key(GROUP), COMMIT_KEY].map(|key| kind_of(&key)), [Kind::Other; 2]);
     }
 
     fn encoded(run: &Run) -> Vec<u8> {

@@ -1,11 +1,14 @@
 //! The store: one transaction for all that is to be committed, then the watermark, then the answer.
 
-use std::{any::Any, collections::BTreeMap, path::Path, sync::Arc};
-
-use quorate_core::{
-    GroupId, HardState, Incarnation, Index, LogId, Membership, Recovered, Snapshot, Store, Write, WriteSeq,
+use std::{
+    any::Any,
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
 };
-use redb::{Durability, StorageBackend};
+
+use quorate_core::{GroupId, HardState, Incarnation, LogId, Membership, Recovered, Store, Write, WriteSeq};
+use redb::{Durability, StorageBackend, WriteTransaction};
 
 use crate::{
     Directory, Error, Fact, Identity, Options, RedbReader, RedbSnapshots,
@@ -14,8 +17,9 @@ use crate::{
     held::Owned,
     latch::Latch,
     open,
-    record::{Base, COMMIT_KEY, GROUPS, GroupKey, LOG, base_key, encode_commit, state_key},
-    recovery::{self, Scanned},
+    record::{
+        Base, COMMIT_KEY, GROUPS, GroupKey, LOG, Removed, base_key, encode_commit, removed_key, state_key,
+    },
     snapshots::Shelf,
     writer::{LogTable, Staged},
 };
@@ -41,6 +45,8 @@ pub struct RedbStore {
     pub(crate) settled: bool,
     pub(crate) groups: BTreeMap<GroupId, Group>,
     pub(crate) bases: BTreeMap<GroupId, Base>,
+    /// The groups that were here, and must never be again.
+    pub(crate) removed: BTreeSet<GroupId>,
     /// The first error of a commit.
     pub(crate) latch: Latch,
     pub(crate) shelf: Arc<Shelf>,
@@ -166,21 +172,9 @@ impl RedbStore {
         self.identity
     }
 
-    /// The groups in it, in order.
-    pub fn groups(&self) -> impl Iterator<Item = GroupId> + '_ {
-        self.groups.keys().copied()
-    }
-
-    /// Adds a group that begins with this membership and an empty log. Durable when this returns.
-    ///
-    /// # Errors
-    /// [`Error::GroupExists`], without any harm done; else as [`Store::commit`].
-    pub fn add_group(&mut self, group: GroupId, membership: Membership) -> Result<(), Error> {
-        self.latch.check()?;
-        if self.groups.contains_key(&group) {
-            return Err(Error::GroupExists(group));
-        }
-        self.add_groups(&[(group, membership)])
+    /// The groups that were removed from it, in order: they can't be created here again.
+    pub fn removed(&self) -> impl Iterator<Item = GroupId> + '_ {
+        self.removed.iter().copied()
     }
 
     /// Closes the file, once the loads that are under way have ended, and says how that went. What was committed is durable either way; after a close that succeeds
@@ -207,43 +201,42 @@ impl Store for RedbStore {
         Ok(self.groups.keys().copied().collect())
     }
 
+    /// One `fdatasync`, as each commit.
     fn create(&mut self, group: GroupId, membership: &Membership) -> Result<(), Error> {
-        self.add_group(group, membership.clone())
+        self.create_many(&[(group, membership.clone())])
     }
 
+    /// All in one transaction: all of them or, after an error, none.
+    fn create_many(&mut self, groups: &[(GroupId, Membership)]) -> Result<(), Error> {
+        self.latch.check()?;
+        if groups.is_empty() { Ok(()) } else { self.add_groups(groups) }
+    }
+
+    /// One `fdatasync`. The files of its snapshots are removed after it; those that could not be are when the store is opened.
     fn remove(&mut self, group: GroupId) -> Result<(), Error> {
-        Err(Error::UnknownGroup(group))
+        self.latch.check()?;
+        self.remove_group(group)
     }
 
     fn recover(&mut self, group: GroupId) -> Result<Recovered, Error> {
+        let mut recovered = self.recover_many(&[group])?;
+        recovered.pop().ok_or(Error::UnknownGroup(group))
+    }
+
+    /// All logs are read, then all incarnations are written in one transaction.
+    fn recover_many(&mut self, groups: &[GroupId]) -> Result<Vec<Recovered>, Error> {
         self.latch.check()?;
-        let (Some(found), Some(base)) = (self.groups.get(&group).copied(), self.bases.get(&group).cloned())
-        else {
-            return Err(Error::UnknownGroup(group));
-        };
-        let log = recovery::scan(self.db.held().read().db()?, &self.file, group, base.id, found.last)?;
-        let snapshot = self.newest_snapshot(group, &base, found.last, &log)?;
-        let incarnation = Incarnation(found.incarnation.0.saturating_add(1));
-        self.latched(|store| {
-            store.transact(|staged, _| {
-                let changed = staged.group(group)?;
-                changed.group.incarnation = incarnation;
-                changed.group.next = Some(WriteSeq(1));
-                changed.state_changed = true;
-                Ok(())
-            })
-        })?;
-        Ok(Recovered {
-            incarnation,
-            hard_state: found.hard_state,
-            base: base.id,
-            base_membership: base.membership,
-            applied: snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.last.index),
-            snapshot,
-            terms: log.terms,
-            last: found.last.index,
-            memberships: log.memberships,
-        })
+        self.recover_groups(groups)
+    }
+
+    /// The transaction of a commit that is refused is undone: nothing of it is on the disk.
+    fn refused(error: &Error) -> Option<GroupId> {
+        match error {
+            Error::BadWrite { group, .. } | Error::UnknownGroup(group) | Error::GroupRemoved(group) => {
+                Some(*group)
+            }
+            _ => None,
+        }
     }
 
     fn commit(&mut self, writes: &[Write]) -> Result<(), Error> {
@@ -281,60 +274,17 @@ impl Store for RedbStore {
 }
 
 impl RedbStore {
-    pub(crate) fn add_groups(&mut self, groups: &[(GroupId, Membership)]) -> Result<(), Error> {
-        let fresh = Group {
-            incarnation: Incarnation(0),
-            hard_state: HardState::default(),
-            base: LogId::ZERO,
-            last: LogId::ZERO,
-            next: None,
-        };
-        self.latched(|store| {
-            store.transact(|staged, _| {
-                for (group, _) in groups {
-                    staged.add(*group, fresh)?;
-                }
-                staged.bases = groups
-                    .iter()
-                    .map(|(group, membership)| {
-                        (*group, Base { id: LogId::ZERO, membership: membership.clone() })
-                    })
-                    .collect();
-                Ok(())
-            })
-        })?;
-        groups.iter().for_each(|(group, _)| self.shelf.add_group(*group));
-        Ok(())
-    }
-
-    /// The newest published snapshot that is of this log. One that was received and never installed may be beyond its end, or of an entry
-    /// that another leader's has replaced: it waits, or goes when a newer one comes.
-    fn newest_snapshot(
-        &self,
-        group: GroupId,
-        base: &Base,
-        last: LogId,
-        log: &Scanned,
-    ) -> Result<Option<Snapshot>, Error> {
-        let mut published = self.shelf.newest_first(group).into_iter();
-        let Some((id, found)) = published.find(|(id, _)| log.holds(base.id, last, *id)) else {
-            return if base.id == LogId::ZERO {
-                Ok(None)
-            } else {
-                Err(recovery::no_snapshot(&self.file, group, base.id))
-            };
-        };
-        // Damage to the newest one is not passed over: the one before may be too old for the log, and the disk is bad.
-        found.info.map(|info| Some(info.snapshot)).map_err(|_| self.shelf.damage(group, id))
-    }
-
-    /// After an error nothing may be written any more: what is on the disk is not known.
+    /// After an error nothing may be written any more: what is on the disk is not known. Not so if only something was refused.
     pub(crate) fn latched<T>(
         &mut self,
         commit: impl FnOnce(&mut Self) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let latch = self.latch.clone();
-        commit(self).inspect_err(|error| latch.set(error))
+        commit(self).inspect_err(|error| {
+            if Self::refused(error).is_none() {
+                latch.set(error);
+            }
+        })
     }
 
     /// One durable commit: the transaction, then the watermark. In this order, so that the watermark never says
@@ -350,37 +300,23 @@ impl RedbStore {
         let mut txn = db.db()?.begin_write().map_err(|error| failed(error.into()))?;
         txn.set_durability(Durability::Immediate).map_err(|error| failed(error.into()))?;
         txn.set_two_phase_commit(self.two_phase);
-        let mut staged = Staged::new(&self.groups, &self.file, number, &self.shelf);
-        {
-            let mut log = txn.open_table(LOG).map_err(|error| failed(error.into()))?;
-            change(&mut staged, &mut log)?;
-            staged.flush_all(&mut log)?;
-            let states: Vec<_> =
-                staged.changed.iter().filter_map(|(id, changed)| Some((*id, changed.state()?))).collect();
-            let only_entries = states.is_empty() && staged.bases.is_empty() && !staged.changed.is_empty();
-            if !only_entries {
-                let mut groups = txn.open_table(GROUPS).map_err(|error| failed(error.into()))?;
-                let mut put = |key: GroupKey, value: &[u8]| {
-                    groups.insert(&key, value).map(drop).map_err(|error| failed(error.into()))
-                };
-                for (group, state) in states {
-                    put(state_key(group), &state.encode(group))?;
-                }
-                for (group, base) in &staged.bases {
-                    put(base_key(*group), &base.encode(*group))?;
-                }
-                if staged.changed.is_empty() {
-                    put(COMMIT_KEY, &encode_commit(number))?;
-                }
-            }
+        let mut staged = Staged::new(&self.groups, &self.removed, &self.file, number, &self.shelf);
+        if let Err(error) = self.fill(&txn, &mut staged, change) {
+            // Nothing of it stays. Where even that fails the store has failed, whatever the first error was.
+            txn.abort().map_err(|error| failed(error.into()))?;
+            return Err(error);
         }
         txn.commit().map_err(|error| failed(error.into()))?;
         drop(db);
-        let bases = staged.bases;
+        let (bases, gone) = (staged.bases, staged.gone);
         let changed: Vec<_> =
             staged.changed.into_iter().map(|(group, changed)| (group, changed.group)).collect();
-        let facts = changed.iter().map(|(id, group)| group.fact(*id));
-        write_watermark(&*self.medium, self.slot, number, facts)
+        let facts: Vec<Fact> = gone
+            .iter()
+            .map(|(id, _)| Fact::removed(*id))
+            .chain(changed.iter().map(|(id, group)| group.fact(*id)))
+            .collect();
+        write_watermark(&*self.medium, self.slot, number, facts.into_iter())
             .map_err(|source| Error::Io { doing: "writing the watermark of a commit", source })?;
         self.slot = self.slot.other();
         self.settled = false;
@@ -390,6 +326,54 @@ impl RedbStore {
             self.shelf.rebase(group, base.id);
             self.bases.insert(group, base);
         }
+        for (group, _) in gone {
+            self.groups.remove(&group);
+            self.bases.remove(&group);
+            self.removed.insert(group);
+        }
+        Ok(())
+    }
+
+    /// Puts what changes into the tables.
+    fn fill(
+        &self,
+        txn: &WriteTransaction,
+        staged: &mut Staged<'_>,
+        change: impl FnOnce(&mut Staged<'_>, &mut LogTable<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let failed = |error: redb::Error| from_redb(&self.file, "committing", error);
+        let mut log = txn.open_table(LOG).map_err(|error| failed(error.into()))?;
+        change(staged, &mut log)?;
+        staged.flush_all(&mut log)?;
+        let states: Vec<_> =
+            staged.changed.iter().filter_map(|(id, changed)| Some((*id, changed.state()?))).collect();
+        let nothing = staged.changed.is_empty() && staged.gone.is_empty();
+        if states.is_empty() && staged.bases.is_empty() && staged.gone.is_empty() && !nothing {
+            // Nothing but entries.
+            return Ok(());
+        }
+        let mut groups = txn.open_table(GROUPS).map_err(|error| failed(error.into()))?;
+        for (group, incarnation) in &staged.gone {
+            for key in [state_key(*group), base_key(*group)] {
+                groups.remove(&key).map_err(|error| failed(error.into()))?;
+            }
+            let removed = Removed { commit: staged.number, incarnation: *incarnation };
+            groups
+                .insert(&removed_key(*group), &removed.encode(*group)[..])
+                .map_err(|error| failed(error.into()))?;
+        }
+        let mut put = |key: GroupKey, value: &[u8]| {
+            groups.insert(&key, value).map(drop).map_err(|error| failed(error.into()))
+        };
+        for (group, state) in states {
+            put(state_key(group), &state.encode(group))?;
+        }
+        for (group, base) in &staged.bases {
+            put(base_key(*group), &base.encode(*group))?;
+        }
+        if nothing {
+            put(COMMIT_KEY, &encode_commit(staged.number))?;
+        }
         Ok(())
     }
 }
@@ -398,6 +382,6 @@ impl Group {
     /// What is durable of it, in short.
     pub(crate) fn fact(&self, group: GroupId) -> Fact {
         let Self { incarnation, hard_state, last, .. } = *self;
-        Fact { group, incarnation, hard_state, last }
+        Fact { group, incarnation, hard_state, last, removed: false }
     }
 }

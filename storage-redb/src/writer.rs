@@ -1,9 +1,9 @@
 //! How writes change the log: what is staged for one transaction.
 
-use std::collections::{BTreeMap, VecDeque, btree_map::Entry};
+use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry};
 
 use bytes::Bytes;
-use quorate_core::{GroupId, HardState, Index, LogId, Rebase, Run, Snapshot, Write};
+use quorate_core::{GroupId, HardState, Incarnation, Index, LogId, Rebase, Run, Snapshot, Write};
 use redb::{ReadableTable, Table};
 
 use crate::{
@@ -29,12 +29,16 @@ const AROUND: usize = 128;
 /// What a transaction is going to change. Nothing of it counts before the transaction is durable.
 pub(crate) struct Staged<'a> {
     current: &'a BTreeMap<GroupId, Group>,
+    /// Those that were here once.
+    removed: &'a BTreeSet<GroupId>,
     file: &'a str,
     /// The number of this commit.
-    number: u64,
+    pub(crate) number: u64,
     shelf: &'a Shelf,
     pub(crate) changed: BTreeMap<GroupId, Changed<'a>>,
     pub(crate) bases: BTreeMap<GroupId, Base>,
+    /// Those that this removes, and the last life of each.
+    pub(crate) gone: BTreeMap<GroupId, Incarnation>,
 }
 
 /// A group as it will be.
@@ -60,19 +64,35 @@ struct Pending {
 impl<'a> Staged<'a> {
     pub(crate) fn new(
         current: &'a BTreeMap<GroupId, Group>,
+        removed: &'a BTreeSet<GroupId>,
         file: &'a str,
         number: u64,
         shelf: &'a Shelf,
     ) -> Self {
-        Self { current, file, number, shelf, changed: BTreeMap::new(), bases: BTreeMap::new() }
+        Self {
+            current,
+            removed,
+            file,
+            number,
+            shelf,
+            changed: BTreeMap::new(),
+            bases: BTreeMap::new(),
+            gone: BTreeMap::new(),
+        }
     }
 
-    /// A new group.
-    pub(crate) fn add(&mut self, group: GroupId, fresh: Group) -> Result<(), Error> {
-        if self.current.contains_key(&group) || self.changed.contains_key(&group) {
-            return Err(Error::GroupExists(group));
-        }
+    /// A new group, which is not here.
+    pub(crate) fn add(&mut self, group: GroupId, fresh: Group) {
         self.changed.insert(group, Changed::new(self.file, self.number, group, fresh));
+    }
+
+    /// A group goes, with all of its log.
+    pub(crate) fn remove(&mut self, log: &mut LogTable<'_>, group: GroupId) -> Result<(), Error> {
+        let incarnation = self.group(group)?.group.incarnation;
+        if let Some(changed) = self.changed.remove(&group) {
+            changed.remove(log, Index(0), Index(u64::MAX), "removing a group")?;
+        }
+        self.gone.insert(group, incarnation);
         Ok(())
     }
 
@@ -81,7 +101,14 @@ impl<'a> Staged<'a> {
         match self.changed.entry(group) {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
             Entry::Vacant(entry) => {
-                let current = self.current.get(&group).copied().ok_or(Error::UnknownGroup(group))?;
+                let Some(current) = self.current.get(&group).copied() else {
+                    let removed = self.removed.contains(&group);
+                    return Err(if removed {
+                        Error::GroupRemoved(group)
+                    } else {
+                        Error::UnknownGroup(group)
+                    });
+                };
                 Ok(entry.insert(Changed::new(self.file, self.number, group, current)))
             }
         }

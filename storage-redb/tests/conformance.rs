@@ -18,6 +18,7 @@ fn it_keeps_the_contract() {
         check(&usual());
     }
     conformance::leaves_nothing_behind(&usual());
+    conformance::leaves_nothing_of_removed_groups(&usual());
 }
 
 /// At least 20,000 crash points: every write, resize, sync, rename and removal, with each kind of what a crash leaves.
@@ -46,6 +47,18 @@ fn a_snapshot_is_there_whole_or_not_at_all() {
     let report = conformance::snapshot_crash_points(&Redb(Options::default().keep_snapshots(1)), 0..3, 12);
     println!("{report}");
     assert!(report.points >= 2_000, "{report}");
+}
+
+#[test]
+fn a_group_is_there_whole_or_not_at_all_and_never_again() {
+    let report = conformance::group_crash_points(&usual(), 0..4, 14);
+    println!("{report}");
+    assert!(report.points >= 4_000, "{report}");
+}
+
+#[test]
+fn where_groups_come_and_go_nothing_acknowledged_is_lost_after_an_error_either() {
+    println!("{}", conformance::group_io_errors(&usual(), 0..2, 8));
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn format(dir: &Path) -> u32 {
 }
 
 #[test]
-fn a_store_of_version_1_is_opened_and_becomes_one_of_version_2() {
+fn a_store_of_version_1_is_opened_and_becomes_one_of_version_3() {
     let dir = tempfile::tempdir().unwrap();
     version_1(dir.path());
     assert_eq!(format(dir.path()), 1);
@@ -33,7 +33,7 @@ fn a_store_of_version_1_is_opened_and_becomes_one_of_version_2() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nor does it leave anything");
     for life in 2..4 {
         let mut store = RedbStore::open(dir.path(), IDENTITY).unwrap();
-        assert_eq!(store.groups().collect::<Vec<_>>(), [GroupId(0), GroupId(7)]);
+        assert_eq!(store.groups().unwrap(), [GroupId(0), GroupId(7)]);
         let found = store.recover(GroupId(0)).unwrap();
         assert_eq!(found.incarnation.0, life);
         assert_eq!(found.hard_state, HardState { term: Term(4), vote: Some(NodeId(2)) });
@@ -51,9 +51,45 @@ fn a_store_of_version_1_is_opened_and_becomes_one_of_version_2() {
             .map(|entry| entry.payload.to_vec())
             .collect();
         assert_eq!(commands, [b"one".as_slice(), b"two", b"", b"five"]);
-        assert_eq!(format(dir.path()), 2);
+        assert_eq!(format(dir.path()), 3);
         store.close().unwrap();
     }
+}
+
+/// A store that version 2 wrote: the same, and a snapshot at 2, after which the log begins.
+fn version_2(dir: &Path) {
+    for file in fs::read_dir("tests/fixtures/v2").unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), dir.join(file.file_name())).unwrap();
+    }
+}
+
+#[test]
+fn a_store_of_version_2_is_opened_and_becomes_one_of_version_3_in_which_a_removed_group_is_never_taken_again()
+{
+    let dir = tempfile::tempdir().unwrap();
+    version_2(dir.path());
+    assert_eq!(format(dir.path()), 2);
+    let inspection = Inspection::of(dir.path()).unwrap();
+    assert!(inspection.is_sound() && inspection.removed.is_empty(), "{inspection:?}");
+    assert_eq!((inspection.format, format(dir.path())), (2, 2), "looking changes nothing");
+    let mut store = RedbStore::open(dir.path(), IDENTITY).unwrap();
+    assert_eq!(format(dir.path()), 3, "before anything is written that version 2 does not know");
+    assert_eq!(store.groups().unwrap(), [GroupId(0), GroupId(7)]);
+    let found = store.recover(GroupId(0)).unwrap();
+    assert_eq!(found.hard_state, HardState { term: Term(4), vote: Some(NodeId(2)) });
+    let at = LogId::new(Term(3), Index(2));
+    assert_eq!((found.base, found.last), (at, Index(5)));
+    assert_eq!(found.snapshot, Some(Snapshot { last: at, membership: voters(&[1, 2, 3]) }));
+    store.remove(GroupId(0)).unwrap();
+    store.close().unwrap();
+    let inspection = Inspection::of(dir.path()).unwrap();
+    assert!(inspection.is_sound(), "{inspection:?}");
+    assert_eq!((inspection.format, inspection.removed), (3, vec![GroupId(0)]));
+    let mut store = RedbStore::open(dir.path(), IDENTITY).unwrap();
+    let error = store.create(GroupId(0), &voters(&[1])).unwrap_err();
+    assert!(matches!(error, Error::GroupRemoved(GroupId(0))), "{error}");
+    assert_eq!(store.groups().unwrap(), [GroupId(7)]);
 }
 
 #[test]

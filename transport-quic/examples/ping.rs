@@ -169,5 +169,5 @@ fn append(payload: usize) -> Message {
 }
 
 fn heartbeat(round: u64) -> Message {
-    Message { term: Term(1), body: Body::Heartbeat { commit: Index(0), round } }
+    Message { term: Term(1), body: Body::Heartbeat { commit: Index(0), round, quiesce: false } }
 }

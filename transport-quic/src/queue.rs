@@ -151,7 +151,7 @@ mod tests {
     use quorate_core::{Index, LogId, Run, Term};
 
     fn heartbeat(round: u64) -> Message {
-        Message { term: Term(1), body: Body::Heartbeat { commit: Index(0), round } }
+        Message { term: Term(1), body: Body::Heartbeat { commit: Index(0), round, quiesce: false } }
     }
 
     fn append(first: u64, payload: usize) -> Message {

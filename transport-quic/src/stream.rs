@@ -273,7 +273,7 @@ mod tests {
     }
 
     fn heartbeat(round: u64) -> Message {
-        Message { term: Term(3), body: Body::Heartbeat { commit: Index(1), round } }
+        Message { term: Term(3), body: Body::Heartbeat { commit: Index(1), round, quiesce: false } }
     }
 
     fn packed(messages: &[Message]) -> Vec<u8> {

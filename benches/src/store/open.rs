@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
-use quorate_core::{GroupId, Store};
+use quorate_core::Store;
 use quorate_storage_redb::{Options, RedbStore};
 use serde_json::{Value, json};
 
@@ -199,10 +199,8 @@ fn open(dir: &Path, cache: usize, verify: bool, leave: Leave) -> Result<()> {
     let mut store = RedbStore::open_on(options, Folder::new(dir, &counts, &Counts::default()), IDENTITY)?;
     let opened = start.elapsed();
     let (open_peak, open_read) = (peak_kib()?, counts.so_far());
-    let groups: Vec<GroupId> = store.groups().collect();
-    for group in groups {
-        store.recover(group)?;
-    }
+    let groups = store.groups()?;
+    store.recover_many(&groups)?;
     let total = start.elapsed();
     let peak = peak_kib()?;
     let recover_read = counts.so_far() - open_read;

@@ -138,6 +138,7 @@ fn configure(choices: &mut Choices<'_>) -> Config {
     config.check_quorum = shape & 2 == 0;
     config.lease_reads = shape & 32 != 0;
     config.priority = if shape & 64 == 0 { 255 } else { 7 };
+    config.quiesce_after = if shape & 128 == 0 { std::time::Duration::ZERO } else { config.election_timeout };
     if shape & 4 != 0 {
         config.max_append_bytes = 20;
         config.max_inflight_messages = 2;
@@ -280,10 +281,15 @@ impl Chaos<'_> {
     fn input(&mut self) -> (&'static str, Input, Option<Vec<u64>>) {
         match self.choices.below(40) {
             32 => ("campaign", Input::Campaign, None),
+            33 if self.choices.one_in(3) => ("step down", Input::StepDown, None),
             33 => ("forget leader", Input::ForgetLeader, None),
             34 => {
                 let peer = NodeId(self.choices.below(6));
-                ("unreachable", Input::Unreachable { peer }, None)
+                if self.choices.one_in(3) {
+                    ("reachable", Input::Reachable { peer }, None)
+                } else {
+                    ("unreachable", Input::Unreachable { peer }, None)
+                }
             }
             35 => {
                 let live = if self.choices.one_in(3) { self.applied } else { self.handed };
@@ -463,11 +469,13 @@ impl Chaos<'_> {
             }
             18 | 19 => {
                 let commit = Index(self.choices.near(status.commit.0));
-                ("heartbeat", Body::Heartbeat { commit, round: self.choices.below(9) })
+                let (round, quiesce) = (self.choices.below(9), self.choices.one_in(3));
+                ("heartbeat", Body::Heartbeat { commit, round, quiesce })
             }
             20 => {
                 let round = self.rounds.last().copied().unwrap_or_default();
-                ("heartbeat reply", Body::HeartbeatReply { round: self.choices.near(round) })
+                let (round, asleep) = (self.choices.near(round), !self.choices.one_in(3));
+                ("heartbeat reply", Body::HeartbeatReply { round, asleep })
             }
             21 => ("commit", Body::Commit { commit: Index(self.choices.near(status.last.index.0)) }),
             22 => ("read index", Body::ReadIndex { id: self.request() }),

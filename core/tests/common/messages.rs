@@ -85,8 +85,12 @@ pub fn body() -> impl Strategy<Value = Body> {
         }),
         n().prop_map(|up_to| Body::Appended { up_to: Index(up_to) }),
         (n(), log_id()).prop_map(|(prev, hint)| Body::Conflict { prev: Index(prev), hint }),
-        (n(), n()).prop_map(|(commit, round)| Body::Heartbeat { commit: Index(commit), round }),
-        n().prop_map(|round| Body::HeartbeatReply { round }),
+        (n(), n(), any::<bool>()).prop_map(|(commit, round, quiesce)| Body::Heartbeat {
+            commit: Index(commit),
+            round,
+            quiesce
+        }),
+        (n(), any::<bool>()).prop_map(|(round, asleep)| Body::HeartbeatReply { round, asleep }),
         n().prop_map(|commit| Body::Commit { commit: Index(commit) }),
         request_id().prop_map(|id| Body::ReadIndex { id }),
         (request_id(), prop::option::of(n().prop_map(Index)))

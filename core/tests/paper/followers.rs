@@ -19,7 +19,10 @@ fn a_follower_answers_candidates_and_leaders() {
         cluster.receive(2, 1, term, body).unwrap();
         replies(cluster).pop().map(|message| message.body)
     };
-    assert_eq!(answer(&mut cluster, 2, heartbeat(3, 9)), Some(Body::HeartbeatReply { round: 9 }));
+    assert_eq!(
+        answer(&mut cluster, 2, heartbeat(3, 9)),
+        Some(Body::HeartbeatReply { round: 9, asleep: false })
+    );
     assert_eq!(answer(&mut cluster, 2, append(id(2, 5), 3, Few::one(run(2, 6, 2)))), Some(appended(7)));
     cluster.now = cluster.now.plus(3_000_000);
     let commit = id(2, 3);

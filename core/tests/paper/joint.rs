@@ -219,9 +219,9 @@ fn a_read_takes_both_majorities() {
     };
     let round = cluster.wire.iter().map(|(_, _, message)| round(message)).max().unwrap();
     for peer in [4, 5] {
-        cluster.receive(peer, 1, now, Body::HeartbeatReply { round }).unwrap();
+        cluster.receive(peer, 1, now, Body::HeartbeatReply { round, asleep: false }).unwrap();
         assert_eq!(outcome(&mut cluster, 1, 9), None);
     }
-    cluster.receive(2, 1, now, Body::HeartbeatReply { round }).unwrap();
+    cluster.receive(2, 1, now, Body::HeartbeatReply { round, asleep: false }).unwrap();
     assert!(matches!(outcome(&mut cluster, 1, 9), Some(Outcome::Read { .. })));
 }

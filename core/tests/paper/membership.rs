@@ -251,7 +251,7 @@ fn a_learner_joins_after_a_round_that_was_short_enough() {
     cluster.receive(4, 1, now, appended(2)).unwrap();
     assert!(!promoted(&cluster), "it took longer than an election timeout");
     cluster.now = cluster.now.plus(100_000);
-    cluster.receive(4, 1, now, Body::HeartbeatReply { round: 1 }).unwrap();
+    cluster.receive(4, 1, now, Body::HeartbeatReply { round: 1, asleep: false }).unwrap();
     assert!(promoted(&cluster));
 }
 

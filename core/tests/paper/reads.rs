@@ -109,10 +109,10 @@ fn a_read_takes_answers_from_a_majority() {
     let now = term(&cluster, 1);
     read(&mut cluster, 1, 1);
     let round = cluster.wire.iter().map(|(_, _, message)| round_of(message)).max().unwrap();
-    cluster.receive(2, 1, now, Body::HeartbeatReply { round }).unwrap();
-    cluster.receive(2, 1, now, Body::HeartbeatReply { round }).unwrap();
+    cluster.receive(2, 1, now, Body::HeartbeatReply { round, asleep: false }).unwrap();
+    cluster.receive(2, 1, now, Body::HeartbeatReply { round, asleep: false }).unwrap();
     assert_eq!(outcome(&mut cluster, 1, 1), None, "two of five");
-    cluster.receive(5, 1, now, Body::HeartbeatReply { round }).unwrap();
+    cluster.receive(5, 1, now, Body::HeartbeatReply { round, asleep: false }).unwrap();
     assert!(outcome(&mut cluster, 1, 1).is_some());
 }
 

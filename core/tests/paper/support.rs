@@ -27,7 +27,7 @@ pub(crate) fn append(prev: LogId, commit: u64, entries: Few<Run>) -> Body {
 }
 
 pub(crate) fn heartbeat(commit: u64, round: u64) -> Body {
-    Body::Heartbeat { commit: i(commit), round }
+    Body::Heartbeat { commit: i(commit), round, quiesce: false }
 }
 
 pub(crate) fn appended(up_to: u64) -> Body {

@@ -22,7 +22,7 @@ fn a_smaller_term_is_updated() {
 fn an_outdated_leader_or_candidate_reverts_to_follower() {
     let mut cluster = led(3);
     let now = term(&cluster, 1);
-    cluster.receive(2, 1, now + 1, Body::HeartbeatReply { round: 0 }).unwrap();
+    cluster.receive(2, 1, now + 1, Body::HeartbeatReply { round: 0, asleep: false }).unwrap();
     assert_eq!((role(&cluster, 1), term(&cluster, 1)), (RoleKind::Follower, now + 1));
     let mut cluster = candidate(3);
     cluster.receive(2, 1, 5, voted(false)).unwrap();
@@ -41,7 +41,7 @@ fn every_request_and_response_of_a_later_term_makes_a_follower() {
         voted(false),
         appended(0),
         Body::Conflict { prev: i(0), hint: LogId::ZERO },
-        Body::HeartbeatReply { round: 1 },
+        Body::HeartbeatReply { round: 1, asleep: false },
     ];
     for body in requests.into_iter().chain(responses) {
         let mut cluster = candidate(5);

@@ -42,7 +42,7 @@ fn the_target_is_brought_up_to_date_first() {
     assert_eq!(cluster.raft(2).last(), cluster.raft(1).last());
     let (now, last) = (term(&cluster, 1), index_of_last(&cluster, 1).0);
     cluster.receive(2, 1, now, appended(last)).unwrap();
-    cluster.receive(2, 1, now, Body::HeartbeatReply { round: 1 }).unwrap();
+    cluster.receive(2, 1, now, Body::HeartbeatReply { round: 1, asleep: false }).unwrap();
     assert_eq!(on_wire(&cluster, is_timeout_now), [(1, 2)]);
 }
 
@@ -84,7 +84,7 @@ fn a_transfer_is_given_up_after_an_election_timeout() {
     let mut cluster = waiting();
     let now = term(&cluster, 1);
     cluster.now = cluster.now.plus(900_000);
-    cluster.receive(3, 1, now, Body::HeartbeatReply { round: 0 }).unwrap();
+    cluster.receive(3, 1, now, Body::HeartbeatReply { round: 0, asleep: false }).unwrap();
     cluster.step(1, Input::Tick).unwrap();
     assert!(cluster.propose(1, 2, b"y").is_err());
     cluster.now = cluster.now.plus(100_000);

@@ -9,8 +9,8 @@
 //! | `propose ID x y …`, `propose ID count=9 size=100`, `… in-term=T` | one batch of commands |
 //! | `read ID [linearizable\|lease\|at-least=N]` | |
 //! | `change ID [add=4 learner=4 join=4 promote=4 demote=3 remove=3 …] [implicit\|explicit]`, `leave ID` | |
-//! | `transfer ID [to=2]`, `abort-transfer ID` | |
-//! | `campaign ID`, `forget-leader ID`, `unreachable ID PEER`, `storage-fails ID` | |
+//! | `transfer ID [to=2]`, `abort-transfer ID`, `step-down ID` | |
+//! | `campaign ID`, `forget-leader ID`, `unreachable ID PEER`, `reachable ID PEER`, `storage-fails ID` | |
 //! | `compact ID [keep=N]` | a snapshot of all that is applied is durable; with `at=N`, one at `N` is said to be |
 //! | `snapshot ID arrives\|fails [unnoticed]` | the end of sending one; `unnoticed`: the sender isn't told |
 //! | `tick ID`, `fire ID` | now; at its next deadline, which nobody else notices |
@@ -140,8 +140,17 @@ impl Session {
 
     /// What callers ask of a node.
     fn request(&mut self, name: &str, args: &mut Args) -> Result<bool, String> {
-        let known =
-            ["propose", "read", "change", "leave", "transfer", "abort-transfer", "campaign", "forget-leader"];
+        let known = [
+            "propose",
+            "read",
+            "change",
+            "leave",
+            "transfer",
+            "abort-transfer",
+            "step-down",
+            "campaign",
+            "forget-leader",
+        ];
         if !known.contains(&name) {
             return Ok(false);
         }
@@ -191,6 +200,7 @@ impl Session {
                 world.ask(id, Tokens::one(token), Input::TransferLeadership { token, to })?;
             }
             "abort-transfer" => world.tell(id, Input::AbortTransfer)?,
+            "step-down" => world.tell(id, Input::StepDown)?,
             "campaign" => world.tell(id, Input::Campaign)?,
             _ => world.tell(id, Input::ForgetLeader)?,
         }
@@ -205,6 +215,10 @@ impl Session {
             "unreachable" => {
                 let (id, peer) = (args.number()?, NodeId(args.number()?));
                 world.tell(id, Input::Unreachable { peer })?;
+            }
+            "reachable" => {
+                let (id, peer) = (args.number()?, NodeId(args.number()?));
+                world.tell(id, Input::Reachable { peer })?;
             }
             "storage-fails" => world.tell(args.number()?, Input::StorageFailed)?,
             "compact" => {
@@ -346,6 +360,7 @@ fn configure(mut config: Config, args: &mut Args) -> Result<Config, String> {
     ms(args, "election", &mut config.election_timeout)?;
     ms(args, "heartbeat", &mut config.heartbeat_interval)?;
     ms(args, "drift", &mut config.max_clock_drift)?;
+    ms(args, "quiesce", &mut config.quiesce_after)?;
     config.seed = args.named_number("seed")?.unwrap_or(config.seed);
     config.priority = args.named_number("priority")?.unwrap_or(config.priority);
     for (name, field) in [

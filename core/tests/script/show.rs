@@ -50,8 +50,12 @@ pub fn message(message: &Message) -> String {
         }
         Body::Appended { up_to } => format!("up to {up_to}"),
         Body::Conflict { prev, hint } => format!("at {prev} hint {}", log_id(*hint)),
-        Body::Heartbeat { commit, round } => format!("round {round} commit {commit}"),
-        Body::HeartbeatReply { round } => format!("round {round}"),
+        Body::Heartbeat { commit, round, quiesce } => {
+            format!("round {round} commit {commit}{}", if *quiesce { " may sleep" } else { "" })
+        }
+        Body::HeartbeatReply { round, asleep } => {
+            format!("round {round}{}", if *asleep { " sleeps" } else { "" })
+        }
         Body::Commit { commit } => format!("{commit}"),
         Body::ReadIndex { id } => request(*id),
         Body::ReadIndexReply { id, index: Some(index) } => format!("{} index {index}", request(*id)),
@@ -74,7 +78,7 @@ pub fn brief(message: &Message) -> String {
         },
         Body::Appended { up_to } => format!("{name} {up_to}"),
         Body::Conflict { prev, .. } => format!("{name} {prev}"),
-        Body::Heartbeat { round, .. } | Body::HeartbeatReply { round } => format!("{name} {round}"),
+        Body::Heartbeat { round, .. } | Body::HeartbeatReply { round, .. } => format!("{name} {round}"),
         Body::Commit { commit } => format!("{name} {commit}"),
         Body::Vote { .. } => format!("{name} T{}", message.term),
         Body::PreVoteReply { granted, .. } | Body::VoteReply { granted, .. } => {
@@ -247,6 +251,8 @@ pub fn event(event: &Event) -> String {
         Event::Peer { id, mode } => format!("{mode:?} {}", node(*id)),
         Event::Transfer { to: Some(to) } => format!("transfer to {} begins", node(*to)),
         Event::Transfer { to: None } => "transfer ends".into(),
+        Event::Asleep => "falls asleep".into(),
+        Event::Awake => "is awake".into(),
         Event::Stopped => "stopped".into(),
     }
 }
@@ -295,6 +301,9 @@ pub fn status(raft: &Raft) -> String {
     }
     if s.stopped {
         text.push_str(" stopped");
+    }
+    if s.asleep {
+        text.push_str(" asleep");
     }
     text
 }

@@ -17,8 +17,8 @@ use super::{
     Disk, Event, Harness, Left, Rng,
     erased::{AnyStore, Trouble},
     harness::Maker,
-    model::{Found, Model, Partial, Shot, Spec, observe, read_snapshots},
-    plan::{Lane, Plan},
+    model::{Found, Model, Partial, Presence, Shot, Spec, observe, read_snapshots, voters},
+    plan::{Lane, Op, Plan, Step},
     run::{Run, check_resumed},
 };
 
@@ -78,6 +78,16 @@ pub fn crash_points<H: Harness>(harness: &H, seeds: std::ops::Range<u64>, commit
 /// If not: as [`crash_points`].
 pub fn snapshot_crash_points<H: Harness>(harness: &H, seeds: std::ops::Range<u64>, commits: usize) -> Report {
     on_two_threads(seeds, Report::add, |seed| crash_plan(harness, &Plan::of_snapshots(seed, commits)))
+}
+
+/// The same, with groups that are created, several at once, recovered many at once, and removed, while snapshots of them are staged as
+/// well: a group is listed and here as a whole, or not at all; one that was removed can't be created any more; and of the
+/// writes of several groups in one commit one is there only if those before it are.
+///
+/// # Panics
+/// If not: as [`crash_points`].
+pub fn group_crash_points<H: Harness>(harness: &H, seeds: std::ops::Range<u64>, commits: usize) -> Report {
+    on_two_threads(seeds, Report::add, |seed| crash_plan(harness, &Plan::of_groups(seed, commits)))
 }
 
 /// Runs seeds on two threads, and adds up what they report.
@@ -232,7 +242,7 @@ impl Crashed<'_> {
             }
         }
         // What was recovered by then is durable, its new incarnation too.
-        let recovered = self.plan.groups.iter().take(returned as usize).map(|(group, _)| *group);
+        let recovered = self.plan.all.iter().take(returned as usize).copied();
         let seen = recovered.filter_map(|group| Some((group, seen.get(&group)?.clone()))).collect();
         let left = if rng.chance(50) { Left::Nothing } else { Left::Some(50) };
         self.check_once(&replay.image(left, rng), rng, &seen, true).map(drop).map_err(|why| {
@@ -266,35 +276,55 @@ impl Crashed<'_> {
             }
             Err(error) => return Err(tell(error.damage, &format!("it can't be opened: {error}"))),
         };
+        let listed = store.groups().map_err(|error| tell(error.damage, &error.to_string()))?;
+        if !listed.is_sorted_by(|one, next| one < next) || listed.iter().any(|id| !self.plan.all.contains(id))
+        {
+            return Err(tell(false, &format!("the groups that are listed are {listed:?}")));
+        }
         let mut now = AllSeen::new();
-        for (n, (group, _)) in self.plan.groups.iter().enumerate() {
-            let found = observe(&mut *store, *group)
-                .map_err(|error| tell(error.damage, &format!("group {group}: {error}")))?;
-            image.mark(n as u64 + 1);
-            let incarnation = found.recovered.incarnation;
+        let mut absent = Vec::new();
+        for (n, group) in self.plan.all.iter().enumerate() {
+            let of_group = |why: &str| tell(false, &format!("group {group}: {why}"));
             let before = seen.get(group);
-            let had = self.newest(*group).max(before.map(|seen| seen.incarnation).unwrap_or_default());
-            if incarnation <= had {
-                return Err(tell(
-                    false,
-                    &format!("group {group}: incarnation {incarnation}, but it has had {had}"),
-                ));
-            }
-            let mut fitting =
-                self.fitting(*group, &found).map_err(|why| tell(false, &format!("group {group}:{why}")))?;
+            let (incarnation, mut fitting) = if listed.contains(group) {
+                let found = observe(&mut *store, *group)
+                    .map_err(|error| tell(error.damage, &format!("group {group}: {error}")))?;
+                let incarnation = found.recovered.incarnation;
+                let had = self.newest(*group).max(before.map(|seen| seen.incarnation).unwrap_or_default());
+                if incarnation <= had {
+                    return Err(of_group(&format!("incarnation {incarnation}, but it has had {had}")));
+                }
+                (incarnation, self.fitting(*group, &found).map_err(|why| of_group(&why))?)
+            } else {
+                (Incarnation(0), self.missing(*group).map_err(|why| of_group(&why))?)
+            };
+            image.mark(n as u64 + 1);
             if let Some(before) = before {
                 fitting.retain(|(nth, _)| before.states.contains(nth));
                 if fitting.is_empty() {
-                    let why = "what the recovery before had returned is not there any more";
-                    return Err(tell(false, &format!("group {group}: {why}, but {:?}", found.recovered)));
+                    return Err(of_group("what the recovery before had returned is not there any more"));
                 }
             }
             let states = fitting.iter().map(|(nth, _)| *nth).collect();
             now.insert(*group, Seen { incarnation, states });
             let fitting: Vec<Arc<Model>> = fitting.into_iter().map(|(_, model)| model).collect();
-            if resume && rng.chance(30) {
-                self.resume(&*store, *group, &fitting, rng)
-                    .map_err(|why| tell(false, &format!("group {group}: {why}")))?;
+            if !listed.contains(group) {
+                absent.push((*group, fitting[0].presence == Presence::Removed));
+            } else if resume && rng.chance(30) {
+                self.resume(&*store, *group, &fitting, rng).map_err(|why| of_group(&why))?;
+            }
+        }
+        self.in_order(&now).map_err(|why| tell(false, &why))?;
+        for (group, removed) in absent.into_iter().filter(|_| resume) {
+            match (store.create(group, &voters(1)), removed) {
+                (Ok(()), true) => {
+                    return Err(tell(false, &format!("group {group} was removed, and can be created again")));
+                }
+                (Err(error), false) => {
+                    let why = format!("group {group} was never created, and can't be: {error}");
+                    return Err(tell(error.damage, &why));
+                }
+                _ => {}
             }
         }
         // The process dies: what it would do when it closes is not done.
@@ -308,8 +338,8 @@ impl Crashed<'_> {
         of.copied().unwrap_or_default()
     }
 
-    /// Which of the states that a group may be in it was found in, with their numbers.
-    fn fitting(&self, group: GroupId, found: &Found) -> Result<Vec<(usize, Arc<Model>)>, String> {
+    /// The states that a group may be in.
+    fn may_be(&self, group: GroupId) -> Vec<Arc<Model>> {
         let mut may_be = match self.acknowledged {
             Some(steps) => self.plan.during(group, steps),
             None => vec![self.plan.after(group, 0)],
@@ -317,11 +347,40 @@ impl Crashed<'_> {
         for extra in self.extra.get(&group).into_iter().flatten() {
             may_be.iter_mut().for_each(|model| extra.apply(Arc::make_mut(model)));
         }
+        may_be
+    }
+
+    /// Those in which it is not there, for it is not listed.
+    fn missing(&self, group: GroupId) -> Result<Vec<(usize, Arc<Model>)>, String> {
+        let mut may_be: Vec<_> = self.may_be(group).into_iter().enumerate().collect();
+        may_be.retain(|(_, model)| !model.is_here());
+        if may_be.is_empty() { Err("it is not listed".to_owned()) } else { Ok(may_be) }
+    }
+
+    /// Of the writes of a commit that was under way the first ones are there, in whichever groups.
+    fn in_order(&self, now: &AllSeen) -> Result<(), String> {
+        let under_way = self.acknowledged.and_then(|steps| self.plan.steps.get(steps));
+        let Some(Step { op: Op::Commit(specs), .. }) = under_way else { return Ok(()) };
+        let is_first = |done: &[Spec]| {
+            let count = |group| done.iter().filter(|spec| spec.group == group).count();
+            specs.iter().all(|spec| now[&spec.group].states.contains(&count(spec.group)))
+        };
+        if (0..=specs.len()).any(|done| is_first(&specs[..done])) {
+            return Ok(());
+        }
+        let states: Vec<_> = now.iter().map(|(group, seen)| (group, &seen.states)).collect();
+        Err(format!("of the commit's writes some are there, but not those before them: {states:?}"))
+    }
+
+    /// Which of the states that a group may be in it was found in, with their numbers.
+    fn fitting(&self, group: GroupId, found: &Found) -> Result<Vec<(usize, Arc<Model>)>, String> {
+        let may_be = self.may_be(group);
         let mut reasons = String::new();
         let count = may_be.len();
         let mut fitting = Vec::new();
         for (nth, model) in may_be.into_iter().enumerate() {
-            let Err(why) = model.check(found) else {
+            let same = if model.is_here() { model.check(found) } else { Err("it is listed".to_owned()) };
+            let Err(why) = same else {
                 fitting.push((nth, model));
                 continue;
             };

@@ -3,7 +3,7 @@
 use std::{error::Error, fmt};
 
 use quorate_core::{
-    GroupId, Load, Loaded, LogId, LogReader, Recovered, Snapshot, SnapshotInfo, SnapshotReader,
+    GroupId, Load, Loaded, LogId, LogReader, Membership, Recovered, Snapshot, SnapshotInfo, SnapshotReader,
     SnapshotWriter, Snapshots, Store, Write,
 };
 
@@ -13,6 +13,8 @@ pub(super) struct Trouble {
     text: String,
     pub(super) absent: bool,
     pub(super) damage: bool,
+    /// Whose write was refused, of a commit: see [`Store::refused`].
+    pub(super) refused: Option<GroupId>,
 }
 
 /// What its harness makes of an error.
@@ -30,7 +32,12 @@ pub(super) trait Judge<E>: Sync {
 pub(super) struct Unjudged;
 
 pub(super) trait AnyStore<'a> {
+    fn groups(&self) -> Result<Vec<GroupId>, Trouble>;
+    fn create(&mut self, group: GroupId, membership: &Membership) -> Result<(), Trouble>;
+    fn create_many(&mut self, groups: &[(GroupId, Membership)]) -> Result<(), Trouble>;
+    fn remove(&mut self, group: GroupId) -> Result<(), Trouble>;
     fn recover(&mut self, group: GroupId) -> Result<Recovered, Trouble>;
+    fn recover_many(&mut self, groups: &[GroupId]) -> Result<Vec<Recovered>, Trouble>;
     fn commit(&mut self, writes: &[Write]) -> Result<(), Trouble>;
     fn settle(&mut self) -> Result<(), Trouble>;
     fn reader(&self) -> Box<dyn AnyReader + 'a>;
@@ -70,7 +77,7 @@ pub(super) struct Erased<'a, T, E> {
 impl Trouble {
     /// Something that the suite has found, and not the store.
     pub(super) const fn new(text: String) -> Self {
-        Self { text, absent: false, damage: false }
+        Self { text, absent: false, damage: false, refused: None }
     }
 
     pub(super) fn of<E: Error>(judge: &dyn Judge<E>, error: &E) -> Self {
@@ -81,7 +88,7 @@ impl Trouble {
             text = format!("{text}: {error}");
             source = error.source();
         }
-        Self { text, absent, damage }
+        Self { text, absent, damage, refused: None }
     }
 }
 
@@ -108,14 +115,38 @@ impl<'a, T, E: Error> Erased<'a, T, E> {
 }
 
 impl<'a, S: Store> AnyStore<'a> for Erased<'a, S, S::Error> {
+    fn groups(&self) -> Result<Vec<GroupId>, Trouble> {
+        self.tell(self.it.groups())
+    }
+
+    fn create(&mut self, group: GroupId, membership: &Membership) -> Result<(), Trouble> {
+        let result = self.it.create(group, membership);
+        self.tell(result)
+    }
+
+    fn create_many(&mut self, groups: &[(GroupId, Membership)]) -> Result<(), Trouble> {
+        let result = self.it.create_many(groups);
+        self.tell(result)
+    }
+
+    fn remove(&mut self, group: GroupId) -> Result<(), Trouble> {
+        let result = self.it.remove(group);
+        self.tell(result)
+    }
+
     fn recover(&mut self, group: GroupId) -> Result<Recovered, Trouble> {
         let result = self.it.recover(group);
         self.tell(result)
     }
 
+    fn recover_many(&mut self, groups: &[GroupId]) -> Result<Vec<Recovered>, Trouble> {
+        let result = self.it.recover_many(groups);
+        self.tell(result)
+    }
+
     fn commit(&mut self, writes: &[Write]) -> Result<(), Trouble> {
         let result = self.it.commit(writes);
-        self.tell(result)
+        result.map_err(|error| Trouble { refused: S::refused(&error), ..Trouble::of(self.judge, &error) })
     }
 
     fn settle(&mut self) -> Result<(), Trouble> {

@@ -26,7 +26,7 @@ pub struct Faults {
 }
 
 impl Faults {
-    const fn add(mut self, other: Self) -> Self {
+    pub(super) const fn add(mut self, other: Self) -> Self {
         self.runs += other.runs;
         self.told += other.told;
         self.went_on += other.went_on;
@@ -52,18 +52,26 @@ impl fmt::Display for Faults {
 /// # Panics
 /// If not: with the seed, the I/O that has failed, what was acknowledged and what was found.
 pub fn io_errors<H: Harness>(harness: &H, seeds: std::ops::Range<u64>, commits: usize) -> Faults {
-    on_two_threads(seeds, Faults::add, |seed| {
-        let plan = Plan::new(seed, commits);
-        let mut faults = Faults::default();
-        for at in 0..count(harness, &plan) {
-            for for_good in [false, true] {
-                let fault = Fault { at, for_good, kind: io::ErrorKind::Other };
-                faults =
-                    faults.add(Failing { maker: harness, plan: &plan, limit: Limit::Fault(fault) }.run());
-            }
+    on_two_threads(seeds, Faults::add, |seed| each_fails(harness, &Plan::new(seed, commits)))
+}
+
+/// The same, where groups come and go, as in [`group_crash_points`](super::group_crash_points).
+///
+/// # Panics
+/// If not: as [`io_errors`].
+pub fn group_io_errors<H: Harness>(harness: &H, seeds: std::ops::Range<u64>, commits: usize) -> Faults {
+    on_two_threads(seeds, Faults::add, |seed| each_fails(harness, &Plan::of_groups(seed, commits)))
+}
+
+fn each_fails(maker: &dyn Maker, plan: &Plan) -> Faults {
+    let mut faults = Faults::default();
+    for at in 0..count(maker, plan) {
+        for for_good in [false, true] {
+            let fault = Fault { at, for_good, kind: io::ErrorKind::Other };
+            faults = faults.add(Failing { maker, plan, limit: Limit::Fault(fault) }.run());
         }
-        faults
-    })
+    }
+    faults
 }
 
 /// When the disk is full, nothing is acknowledged that is not there; and once there is space again, the store that is opened
@@ -203,7 +211,12 @@ impl Failing<'_> {
             | Op::Sync(group, lane)
             | Op::Publish(group, lane)
             | Op::Drop(group, lane) => Some((*group, *lane)),
-            Op::Recover(_) | Op::Commit(_) | Op::Settle => None,
+            Op::Create(_)
+            | Op::Remove(_)
+            | Op::Recover(_)
+            | Op::RecoverMany(_)
+            | Op::Commit(_)
+            | Op::Settle => None,
             // There is no store any more.
             Op::Reopen => return Ok(false),
         };
@@ -218,7 +231,7 @@ impl Failing<'_> {
         }
         let mut went_on = false;
         for _ in 0..3 {
-            for (group, _) in &self.plan.groups {
+            for group in &self.plan.here(step) {
                 let spec = one_more(&self.now(*group, step, extra), *group);
                 let results = [run.append(&spec), run.recover_again(*group)];
                 if results[0].is_ok() && !latched {
@@ -307,7 +320,7 @@ impl Failing<'_> {
             }
             other => other.map_err(|e| again("the store can't be opened", e))?,
         };
-        for (group, _) in &self.plan.groups {
+        for group in &store.groups().map_err(|e| again("the groups can't be listed", e))? {
             let recovered = store.recover(*group).map_err(|e| again("a recovery fails", e))?;
             let term = recovered.hard_state.term.max(Term(1));
             let mut spec = Spec::new(*group);

@@ -39,9 +39,12 @@ pub fn check_killed<H: Harness>(harness: &H, left: &Disk, seed: u64, commits: us
     let mut issued: BTreeMap<GroupId, Incarnation> = BTreeMap::new();
     let mut incarnations = vec![issued.clone()];
     for step in &plan.steps {
-        if let Op::Recover(group) = step.op {
-            issued.entry(group).or_default().0 += 1;
-        }
+        let recovered = match &step.op {
+            Op::Recover(group) => std::slice::from_ref(group),
+            Op::RecoverMany(groups) => groups,
+            _ => &[],
+        };
+        recovered.iter().for_each(|group| issued.entry(*group).or_default().0 += 1);
         incarnations.push(issued.clone());
     }
     let crashed = Crashed {

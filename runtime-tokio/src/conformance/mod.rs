@@ -30,6 +30,7 @@ mod damage;
 mod disk;
 mod erased;
 mod errors;
+mod groups;
 mod harness;
 mod killed;
 mod model;
@@ -46,10 +47,14 @@ pub use contract::{
     begins_later, incarnations_are_new, keeps_groups_apart, refuses_what_does_not_fit, round_trips, settles,
     takes_any_size, truncates,
 };
-pub use crashes::{Report, crash_points, snapshot_crash_points};
+pub use crashes::{Report, crash_points, group_crash_points, snapshot_crash_points};
 pub use damage::{Rot, notices_damage};
 pub use disk::{Disk, DiskFile, Event, Failed, Fault, IoKind, Left, Replay, Trace};
-pub use errors::{Faults, full_disk, io_errors};
+pub use errors::{Faults, full_disk, group_io_errors, io_errors};
+pub use groups::{
+    creates_groups, leaves_nothing_of_removed_groups, lists_groups, recovers_many, refuses_one_group_alone,
+    removes_groups, removes_what_is_staged,
+};
 pub use harness::{Closures, Harness, Setup, Started};
 pub use killed::{check_killed, work};
 pub use readers::{loads_what_is_asked_for, reads_beside_the_writer};

@@ -28,9 +28,18 @@ pub(super) struct Partial {
     pub(super) may_go: bool,
 }
 
+/// Is a group there?
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Presence {
+    NotYet,
+    Here,
+    Removed,
+}
+
 /// What a group should hold.
 #[derive(Clone, Debug)]
 pub(super) struct Model {
+    pub(super) presence: Presence,
     pub(super) hard_state: HardState,
     pub(super) base: Snapshot,
     /// What is above the base.
@@ -91,12 +100,22 @@ impl Spec {
 impl Model {
     pub(super) const fn new(membership: Membership) -> Self {
         Self {
+            presence: Presence::Here,
             hard_state: HardState { term: Term(0), vote: None },
             base: Snapshot { last: LogId::ZERO, membership },
             log: Vec::new(),
             published: Vec::new(),
             received: None,
         }
+    }
+
+    /// One that is not here, any more or yet.
+    pub(super) fn absent(presence: Presence) -> Self {
+        Self { presence, ..Self::new(voters(1)) }
+    }
+
+    pub(super) fn is_here(&self) -> bool {
+        self.presence == Presence::Here
     }
 
     pub(super) fn last(&self) -> LogId {

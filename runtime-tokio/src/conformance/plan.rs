@@ -1,13 +1,17 @@
 //! A workload from thin air: what is to be done, and what must be there after it. It is made from a seed alone, so that it
 //! is the same whatever the store does.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use quorate_core::{GroupId, HardState, Index, LogId, Membership, NodeId, Rebase, Run, Snapshot, Term};
 
 use super::{
     Rng,
-    model::{Model, Partial, Shot, Spec, voters},
+    model::{Model, Partial, Presence, Shot, Spec, voters},
 };
 
 /// Who stages a snapshot.
@@ -22,7 +26,10 @@ pub(super) enum Lane {
 /// One call of a store.
 #[derive(Clone, Debug)]
 pub(super) enum Op {
+    Create(Vec<(GroupId, Membership)>),
+    Remove(GroupId),
     Recover(GroupId),
+    RecoverMany(Vec<GroupId>),
     Commit(Vec<Spec>),
     Settle,
     /// Close it, and open it again.
@@ -47,7 +54,10 @@ pub(super) struct Step {
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) seed: u64,
+    /// Those that it begins with.
     pub(super) groups: Vec<(GroupId, Membership)>,
+    /// All that it ever has, in order.
+    pub(super) all: Vec<GroupId>,
     pub(super) steps: Vec<Step>,
 }
 
@@ -59,16 +69,23 @@ pub(super) fn groups() -> Vec<(GroupId, Membership)> {
 impl Plan {
     /// A workload of so many commits.
     pub(super) fn new(seed: u64, commits: usize) -> Self {
-        Self::with(seed, commits, 52)
+        Self::with(seed, commits, 52, &[])
+    }
+
+    /// One in which groups come and go.
+    pub(super) fn of_groups(seed: u64, commits: usize) -> Self {
+        // Beside those that it begins with, and between them.
+        let spare = [2, 3, (1 << 40) - 1, (1 << 40) + 1, u64::MAX - 1, u64::MAX].map(GroupId);
+        Self::with(seed, commits, 40, &spare)
     }
 
     /// One in which most of what is done is done to snapshots.
     pub(super) fn of_snapshots(seed: u64, commits: usize) -> Self {
-        Self::with(seed, commits, 15)
+        Self::with(seed, commits, 15, &[])
     }
 
-    /// So many percent of the steps are commits.
-    fn with(seed: u64, commits: usize, percent: u64) -> Self {
+    /// So many percent of the steps are commits, and these groups may be created.
+    fn with(seed: u64, commits: usize, percent: u64, spare: &[GroupId]) -> Self {
         let groups = groups();
         let mut maker = Maker {
             rng: Rng::new(seed ^ 0x0C0F_FEE0),
@@ -76,6 +93,8 @@ impl Plan {
             staging: BTreeMap::new(),
             steps: Vec::new(),
             percent,
+            come_and_go: !spare.is_empty(),
+            spare: spare.to_vec(),
         };
         for (id, _) in &groups {
             maker.push(Op::Recover(*id), BTreeMap::new());
@@ -86,7 +105,10 @@ impl Plan {
             maker.any_step();
             made += maker.steps[at..].iter().filter(|step| matches!(step.op, Op::Commit(_))).count();
         }
-        Self { seed, groups, steps: maker.steps }
+        let begun = groups.iter().map(|(id, _)| *id);
+        let later = maker.steps.iter().flat_map(|step| step.through.keys().copied());
+        let all: BTreeSet<GroupId> = begun.chain(later).collect();
+        Self { seed, groups, all: all.into_iter().collect(), steps: maker.steps }
     }
 
     /// What a group is once so many steps are done.
@@ -94,7 +116,7 @@ impl Plan {
         let newest = self.steps[..steps].iter().rev().find_map(|step| step.through.get(&group)?.last());
         newest.cloned().unwrap_or_else(|| {
             let of = self.groups.iter().find(|(id, _)| *id == group);
-            Arc::new(Model::new(of.expect("a group of the plan").1.clone()))
+            Arc::new(of.map_or_else(|| Model::absent(Presence::NotYet), |(_, of)| Model::new(of.clone())))
         })
     }
 
@@ -104,6 +126,11 @@ impl Plan {
         let mut all = vec![self.after(group, steps)];
         all.extend(under_way.into_iter().flatten().cloned());
         all
+    }
+
+    /// The groups that are here once so many steps are done.
+    pub(super) fn here(&self, steps: usize) -> Vec<GroupId> {
+        self.all.iter().copied().filter(|group| self.after(*group, steps).is_here()).collect()
     }
 
     /// Only the first so many steps.
@@ -124,6 +151,9 @@ struct Maker {
     steps: Vec<Step>,
     /// How many of a hundred steps are commits.
     percent: u64,
+    come_and_go: bool,
+    /// Groups that were never here.
+    spare: Vec<GroupId>,
 }
 
 struct Staging {
@@ -149,6 +179,9 @@ impl Maker {
     }
 
     fn any_step(&mut self) {
+        if self.come_and_go && self.rng.chance(12) {
+            return if self.rng.chance(50) { self.create() } else { self.remove() };
+        }
         let group = self.any_group();
         match self.rng.below(100) {
             0..=2 => {
@@ -159,12 +192,57 @@ impl Maker {
             6 | 7 => {
                 self.drop_all(None);
                 self.push(Op::Reopen, BTreeMap::new());
-                for group in self.models.keys().copied().collect::<Vec<_>>() {
+                let groups: Vec<GroupId> = self.models.keys().copied().collect();
+                if self.come_and_go && self.rng.chance(70) {
+                    return self.push(Op::RecoverMany(groups), BTreeMap::new());
+                }
+                for group in groups {
                     self.push(Op::Recover(group), BTreeMap::new());
                 }
             }
             n if n < 8 + self.percent => self.commit(),
             _ => self.snapshot(group),
+        }
+    }
+
+    fn create(&mut self) {
+        let mut groups = Vec::new();
+        let mut through = BTreeMap::new();
+        for _ in 0..=self.rng.below(3) {
+            if self.spare.is_empty() {
+                break;
+            }
+            let nth = self.rng.below(self.spare.len() as u64) as usize;
+            let (group, membership) = (self.spare.swap_remove(nth), voters(1 + self.rng.below(5)));
+            let model = Model::new(membership.clone());
+            through.insert(group, vec![Arc::new(model.clone())]);
+            self.models.insert(group, model);
+            groups.push((group, membership));
+        }
+        if groups.is_empty() {
+            return;
+        }
+        let created = groups.iter().map(|(group, _)| *group).collect();
+        self.push(Op::Create(groups), through);
+        self.push(Op::RecoverMany(created), BTreeMap::new());
+    }
+
+    fn remove(&mut self) {
+        if self.models.len() < 3 {
+            return;
+        }
+        let group = self.any_group();
+        if self.rng.chance(50) {
+            self.drop_all(Some(group));
+        }
+        self.models.remove(&group);
+        let removed = Arc::new(Model::absent(Presence::Removed));
+        self.push(Op::Remove(group), BTreeMap::from([(group, vec![removed])]));
+        // Whoever was staging a snapshot of it lets go of it later.
+        for lane in [Lane::Take, Lane::Receive] {
+            if self.staging.remove(&(group, lane)).is_some() {
+                self.push(Op::Drop(group, lane), BTreeMap::new());
+            }
         }
     }
 
@@ -400,7 +478,16 @@ fn append(spec: &mut Spec, term: Term, first: Index, rng: &mut Rng) {
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Create(groups) => {
+                f.write_str("create")?;
+                groups.iter().try_for_each(|(group, _)| write!(f, " group {group}"))
+            }
+            Self::Remove(group) => write!(f, "remove group {group}"),
             Self::Recover(group) => write!(f, "recover group {group}"),
+            Self::RecoverMany(groups) => {
+                f.write_str("recover at once")?;
+                groups.iter().try_for_each(|group| write!(f, " group {group}"))
+            }
             Self::Commit(specs) => {
                 f.write_str("commit")?;
                 specs.iter().try_for_each(|spec| write!(f, " [{spec}]"))

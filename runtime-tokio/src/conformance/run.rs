@@ -115,7 +115,28 @@ impl<'a> Run<'a> {
 
     pub(super) fn step(&mut self, plan: &Plan, n: usize) -> Result<(), Stop> {
         match &plan.steps[n].op {
+            Op::Create(groups) => match &groups[..] {
+                [(group, membership)] => Ok(self.store().create(*group, membership)?),
+                many => Ok(self.store().create_many(many)?),
+            },
+            Op::Remove(group) => {
+                self.store().remove(*group)?;
+                self.lives.remove(group);
+                Ok(())
+            }
             Op::Recover(group) => self.recover(*group, &plan.after(*group, n)),
+            Op::RecoverMany(groups) => {
+                let recovered = self.store().recover_many(groups)?;
+                if recovered.len() != groups.len() {
+                    return Err(Stop::Wrong(format!("{} recovered of {}", recovered.len(), groups.len())));
+                }
+                for (group, found) in groups.iter().zip(&recovered) {
+                    let same = plan.after(*group, n).check_recovered(found);
+                    self.begin_life(*group, found.incarnation)?;
+                    same.map_err(|why| Stop::Wrong(format!("group {group}: {why}")))?;
+                }
+                Ok(())
+            }
             Op::Commit(specs) => {
                 let mut writes = Vec::new();
                 for spec in specs {
@@ -167,12 +188,17 @@ impl<'a> Run<'a> {
             let recovered = self.store().recover(group)?;
             (recovered.incarnation, model.check_recovered(&recovered))
         };
+        self.begin_life(group, incarnation)?;
+        same.map_err(|why| Stop::Wrong(format!("group {group}: {why}")))
+    }
+
+    fn begin_life(&mut self, group: GroupId, incarnation: Incarnation) -> Result<(), Stop> {
         let before = self.lives.get(&group).map_or(Incarnation(0), |life| life.incarnation);
         if incarnation <= before {
             return Err(Stop::Wrong(format!("group {group}: incarnation {incarnation} after {before}")));
         }
         self.lives.insert(group, Life { incarnation, next: 1 });
-        same.map_err(|why| Stop::Wrong(format!("group {group}: {why}")))
+        Ok(())
     }
 
     /// One more commit.

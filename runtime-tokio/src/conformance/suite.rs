@@ -11,6 +11,8 @@ pub struct Summary {
     pub crashes: Report,
     /// Crashes of one of snapshots.
     pub snapshot_crashes: Report,
+    /// Crashes of one in which groups come and go.
+    pub group_crashes: Report,
     /// I/O errors.
     pub errors: Faults,
     /// Full disks.
@@ -29,6 +31,7 @@ const POINTS: u64 = 20_000;
 pub fn all<H: Harness>(harness: &H) -> Summary {
     without_faults(harness);
     super::leaves_nothing_behind(harness);
+    super::leaves_nothing_of_removed_groups(harness);
     let mut crashes = Report::default();
     for seed in (0..).step_by(4) {
         if crashes.points >= POINTS {
@@ -39,7 +42,8 @@ pub fn all<H: Harness>(harness: &H) -> Summary {
     Summary {
         crashes,
         snapshot_crashes: super::snapshot_crash_points(harness, 0..4, 10),
-        errors: super::io_errors(harness, 0..4, 20),
+        group_crashes: super::group_crash_points(harness, 0..6, 14),
+        errors: super::io_errors(harness, 0..4, 20).add(super::group_io_errors(harness, 0..2, 8)),
         full: super::full_disk(harness, 0..2, 14),
         rot: super::notices_damage(harness, 0..8, 60),
     }
@@ -78,6 +82,12 @@ pub fn checks<S: Setup>() -> Vec<Check<S>> {
         ("refuses_other_bytes", super::refuses_other_bytes),
         ("reads_what_is_removed", super::reads_what_is_removed),
         ("names_what_the_log_rests_on", super::names_what_the_log_rests_on),
+        ("lists_groups", super::lists_groups),
+        ("creates_groups", super::creates_groups),
+        ("removes_groups", super::removes_groups),
+        ("removes_what_is_staged", super::removes_what_is_staged),
+        ("recovers_many", super::recovers_many),
+        ("refuses_one_group_alone", super::refuses_one_group_alone),
         ("follows_a_leader", super::follows_a_leader),
         ("agrees_in_a_cluster", super::agrees_in_a_cluster),
     ]
@@ -85,11 +95,11 @@ pub fn checks<S: Setup>() -> Vec<Check<S>> {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { crashes, snapshot_crashes, errors, full, rot } = self;
+        let Self { crashes, snapshot_crashes, group_crashes, errors, full, rot } = self;
         let Rot { flips, told, harmless, forgotten } = rot;
         write!(
             f,
-            "workloads: {crashes}; snapshots: {snapshot_crashes}; I/O errors: {errors}; full disks: {full}; \
+            "workloads: {crashes}; snapshots: {snapshot_crashes}; groups: {group_crashes}; I/O errors: {errors}; full disks: {full}; \
              {flips} bytes changed, {told} told, {harmless} harmless, {forgotten} commits forgotten"
         )
     }

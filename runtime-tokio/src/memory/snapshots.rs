@@ -138,6 +138,7 @@ impl SnapshotWriter for MemorySnapshotWriter {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), MemoryStoreError> {
+        self.check_here()?;
         self.check_excess()?;
         let staged = self.staged().saturating_add(bytes.len() as u64);
         self.excess = self.expected.as_ref().filter(|expected| staged > expected.bytes).map(|_| staged);
@@ -147,6 +148,7 @@ impl SnapshotWriter for MemorySnapshotWriter {
     }
 
     fn sync(&mut self) -> Result<(), MemoryStoreError> {
+        self.check_here()?;
         self.synced = self.bytes.len();
         Ok(())
     }
@@ -173,6 +175,11 @@ impl SnapshotWriter for MemorySnapshotWriter {
 }
 
 impl MemorySnapshotWriter {
+    /// It can't go on once its group was removed.
+    fn check_here(&self) -> Result<(), MemoryStoreError> {
+        self.store.shelf(self.group, |_| Ok(()))
+    }
+
     fn check_excess(&self) -> Result<(), MemoryStoreError> {
         match (self.excess, &self.expected) {
             (Some(found), Some(SnapshotInfo { bytes: expected, .. })) => {

@@ -1,7 +1,7 @@
 //! A store in memory.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
@@ -23,6 +23,8 @@ pub struct MemoryStore {
 #[derive(Debug, Default)]
 struct Inner {
     groups: BTreeMap<GroupId, Group>,
+    /// Those that were here, and must never be again.
+    removed: BTreeSet<GroupId>,
     commits: u64,
     settled: u64,
     writes: u64,
@@ -49,9 +51,17 @@ pub enum MemoryStoreError {
     /// It holds no such group.
     #[error("there is no group {0} in this store: add it first")]
     NoGroup(GroupId),
+    /// It holds the group already.
+    #[error("group {0} is in this store already")]
+    Exists(GroupId),
+    /// The group was removed, and is not taken again.
+    #[error("group {0} was removed from this store: it is not taken again")]
+    Removed(GroupId),
     /// The group has been opened again since.
-    #[error("a write of {found} came after {current} had opened the group")]
+    #[error("a write of {found} came after {current} had opened group {group}")]
     Superseded {
+        /// Which group.
+        group: GroupId,
         /// Whose write it is.
         found: Incarnation,
         /// Who has it now.
@@ -133,17 +143,16 @@ impl MemoryStore {
         Self::default().with_group(GroupId(0), membership)
     }
 
-    /// The same store, and in it another group, new, with this membership. One that is there already stays as it is.
+    /// The same store, and in it another group, new, with this membership. One that is there already stays as it is, and one that was
+    /// removed stays removed.
     #[must_use]
     pub fn with_group(self, group: GroupId, membership: Membership) -> Self {
-        self.lock().groups.entry(group).or_insert_with(|| Group {
-            incarnation: Incarnation(0),
-            next: None,
-            hard_state: HardState::default(),
-            base: Snapshot { last: LogId::ZERO, membership },
-            log: Vec::new(),
-            snapshots: Shelf::default(),
-        });
+        {
+            let mut inner = self.lock();
+            if !inner.removed.contains(&group) {
+                inner.groups.entry(group).or_insert_with(|| Group::new(membership));
+            }
+        }
         self
     }
 
@@ -194,7 +203,7 @@ impl MemoryStore {
     ) -> Result<T, MemoryStoreError> {
         let mut inner = self.lock();
         inner.check()?;
-        act(&mut inner.groups.get_mut(&id).ok_or(MemoryStoreError::NoGroup(id))?.snapshots)
+        act(&mut inner.group(id)?.snapshots)
     }
 
     /// Publishes a snapshot, and removes those that it replaces.
@@ -205,7 +214,7 @@ impl MemoryStore {
     ) -> Result<(), MemoryStoreError> {
         let mut inner = self.lock();
         inner.check()?;
-        let group = inner.groups.get_mut(&id).ok_or(MemoryStoreError::NoGroup(id))?;
+        let group = inner.group(id)?;
         publish(&mut group.snapshots);
         group.prune();
         Ok(())
@@ -222,22 +231,39 @@ impl Store for MemoryStore {
     type Snapshots = MemorySnapshots;
 
     fn groups(&self) -> Result<Vec<GroupId>, MemoryStoreError> {
-        Ok(self.lock().groups.keys().copied().collect())
+        let inner = self.lock();
+        inner.check()?;
+        Ok(inner.groups.keys().copied().collect())
     }
 
-    fn create(&mut self, group: GroupId, membership: &Membership) -> Result<(), MemoryStoreError> {
-        let _self = self.clone().with_group(group, membership.clone());
+    fn create(&mut self, id: GroupId, membership: &Membership) -> Result<(), MemoryStoreError> {
+        let mut inner = self.lock();
+        inner.check()?;
+        if inner.removed.contains(&id) {
+            return Err(MemoryStoreError::Removed(id));
+        }
+        match inner.groups.entry(id) {
+            Entry::Occupied(_) => Err(MemoryStoreError::Exists(id)),
+            Entry::Vacant(entry) => {
+                entry.insert(Group::new(membership.clone()));
+                Ok(())
+            }
+        }
+    }
+
+    fn remove(&mut self, id: GroupId) -> Result<(), MemoryStoreError> {
+        let mut inner = self.lock();
+        inner.check()?;
+        inner.group(id)?;
+        inner.groups.remove(&id);
+        inner.removed.insert(id);
         Ok(())
-    }
-
-    fn remove(&mut self, group: GroupId) -> Result<(), MemoryStoreError> {
-        self.lock().groups.remove(&group).map(drop).ok_or(MemoryStoreError::NoGroup(group))
     }
 
     fn recover(&mut self, id: GroupId) -> Result<Recovered, MemoryStoreError> {
         let mut inner = self.lock();
         inner.check()?;
-        let group = inner.groups.get_mut(&id).ok_or(MemoryStoreError::NoGroup(id))?;
+        let group = inner.group(id)?;
         let snapshot = group.snapshots.newest(|last| group.holds(last)).cloned();
         if snapshot.is_none() && group.base.last != LogId::ZERO {
             return Err(MemoryStoreError::NoSnapshot(group.base.last));
@@ -271,13 +297,26 @@ impl Store for MemoryStore {
         }
         let mut inner = self.lock();
         inner.check()?;
+        // Of a write that comes too late nothing is left, nor of those beside it: see `refused`.
         for write in writes {
-            let id = write.receipt().group();
-            inner.groups.get_mut(&id).ok_or(MemoryStoreError::NoGroup(id))?.write(write)?;
+            inner.group(write.receipt().group())?.check_life(write)?;
+        }
+        for write in writes {
+            inner.group(write.receipt().group())?.write(write)?;
         }
         inner.commits += 1;
         inner.writes += writes.len() as u64;
         Ok(())
+    }
+
+    /// Only of writes that come too late: of a group that is not here, or of an earlier life of one.
+    fn refused(error: &MemoryStoreError) -> Option<GroupId> {
+        match error {
+            MemoryStoreError::NoGroup(group)
+            | MemoryStoreError::Removed(group)
+            | MemoryStoreError::Superseded { group, .. } => Some(*group),
+            _ => None,
+        }
     }
 
     fn settle(&mut self) -> Result<(), MemoryStoreError> {
@@ -304,10 +343,9 @@ impl LogReader for MemoryStoreReader {
     type Error = MemoryStoreError;
 
     fn load(&self, id: GroupId, load: &Load) -> Result<Loaded, MemoryStoreError> {
-        let inner = self.0.lock();
+        let mut inner = self.0.lock();
         inner.check()?;
-        let group = inner.groups.get(&id).ok_or(MemoryStoreError::NoGroup(id))?;
-        Ok(group.load(load))
+        Ok(inner.group(id)?.load(load))
     }
 }
 
@@ -315,9 +353,27 @@ impl Inner {
     fn check(&self) -> Result<(), MemoryStoreError> {
         self.failure.clone().map_or(Ok(()), |why| Err(MemoryStoreError::Failed(why)))
     }
+
+    fn group(&mut self, id: GroupId) -> Result<&mut Group, MemoryStoreError> {
+        let Self { groups, removed, .. } = self;
+        groups.get_mut(&id).ok_or_else(|| {
+            if removed.contains(&id) { MemoryStoreError::Removed(id) } else { MemoryStoreError::NoGroup(id) }
+        })
+    }
 }
 
 impl Group {
+    fn new(membership: Membership) -> Self {
+        Self {
+            incarnation: Incarnation(0),
+            next: None,
+            hard_state: HardState::default(),
+            base: Snapshot { last: LogId::ZERO, membership },
+            log: Vec::new(),
+            snapshots: Shelf::default(),
+        }
+    }
+
     /// The end of the log.
     fn last(&self) -> LogId {
         self.log.last().map_or(self.base.last, Run::last_id)
@@ -372,12 +428,17 @@ impl Group {
         Ok(())
     }
 
+    /// Is it of the life that the group is in?
+    fn check_life(&self, write: &Write) -> Result<(), MemoryStoreError> {
+        let (found, current) = (write.receipt().incarnation(), self.incarnation);
+        if found == current {
+            return Ok(());
+        }
+        Err(MemoryStoreError::Superseded { group: write.receipt().group(), found, current })
+    }
+
     /// Does it fit what is there? Nothing is changed before all of it does.
     fn check(&self, write: &Write) -> Result<(), MemoryStoreError> {
-        let (found, current) = (write.receipt().incarnation(), self.incarnation);
-        if found != current {
-            return Err(MemoryStoreError::Superseded { found, current });
-        }
         if self.next != Some(write.seq()) {
             return Err(MemoryStoreError::Order { expected: self.next, found: write.seq() });
         }

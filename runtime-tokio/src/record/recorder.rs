@@ -169,11 +169,13 @@ fn note(now: Instant, input: &Input) -> Note {
         }
         Input::TransferLeadership { token, to } => Input::TransferLeadership { token: *token, to: *to },
         Input::AbortTransfer => Input::AbortTransfer,
+        Input::StepDown => Input::StepDown,
         Input::Campaign => Input::Campaign,
         Input::ForgetLeader => Input::ForgetLeader,
         Input::Compact { snapshot, keep } => Input::Compact { snapshot: *snapshot, keep: *keep },
         Input::SnapshotSent { id, arrived } => Input::SnapshotSent { id: *id, arrived: *arrived },
         Input::Unreachable { peer } => Input::Unreachable { peer: *peer },
+        Input::Reachable { peer } => Input::Reachable { peer: *peer },
         Input::Loaded { id, result } => Input::Loaded { id: *id, result: result.clone() },
         Input::Applied { up_to } => Input::Applied { up_to: *up_to },
         Input::StorageFailed => Input::StorageFailed,

@@ -15,6 +15,10 @@ use quorate_runtime_tokio::conformance::{self, Check};
 fn checks() -> Vec<Check<Journals>> {
     let mut checks: Vec<Check<Journals>> = conformance::checks();
     checks.push(("leaves_nothing_behind", conformance::leaves_nothing_behind));
+    checks.push(("leaves_nothing_of_removed_groups", conformance::leaves_nothing_of_removed_groups));
+    checks.push(("group_crash_points", |journals| {
+        conformance::group_crash_points(journals, 0..8, 25);
+    }));
     checks.push(("crash_points", |journals| {
         conformance::crash_points(journals, 0..12, 40);
         // What a killed process had not synced is lost in the midst of the next one's recovery: rare.
@@ -25,6 +29,7 @@ fn checks() -> Vec<Check<Journals>> {
     }));
     checks.push(("io_errors", |journals| {
         conformance::io_errors(journals, 0..3, 20);
+        conformance::group_io_errors(journals, 0..2, 12);
     }));
     checks.push(("full_disk", |journals| {
         conformance::full_disk(journals, 0..2, 20);

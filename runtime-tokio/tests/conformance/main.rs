@@ -13,10 +13,11 @@ use quorate_runtime_tokio::{
 fn a_journal_conforms() {
     let summary = conformance::all(&Journals(None));
     println!("{summary}");
-    let Summary { crashes, snapshot_crashes, errors, full, rot } = summary;
+    let Summary { crashes, snapshot_crashes, group_crashes, errors, full, rot } = summary;
     // What is not met is not checked.
     assert!(crashes.points >= 20_000 && crashes.second_crashes > 1_000, "{crashes}");
     assert!(snapshot_crashes.points > 2_000, "{snapshot_crashes}");
+    assert!(group_crashes.points > 1_000, "{group_crashes}");
     assert!(errors.told > 100 && errors.went_on > 5, "{errors}");
     assert!(full.told > 50 && full.went_on > 1, "{full}");
     assert!(rot.told > 50 && rot.harmless > 0, "{rot:?}");
@@ -31,6 +32,7 @@ fn a_journal_holds_for_other_seeds() {
     let (many, some) = (100..100 + seeds, 100..100 + seeds.div_ceil(4));
     println!("{}", conformance::crash_points(&Journals(None), many.clone(), 40));
     println!("{}", conformance::snapshot_crash_points(&Journals(None), many, 20));
+    println!("{}", conformance::group_crash_points(&Journals(None), some.clone(), 30));
     println!("{}", conformance::io_errors(&Journals(None), some.clone(), 30));
     println!("{}", conformance::full_disk(&Journals(None), some.clone(), 30));
     println!("{:?}", conformance::notices_damage(&Journals(None), some, 500));

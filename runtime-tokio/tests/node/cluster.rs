@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use quorate_core::{GroupId, Message, NodeId};
+use quorate_core::{GroupId, Index, Message, NodeId};
 use quorate_runtime_tokio::{BoxFuture, ForwardError, Inbound, Node, ProposeError, ReadError, Transport};
 
 use crate::support::{Cluster, ELECTION, GROUP, Place, Words, until, within};
@@ -228,6 +228,31 @@ async fn leadership_can_be_watched() {
     let after = *within(leadership.wait_for(|now| now.leader.is_some_and(|new| new != old))).await.unwrap();
     assert!(after.term > before.term);
     until(|| cluster.nodes.values().any(|node| node.id() == after.leader.unwrap()).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_node_should_come_to_can_be_waited_for() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = within(cluster.node(NodeId(1)).until_led()).await.unwrap();
+    let other = cluster.others(leader)[0];
+    let waiting = {
+        let node = cluster.node(other).clone();
+        tokio::spawn(async move { node.until_applied(Index(3)).await })
+    };
+    for word in ["one", "two"] {
+        propose(&cluster, other, word).await;
+    }
+    within(waiting).await.unwrap().unwrap();
+    let there = *cluster.node(other).progress().borrow();
+    assert!(there.applied >= Index(3) && there.commit >= there.applied && there.last >= there.commit);
+    within(cluster.node(leader).transfer_leadership(Some(other))).await.unwrap();
+    within(cluster.node(leader).until_led_by(other)).await.unwrap();
+    // One that has stopped comes to nothing any more; what it had come to stays true.
+    let node = cluster.nodes.remove(&leader).unwrap();
+    within(node.shutdown()).await;
+    let stopped = within(node.stopped()).await;
+    assert_eq!(within(node.until_applied(Index(u64::MAX))).await, Err(stopped));
+    assert_eq!(within(node.until_applied(Index(3))).await, Ok(()));
 }
 
 async fn propose(cluster: &Cluster, id: NodeId, word: &str) -> Place {

@@ -5,6 +5,7 @@ mod control;
 mod failure;
 mod groups;
 mod load;
+mod own_storage;
 mod pause;
 mod single;
 mod snapshot;

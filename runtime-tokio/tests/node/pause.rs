@@ -24,13 +24,16 @@ struct Test {
 
 impl Test {
     fn heartbeat(&self, round: u64) {
-        let body = Body::Heartbeat { commit: Index(0), round };
+        let body = Body::Heartbeat { commit: Index(0), round, quiesce: false };
         self.node.get().unwrap().receive(GROUP, NodeId(1), Message { term: Term(1), body });
     }
 
     fn answered(&self, round: u64) -> Option<()> {
         let heard = self.heard.lock().unwrap();
-        heard.iter().any(|message| message.body == Body::HeartbeatReply { round }).then_some(())
+        heard
+            .iter()
+            .any(|message| message.body == Body::HeartbeatReply { round, asleep: false })
+            .then_some(())
     }
 }
 

@@ -112,7 +112,7 @@ fn impossible(raft: &Raft, writes: Vec<Write>) -> Vec<(Input, Wanted)> {
     let mut say = |from: NodeId, term: Term, body: Body, wanted: Wanted| {
         all.push((Input::Receive { from, message: Message { term, body } }, wanted));
     };
-    let heartbeat = |commit: Index| Body::Heartbeat { commit, round: 1 };
+    let heartbeat = |commit: Index| Body::Heartbeat { commit, round: 1, quiesce: false };
     // Nobody is in term 0 and speaks.
     let term = status.term.max(Term(1));
     let other = NodeId(if status.id == NodeId(1) { 2 } else { 1 });
@@ -150,7 +150,7 @@ fn impossible(raft: &Raft, writes: Vec<Write>) -> Vec<(Input, Wanted)> {
     {
         say(peer.id, term, heartbeat(Index(0)), unexpected);
         say(peer.id, term, Body::Appended { up_to: Index(status.last.index.0 + 1) }, unexpected);
-        say(peer.id, term, Body::HeartbeatReply { round: 1 << 62 }, unexpected);
+        say(peer.id, term, Body::HeartbeatReply { round: 1 << 62, asleep: false }, unexpected);
     }
     all
 }
@@ -192,7 +192,7 @@ fn overfill(n: usize, now: Instant, raft: &mut Raft, config: &Config) -> Verdict
         );
     };
     if full {
-        let body = Body::Heartbeat { commit: Index(0), round: 1 };
+        let body = Body::Heartbeat { commit: Index(0), round: 1, quiesce: false };
         let message = Message { term: raft.term().max(Term(1)), body };
         let from = NodeId(if raft.id() == NodeId(1) { 2 } else { 1 });
         for input in [Input::Tick, Input::Campaign, Input::Receive { from, message }] {

@@ -312,11 +312,13 @@ const fn taken_tokens(input: &Input) -> Option<Tokens> {
         Input::Tick
         | Input::CancelRead { .. }
         | Input::AbortTransfer
+        | Input::StepDown
         | Input::Campaign
         | Input::ForgetLeader
         | Input::Compact { .. }
         | Input::SnapshotSent { .. }
         | Input::Unreachable { .. }
+        | Input::Reachable { .. }
         | Input::Receive { .. }
         | Input::Persisted(_)
         | Input::Loaded { .. }

@@ -48,8 +48,12 @@ pub(crate) fn message(message: &Message) -> String {
         }
         Body::Appended { up_to } => format!("up to {up_to}"),
         Body::Conflict { prev, hint } => format!("no entry like prev {prev}; try {hint}"),
-        Body::Heartbeat { commit, round } => format!("round {round}, commit {commit}"),
-        Body::HeartbeatReply { round } => format!("round {round}"),
+        Body::Heartbeat { commit, round, quiesce } => {
+            format!("round {round}, commit {commit}{}", if *quiesce { ", may sleep" } else { "" })
+        }
+        Body::HeartbeatReply { round, asleep } => {
+            format!("round {round}{}", if *asleep { ", sleeps" } else { "" })
+        }
         Body::Commit { commit } => format!("{commit}"),
         Body::ReadIndex { id } => format!("question {}", id.number),
         Body::ReadIndexReply { id, index } => match index {
@@ -127,6 +131,7 @@ pub(crate) fn stimulus(stimulus: &Stimulus) -> (&'static str, String) {
             ("request", format!("transfer leadership t{token} to {to}"))
         }
         Stimulus::AbortTransfer => ("request", "abort the transfer".to_owned()),
+        Stimulus::StepDown => ("request", "step down".to_owned()),
         Stimulus::Campaign => ("request", "campaign".to_owned()),
         Stimulus::ForgetLeader => ("request", "forget the leader".to_owned()),
         Stimulus::Compact { snapshot, keep } => {
@@ -137,6 +142,7 @@ pub(crate) fn stimulus(stimulus: &Stimulus) -> (&'static str, String) {
             format!("a snapshot {}", if *arrived { "has arrived" } else { "didn't get through" }),
         ),
         Stimulus::Unreachable { peer } => ("fault", format!("n{peer} is unreachable")),
+        Stimulus::Reachable { peer } => ("fault", format!("n{peer} is reachable again")),
         Stimulus::Persisted { up_to } => ("persisted", format!("durable up to write w{up_to}")),
         Stimulus::Loaded { result: Loaded::Entries(entries) } => {
             ("loaded", format!("loaded {}", runs(entries)))
@@ -158,11 +164,13 @@ pub(crate) const fn asks(stimulus: &Stimulus) -> Option<(u64, u64)> {
         | Stimulus::Receive { .. }
         | Stimulus::CancelRead { .. }
         | Stimulus::AbortTransfer
+        | Stimulus::StepDown
         | Stimulus::Campaign
         | Stimulus::ForgetLeader
         | Stimulus::Compact { .. }
         | Stimulus::SnapshotSent { .. }
         | Stimulus::Unreachable { .. }
+        | Stimulus::Reachable { .. }
         | Stimulus::Persisted { .. }
         | Stimulus::Loaded { .. }
         | Stimulus::Applied { .. }
@@ -200,6 +208,8 @@ pub(crate) fn headline(action: &Action) -> Option<String> {
         Event::Peer { id, mode } => format!("sends to n{id}: {mode:?}"),
         Event::Transfer { to: Some(to) } => format!("hands leadership to n{to}"),
         Event::Transfer { to: None } => "no longer hands leadership over".to_owned(),
+        Event::Asleep => "falls asleep".to_owned(),
+        Event::Awake => "is awake".to_owned(),
         Event::Stopped => "stopped".to_owned(),
     })
 }

@@ -1,7 +1,7 @@
 //! Which snapshots there are, and which may go.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
 };
 
@@ -34,8 +34,11 @@ pub(crate) struct Shelf {
 struct Group {
     /// By index, then term.
     published: BTreeMap<(Index, Term), Published>,
-    taking: bool,
+    /// Which is being taken.
+    taking: Option<LogId>,
     receiving: bool,
+    /// Transfers that may have left a file: the one that is under way, and those that were cut short.
+    transfers: BTreeSet<LogId>,
     base: LogId,
 }
 
@@ -64,6 +67,7 @@ impl Shelf {
         owner: Owner,
         keep: usize,
         bases: impl Iterator<Item = (GroupId, LogId)>,
+        removed: &BTreeSet<GroupId>,
     ) -> Result<Arc<Self>, Error> {
         let mut groups: BTreeMap<GroupId, Group> =
             bases.map(|(id, base)| (id, Group { base, ..Group::default() })).collect();
@@ -73,21 +77,24 @@ impl Shelf {
         for name in names.iter().filter_map(|name| Name::parse(name)) {
             match (name.stage, groups.get_mut(&name.group)) {
                 (Stage::Taking, _) => left.push(name),
+                // The process ended before all files of a group that was removed were.
+                _ if removed.contains(&name.group) => left.push(name),
                 (Stage::Published, Some(group)) => {
                     let found = find(&*directory, name, owner)?;
                     group.published.insert((name.last.index, name.last.term), found);
                 }
+                (Stage::Receiving, Some(group)) => {
+                    group.transfers.insert(name.last);
+                }
                 // Those of a group that is not known are left alone: they are nobody's to remove.
-                (Stage::Receiving, _) | (Stage::Published, None) => {}
+                (Stage::Receiving | Stage::Published, None) => {}
             }
         }
-        let newest = |id: &GroupId| groups.get(id).and_then(Group::newest).unwrap_or(Index(0));
-        let receiving = names.iter().filter_map(|name| Name::parse(name));
-        let receiving = receiving.filter(|name| name.stage == Stage::Receiving);
-        left.extend(
-            receiving
-                .filter(|name| groups.contains_key(&name.group) && name.last.index <= newest(&name.group)),
-        );
+        for (id, group) in &groups {
+            let newest = group.newest().unwrap_or(Index(0));
+            let overtaken = group.transfers.iter().filter(|last| last.index <= newest);
+            left.extend(overtaken.map(|last| Name { group: *id, last: *last, stage: Stage::Receiving }));
+        }
         for name in left {
             let _still_there = directory.remove(&name.text());
         }
@@ -113,6 +120,38 @@ impl Shelf {
 
     pub(crate) fn add_group(&self, id: GroupId) {
         self.lock().entry(id).or_default();
+    }
+
+    /// The group is gone for good, and so are its files. One that can't be removed now is when the store is opened.
+    pub(crate) fn remove_group(&self, id: GroupId) {
+        let Some(group) = self.lock().remove(&id) else { return };
+        let name = |last, stage| Name { group: id, last, stage };
+        let published = group.published.keys().map(|(index, term)| LogId::new(*term, *index));
+        let all = (published.map(|last| name(last, Stage::Published)))
+            .chain(group.transfers.iter().map(|last| name(*last, Stage::Receiving)))
+            .chain(group.taking.map(|last| name(last, Stage::Taking)));
+        for name in all {
+            let _still_there = self.directory.remove(&name.text());
+        }
+    }
+
+    /// Is the group still here that somebody stages a snapshot of?
+    pub(crate) fn check_here(&self, id: GroupId) -> Result<(), Error> {
+        if self.lock().contains_key(&id) { Ok(()) } else { Err(Error::GroupRemoved(id)) }
+    }
+
+    /// What may be left of transfers of other snapshots than this.
+    pub(crate) fn other_transfers(&self, id: GroupId, last: LogId) -> Vec<LogId> {
+        let groups = self.lock();
+        let transfers = groups.get(&id).into_iter().flat_map(|group| &group.transfers);
+        transfers.filter(|other| **other != last).copied().collect()
+    }
+
+    /// Nothing is left of a transfer.
+    pub(crate) fn forget_transfer(&self, id: GroupId, last: LogId) {
+        if let Some(group) = self.lock().get_mut(&id) {
+            group.transfers.remove(&last);
+        }
     }
 
     pub(crate) fn list(&self, id: GroupId) -> Result<Vec<SnapshotInfo>, Error> {
@@ -215,32 +254,48 @@ impl Shelf {
             return Err(Error::SnapshotNotNewer { group: id, newest, found: last.index });
         }
         let busy = match origin {
-            Origin::Taken => &mut group.taking,
-            Origin::Received => &mut group.receiving,
+            Origin::Taken => group.taking.is_some(),
+            Origin::Received => group.receiving,
         };
-        if std::mem::replace(busy, true) {
+        if busy {
             return Err(Error::SnapshotBusy(id));
+        }
+        match origin {
+            Origin::Taken => group.taking = Some(last),
+            Origin::Received => {
+                group.receiving = true;
+                group.transfers.insert(last);
+            }
         }
         Ok(())
     }
 
-    /// Staging is over, one way or another.
-    pub(crate) fn end(&self, id: GroupId, origin: Origin) {
-        if let Some(group) = self.lock().get_mut(&id) {
-            match origin {
-                Origin::Taken => group.taking = false,
-                Origin::Received => group.receiving = false,
-            }
+    /// Staging is over, one way or another. Is the group still here?
+    pub(crate) fn end(&self, id: GroupId, origin: Origin) -> bool {
+        let mut groups = self.lock();
+        let Some(group) = groups.get_mut(&id) else { return false };
+        match origin {
+            Origin::Taken => group.taking = None,
+            Origin::Received => group.receiving = false,
         }
+        true
     }
 
     /// A snapshot has its name, durably.
-    pub(crate) fn publish(&self, id: GroupId, info: SnapshotInfo, origin: Origin) {
+    ///
+    /// # Errors
+    /// If its group was removed meanwhile.
+    pub(crate) fn publish(&self, id: GroupId, info: SnapshotInfo, origin: Origin) -> Result<(), Error> {
         let last = info.snapshot.last;
-        if let Some(group) = self.lock().get_mut(&id) {
+        let here = self.lock().get_mut(&id).map(|group| {
             group.published.insert((last.index, last.term), Published { origin, info: Ok(info) });
-        }
+            if origin == Origin::Received {
+                group.transfers.remove(&last);
+            }
+        });
+        here.ok_or(Error::GroupRemoved(id))?;
         self.prune(id);
+        Ok(())
     }
 
     /// The log begins later.

@@ -99,11 +99,9 @@ impl RedbSnapshotWriter {
             return Ok(false);
         }
         let directory = &*self.shelf.directory;
-        let names = directory.list().map_err(|source| self.io("looking for snapshots", source))?;
-        for name in names.iter().filter_map(|name| Name::parse(name)) {
-            let other = name.group == self.name.group && name.stage == Stage::Receiving && name != self.name;
-            if other {
-                let _still_there = directory.remove(&name.text());
+        for last in self.shelf.other_transfers(self.name.group, self.name.last) {
+            if directory.remove(&Name { last, ..self.name }.text()).is_ok() {
+                self.shelf.forget_transfer(self.name.group, last);
             }
         }
         let Some(mut body) = resumable(directory, &self.name.text(), prefix)? else { return Ok(false) };
@@ -193,6 +191,7 @@ impl SnapshotWriter for RedbSnapshotWriter {
         let shelf = Arc::clone(&self.shelf);
         let _open = shelf.open()?;
         shelf.latch.check()?;
+        shelf.check_here(self.name.group)?;
         if self.file.is_none() {
             return Err(Error::SnapshotAbandoned(self.name.group));
         }
@@ -216,6 +215,7 @@ impl SnapshotWriter for RedbSnapshotWriter {
         let shelf = Arc::clone(&self.shelf);
         let _open = shelf.open()?;
         shelf.latch.check()?;
+        shelf.check_here(self.name.group)?;
         // What is taken here is not resumed.
         if self.announced.is_none() {
             return Ok(());
@@ -231,6 +231,7 @@ impl SnapshotWriter for RedbSnapshotWriter {
         let shelf = Arc::clone(&self.shelf);
         let _open = shelf.open()?;
         shelf.latch.check()?;
+        shelf.check_here(self.name.group)?;
         if let Some(block) = self.blocks.take() {
             self.put(&block)?;
         }
@@ -251,14 +252,20 @@ impl SnapshotWriter for RedbSnapshotWriter {
         // Whole and durable: now it gets its name.
         let name = Name { stage: Stage::Published, ..self.name };
         let directory = &*shelf.directory;
-        directory
-            .rename(&self.name.text(), &name.text())
-            .map_err(|source| self.io("publishing a snapshot", source))?;
+        directory.rename(&self.name.text(), &name.text()).map_err(|source| {
+            // Whoever has removed the group has removed the file.
+            shelf
+                .check_here(self.name.group)
+                .err()
+                .unwrap_or_else(|| self.io("publishing a snapshot", source))
+        })?;
         self.file = None;
         self.published = true;
         self.sync_names("publishing a snapshot")?;
         let info = SnapshotInfo { snapshot: self.snapshot.clone(), bytes, checksum };
-        shelf.publish(self.name.group, info.clone(), self.origin);
+        shelf.publish(self.name.group, info.clone(), self.origin).inspect_err(|_| {
+            let _still_there = directory.remove(&name.text());
+        })?;
         Ok(info)
     }
 }
@@ -266,14 +273,16 @@ impl SnapshotWriter for RedbSnapshotWriter {
 impl Drop for RedbSnapshotWriter {
     fn drop(&mut self) {
         let shelf = Arc::clone(&self.shelf);
-        // Of one that is taken here nothing stays.
-        if self.origin == Origin::Taken
-            && !self.published
-            && let Ok(_open) = shelf.open()
-        {
+        self.file = None;
+        // Of one that is taken here nothing stays, nor of any if its group is gone.
+        let open = shelf.open();
+        let stays = self.published || self.origin == Origin::Received || open.is_err();
+        if !stays {
             let _gone = shelf.directory.remove(&self.name.text());
         }
-        self.file = None;
-        shelf.end(self.name.group, self.origin);
+        let here = shelf.end(self.name.group, self.origin);
+        if !here && !self.published && open.is_ok() {
+            let _gone = shelf.directory.remove(&self.name.text());
+        }
     }
 }

@@ -87,7 +87,7 @@ pub type Contents = BTreeMap<GroupId, GroupContents>;
 /// Opens what is on a disk and reads all of it.
 pub fn contents(options: Options, directory: impl Directory) -> Result<Contents, Error> {
     let mut store = RedbStore::open_on(options, directory, IDENTITY)?;
-    let groups: Vec<GroupId> = store.groups().collect();
+    let groups = store.groups()?;
     groups.into_iter().map(|group| Ok((group, group_contents(&mut store, group)?))).collect()
 }
 

@@ -230,7 +230,7 @@ pub(crate) fn free_addresses(count: usize) -> Vec<(NodeId, SocketAddr)> {
 }
 
 pub(crate) fn heartbeat(round: u64) -> Message {
-    Message { term: Term(1), body: Body::Heartbeat { commit: Index(0), round } }
+    Message { term: Term(1), body: Body::Heartbeat { commit: Index(0), round, quiesce: false } }
 }
 
 /// An append of one entry, the one at `first`.

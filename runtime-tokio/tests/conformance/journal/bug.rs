@@ -93,6 +93,38 @@ pub enum Bug {
     SnapshotUnchecked,
     /// What is left of snapshots that were not published stays on the disk.
     LeftBehind,
+    /// A group's creation is not synced.
+    CreationNotSynced,
+    /// A group may be created over one that is here.
+    CreationOverwrites,
+    /// Groups that were removed are listed.
+    ListsRemoved,
+    /// A group's removal is not synced.
+    RemovalNotSynced,
+    /// The files of a group are removed before it is durable that it is.
+    FilesRemovedFirst,
+    /// A group that was removed may be created again.
+    RemovedTakenAgain,
+    /// The journal that takes the place of the old one has forgotten which groups were removed.
+    RemovedForgotten,
+    /// Writes of groups that are not here are skipped.
+    RemovedIgnored,
+    /// The snapshots of a group that was removed stay on the disk.
+    RemovedStays,
+    /// Who stages a snapshot of a group that is removed may go on, and what he staged stays.
+    StagedStays,
+    /// What is staged of a group that was removed can be written on.
+    StagedOn,
+    /// The incarnations of many that are recovered at once are not written.
+    ManyNotDurable,
+    /// Recovered at once, each gets what the first one has.
+    ManyAlike,
+    /// Of a commit, each group's writes are a record of their own, the last group's first.
+    GroupsOutOfOrder,
+    /// What stands before a refused write in a commit is there.
+    RefusedHalfDone,
+    /// A refusal names the first group of the commit.
+    RefusedWrongly,
 }
 
 impl Bug {
@@ -143,6 +175,22 @@ impl Bug {
         Self::SnapshotUnchecked,
         Self::LeftBehind,
         Self::TermsDecrease,
+        Self::CreationNotSynced,
+        Self::CreationOverwrites,
+        Self::ListsRemoved,
+        Self::RemovalNotSynced,
+        Self::FilesRemovedFirst,
+        Self::RemovedTakenAgain,
+        Self::RemovedForgotten,
+        Self::RemovedIgnored,
+        Self::RemovedStays,
+        Self::StagedStays,
+        Self::StagedOn,
+        Self::ManyNotDurable,
+        Self::ManyAlike,
+        Self::GroupsOutOfOrder,
+        Self::RefusedHalfDone,
+        Self::RefusedWrongly,
     ];
 
     /// The check that must catch it; others may as well.
@@ -182,6 +230,17 @@ impl Bug {
             Self::OnlyNewestKept | Self::NamesForeign => "names_what_the_log_rests_on",
             Self::ReadByName => "reads_what_is_removed",
             Self::LeftBehind => "leaves_nothing_behind",
+            Self::CreationNotSynced
+            | Self::RemovalNotSynced
+            | Self::FilesRemovedFirst
+            | Self::GroupsOutOfOrder => "group_crash_points",
+            Self::CreationOverwrites => "creates_groups",
+            Self::ListsRemoved => "lists_groups",
+            Self::RemovedTakenAgain | Self::RemovedForgotten | Self::RemovedIgnored => "removes_groups",
+            Self::RemovedStays | Self::StagedStays => "leaves_nothing_of_removed_groups",
+            Self::StagedOn => "removes_what_is_staged",
+            Self::ManyNotDurable | Self::ManyAlike => "recovers_many",
+            Self::RefusedHalfDone | Self::RefusedWrongly => "refuses_one_group_alone",
         }
     }
 }

@@ -25,6 +25,7 @@ pub(crate) enum Record {
         incarnation: u64,
     },
     Committed(Vec<Change>),
+    Removed(GroupId),
     /// A whole group, as the journal begins.
     Group {
         group: GroupId,
@@ -86,9 +87,9 @@ impl Out {
         self.number(incarnation);
     }
 
-    pub(crate) fn committed(&mut self, writes: &[Write]) {
+    pub(crate) fn committed<'a>(&mut self, writes: impl Iterator<Item = &'a Write> + Clone) {
         self.bytes.push(1);
-        self.number(writes.len() as u64);
+        self.number(writes.clone().count() as u64);
         for write in writes {
             self.group(write.receipt().group());
             self.bytes.push(u8::from(write.hard_state.is_some()));
@@ -125,6 +126,11 @@ impl Out {
         self.hard_state(hard_state);
         self.snapshot(base);
         self.runs(log.iter());
+    }
+
+    pub(crate) fn removed(&mut self, group: GroupId) {
+        self.bytes.push(3);
+        self.group(group);
     }
 
     /// With length and checksum before it.
@@ -211,6 +217,7 @@ impl In<'_> {
                 base: self.snapshot()?,
                 log: self.runs()?,
             },
+            3 => Record::Removed(GroupId(self.number()?)),
             _ => return Err(Error::Damaged("a record of an unknown kind")),
         })
     }

@@ -12,7 +12,7 @@ mod group;
 mod snapshots;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     sync::{Arc, Mutex, MutexGuard},
 };
@@ -39,6 +39,8 @@ pub enum Error {
     Damaged(&'static str),
     #[error("{0}")]
     Refused(String),
+    #[error("the writes of group {0} are refused: {1}")]
+    RefusedOf(GroupId, String),
     #[error("the store has failed before")]
     Stopped,
     #[error("the disk")]
@@ -60,6 +62,8 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 pub(crate) struct Inner {
     groups: BTreeMap<GroupId, Group>,
+    /// Those that were here, and must never be again.
+    removed: BTreeSet<GroupId>,
     failed: bool,
 }
 
@@ -109,9 +113,9 @@ impl Journal {
                 (*id, Group::new(Snapshot { last: LogId::ZERO, membership: membership.clone() }))
             })
             .collect();
-        let inner = Mutex::new(Inner { groups, failed: false });
+        let inner = Mutex::new(Inner { groups, removed: BTreeSet::new(), failed: false });
         let shared = Arc::new(Shared { disk: disk.clone(), bug, inner });
-        let (file, end) = rewrite(&shared, &shared.lock()?.groups)?;
+        let (file, end) = rewrite(&shared, &shared.lock()?.groups, &BTreeSet::new())?;
         Ok(Self { shared, file, end })
     }
 
@@ -134,7 +138,7 @@ impl Journal {
         if !bytes.starts_with(MAGIC) {
             return Err(Error::Damaged("it does not begin as a journal does"));
         }
-        let mut groups = BTreeMap::new();
+        let (mut groups, mut removed) = (BTreeMap::new(), BTreeSet::new());
         // So much of it was durable before it was the journal.
         let Some(Ok(whole)) = unframe(&bytes[MAGIC.len()..], bug).map(|payload| In(payload).number()) else {
             return Err(Error::Damaged("its first record"));
@@ -153,7 +157,7 @@ impl Journal {
                 break;
             };
             at += 8 + payload.len();
-            replay(&mut groups, In(payload).record()?, bug)?;
+            replay(&mut groups, &mut removed, In(payload).record()?, bug)?;
         }
         let mut end = at as u64;
         if at < bytes.len() {
@@ -164,19 +168,23 @@ impl Journal {
                 file.sync()?;
             }
         }
-        snapshots::load(disk, bug, &mut groups)?;
+        snapshots::load(disk, bug, &mut groups, &removed)?;
         if disk.list()?.iter().any(|name| name == NEW) {
             disk.remove(NEW)?;
         }
-        let inner = Mutex::new(Inner { groups, failed: false });
+        let inner = Mutex::new(Inner { groups, removed, failed: false });
         Ok(Self { shared: Arc::new(Shared { disk: disk.clone(), bug, inner }), file, end })
     }
 
     /// Appends a record, durably.
     fn append(&mut self, out: Out) -> Result<(), Error> {
+        self.append_and(out, !self.shared.has(Bug::AckBeforeSync))
+    }
+
+    fn append_and(&mut self, out: Out, sync: bool) -> Result<(), Error> {
         let record = out.record();
         self.file.write_at(self.end, &record)?;
-        if !self.shared.has(Bug::AckBeforeSync) {
+        if sync {
             self.shared.sync(&self.file)?;
         }
         self.end += record.len() as u64;
@@ -188,14 +196,32 @@ impl Journal {
         let bug = shared.bug;
         // Readers see a commit once it is durable.
         let mut groups = shared.lock()?.groups.clone();
-        for write in writes {
+        for (n, write) in writes.iter().enumerate() {
             let id = write.receipt().group();
-            let group =
-                groups.get_mut(&id).ok_or_else(|| Error::Refused(format!("there is no group {id}")))?;
-            group.write(write, bug)?;
+            let written = match groups.get_mut(&id) {
+                Some(group) => group.write(write, bug),
+                None if bug == Some(Bug::RemovedIgnored) => Ok(()),
+                None => refused("there is no such group"),
+            };
+            if let Err(why) = written {
+                if bug == Some(Bug::RefusedHalfDone) && n > 0 {
+                    self.try_commit(&writes[..n])?;
+                }
+                let named = if bug == Some(Bug::RefusedWrongly) { writes[0].receipt().group() } else { id };
+                return Err(Error::RefusedOf(named, why.to_string()));
+            }
         }
         if writes.iter().any(|write| write.rebase.is_some()) {
-            (self.file, self.end) = rewrite(&shared, &groups)?;
+            let removed = shared.lock()?.removed.clone();
+            (self.file, self.end) = rewrite(&shared, &groups, &removed)?;
+        } else if bug == Some(Bug::GroupsOutOfOrder) {
+            let of = |write: &Write| write.receipt().group();
+            let named: BTreeSet<GroupId> = writes.iter().map(of).collect();
+            for id in named.into_iter().rev() {
+                let mut out = Out::new(bug);
+                out.committed(writes.iter().filter(|write| of(write) == id));
+                self.append(out)?;
+            }
         } else {
             if bug == Some(Bug::VoteApart) {
                 for write in writes {
@@ -207,7 +233,7 @@ impl Journal {
                 }
             }
             let mut out = Out::new(bug);
-            out.committed(writes);
+            out.committed(writes.iter());
             self.append(out)?;
         }
         let mut inner = shared.lock()?;
@@ -217,7 +243,7 @@ impl Journal {
             inner.groups.insert(id, group);
         }
         for write in writes {
-            if write.rebase.is_some() {
+            if write.rebase.is_some() && inner.groups.contains_key(&write.receipt().group()) {
                 snapshots::prune(&shared, &mut inner, write.receipt().group())?;
             }
         }
@@ -226,8 +252,17 @@ impl Journal {
 }
 
 /// Writes the journal anew, and puts it in the place of the old one.
-fn rewrite(shared: &Shared, groups: &BTreeMap<GroupId, Group>) -> Result<(DiskFile, u64), Error> {
+fn rewrite(
+    shared: &Shared,
+    groups: &BTreeMap<GroupId, Group>,
+    removed: &BTreeSet<GroupId>,
+) -> Result<(DiskFile, u64), Error> {
     let mut records = Vec::new();
+    for id in removed.iter().filter(|_| !shared.has(Bug::RemovedForgotten)) {
+        let mut out = Out::new(shared.bug);
+        out.removed(*id);
+        records.extend(out.record());
+    }
     for (id, group) in groups {
         let mut out = Out::new(shared.bug);
         out.whole(*id, group.incarnation.0, group.hard_state, &group.base, &group.log);
@@ -248,7 +283,12 @@ fn rewrite(shared: &Shared, groups: &BTreeMap<GroupId, Group>) -> Result<(DiskFi
     Ok((file, bytes.len() as u64))
 }
 
-fn replay(groups: &mut BTreeMap<GroupId, Group>, record: Record, bug: Option<Bug>) -> Result<(), Error> {
+fn replay(
+    groups: &mut BTreeMap<GroupId, Group>,
+    removed: &mut BTreeSet<GroupId>,
+    record: Record,
+    bug: Option<Bug>,
+) -> Result<(), Error> {
     const NO_GROUP: Error = Error::Damaged("a record of a group that is not there");
     match record {
         Record::Recovered { group, incarnation } => {
@@ -261,6 +301,10 @@ fn replay(groups: &mut BTreeMap<GroupId, Group>, record: Record, bug: Option<Bug
                 }
                 groups.get_mut(&change.group).ok_or(NO_GROUP)?.apply(change, bug);
             }
+        }
+        Record::Removed(group) => {
+            groups.remove(&group);
+            removed.insert(group);
         }
         Record::Group { group, incarnation, hard_state, base, log } => {
             let mut new = Group::new(base);
@@ -275,6 +319,91 @@ impl Store for Journal {
     type Error = Error;
     type Reader = JournalReader;
     type Snapshots = JournalSnapshots;
+
+    fn groups(&self) -> Result<Vec<GroupId>, Error> {
+        let inner = self.shared.lock()?;
+        let mut listed: Vec<GroupId> = inner.groups.keys().copied().collect();
+        if self.shared.has(Bug::ListsRemoved) {
+            listed.extend(&inner.removed);
+        }
+        Ok(listed)
+    }
+
+    fn create(&mut self, id: GroupId, membership: &Membership) -> Result<(), Error> {
+        let shared = self.shared.clone();
+        {
+            let inner = shared.lock()?;
+            if inner.groups.contains_key(&id) && !shared.has(Bug::CreationOverwrites) {
+                return refused("the group is here");
+            }
+            if inner.removed.contains(&id) && !shared.has(Bug::RemovedTakenAgain) {
+                return refused("the group was removed");
+            }
+        }
+        let group = Group::new(Snapshot { last: LogId::ZERO, membership: membership.clone() });
+        let mut out = Out::new(shared.bug);
+        out.whole(id, 0, group.hard_state, &group.base, &group.log);
+        self.append_and(out, !shared.has(Bug::CreationNotSynced)).inspect_err(|_| shared.fail())?;
+        shared.lock()?.groups.insert(id, group);
+        Ok(())
+    }
+
+    fn remove(&mut self, id: GroupId) -> Result<(), Error> {
+        let shared = self.shared.clone();
+        shared.lock()?.group(id)?;
+        if shared.has(Bug::FilesRemovedFirst) {
+            snapshots::remove_all(&shared.disk, id, shared.bug);
+        }
+        let (mut groups, mut removed) = {
+            let inner = shared.lock()?;
+            (inner.groups.clone(), inner.removed.clone())
+        };
+        groups.remove(&id);
+        removed.insert(id);
+        if shared.has(Bug::RemovalNotSynced) {
+            let mut out = Out::new(shared.bug);
+            out.removed(id);
+            self.append_and(out, false)?;
+        } else {
+            // What the group had is not in it any more.
+            (self.file, self.end) = rewrite(&shared, &groups, &removed).inspect_err(|_| shared.fail())?;
+        }
+        let mut inner = shared.lock()?;
+        inner.groups.remove(&id);
+        inner.removed.insert(id);
+        if !shared.has(Bug::RemovedStays) {
+            snapshots::remove_all(&shared.disk, id, shared.bug);
+        }
+        Ok(())
+    }
+
+    fn recover_many(&mut self, groups: &[GroupId]) -> Result<Vec<Recovered>, Error> {
+        let shared = self.shared.clone();
+        if shared.has(Bug::ManyNotDurable) {
+            let mut inner = shared.lock()?;
+            let recovered = groups.iter().map(|id| {
+                let group = inner.group(*id)?;
+                (group.incarnation, group.next) = (Incarnation(group.incarnation.0 + 1), 1);
+                group.recovered(shared.bug)
+            });
+            return recovered.collect();
+        }
+        let mut recovered =
+            groups.iter().map(|group| self.recover(*group)).collect::<Result<Vec<Recovered>, Error>>()?;
+        if shared.has(Bug::ManyAlike)
+            && let Some((first, rest)) = recovered.split_first_mut()
+        {
+            rest.iter_mut().for_each(|other| other.base_membership = first.base_membership.clone());
+        }
+        Ok(recovered)
+    }
+
+    fn refused(error: &Error) -> Option<GroupId> {
+        match error {
+            Error::RefusedOf(group, _) => Some(*group),
+            _ => None,
+        }
+    }
 
     fn recover(&mut self, id: GroupId) -> Result<Recovered, Error> {
         let shared = self.shared.clone();
@@ -298,7 +427,11 @@ impl Store for Journal {
 
     fn commit(&mut self, writes: &[Write]) -> Result<(), Error> {
         drop(self.shared.lock()?);
-        self.try_commit(writes).inspect_err(|_| self.shared.fail())
+        self.try_commit(writes).inspect_err(|error| {
+            if Self::refused(error).is_none() {
+                self.shared.fail();
+            }
+        })
     }
 
     fn reader(&self) -> JournalReader {
@@ -358,6 +491,6 @@ impl Out {
     fn vote(&mut self, group: GroupId, hard_state: HardState) {
         let mut write = Write::minted(group, Incarnation(0), quorate_core::WriteSeq(0));
         write.hard_state = Some(hard_state);
-        self.committed(&[write]);
+        self.committed([write].iter());
     }
 }

@@ -3,7 +3,10 @@
 //! Two slots, in turn, say how much of a transfer is durable; a header says which snapshot it is; the bytes follow. A
 //! file gets the name of a snapshot once all of it is durable.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use quorate_core::{GroupId, LogId, Snapshot, SnapshotInfo, SnapshotReader, SnapshotWriter, Snapshots};
 use quorate_runtime_tokio::conformance::{Disk, DiskFile};
@@ -59,13 +62,37 @@ pub(crate) fn prune(shared: &Shared, inner: &mut Inner, id: GroupId) -> Result<(
     Ok(())
 }
 
+/// Removes all files of a group; those that can't be are when the journal is opened.
+pub(crate) fn remove_all(disk: &Disk, id: GroupId, bug: Option<Bug>) {
+    for name in disk.list().unwrap_or_default() {
+        let stays = bug == Some(Bug::StagedStays) && !name.starts_with("snapshot-");
+        if group_of(&name) == Some(id) && !stays {
+            let _still_there = disk.remove(&name);
+        }
+    }
+}
+
+/// Of which group a file is.
+fn group_of(name: &str) -> Option<GroupId> {
+    let (_kind, rest) = name.split_once('-')?;
+    rest.split_once('-')?.0.parse().ok().map(GroupId)
+}
+
 /// Finds what is published, and removes what was being taken.
 pub(crate) fn load(
     disk: &Disk,
     bug: Option<Bug>,
     groups: &mut BTreeMap<GroupId, Group>,
+    removed: &BTreeSet<GroupId>,
 ) -> Result<(), Error> {
     for name in disk.list()? {
+        if group_of(&name).is_some_and(|id| removed.contains(&id)) {
+            // Left when it was removed.
+            if !matches!(bug, Some(Bug::RemovedStays | Bug::StagedStays)) {
+                disk.remove(&name)?;
+            }
+            continue;
+        }
         if name.starts_with("taking-") && bug != Some(Bug::LeftBehind) {
             disk.remove(&name)?;
         }
@@ -324,6 +351,13 @@ impl JournalWriter {
         Ok(info)
     }
 
+    /// It can't go on once its group was removed.
+    fn check_here(&self) -> Result<(), Error> {
+        let mut inner = self.shared.lock()?;
+        let unseen = self.shared.has(Bug::StagedOn) || self.shared.has(Bug::StagedStays);
+        if unseen { Ok(()) } else { inner.group(self.group).map(drop) }
+    }
+
     fn fail(&self) {
         if !self.shared.has(Bug::SnapshotSyncNotLatched) {
             self.shared.fail();
@@ -339,12 +373,12 @@ impl SnapshotWriter for JournalWriter {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        drop(self.shared.lock()?);
+        self.check_here()?;
         self.try_write(bytes).inspect_err(|_| self.failed = true)
     }
 
     fn sync(&mut self) -> Result<(), Error> {
-        drop(self.shared.lock()?);
+        self.check_here()?;
         self.try_sync().inspect_err(|_| {
             self.failed = true;
             self.fail();
@@ -352,7 +386,7 @@ impl SnapshotWriter for JournalWriter {
     }
 
     fn publish(mut self) -> Result<SnapshotInfo, Error> {
-        drop(self.shared.lock()?);
+        self.check_here()?;
         self.try_publish().inspect_err(|_| self.failed = true)
     }
 }

@@ -1,0 +1,270 @@
+//! Quiescence: a group that has had nothing to do for a while falls asleep. It says nothing and waits for nothing, so that
+//! tens of thousands of idle groups cost a process nothing. The paper knows no such thing: its leaders speak for ever (§5.2).
+//!
+//! Falling asleep is a handshake, for who is silent must not be taken for dead, nor who is awake for asleep:
+//!
+//! 1. A leader that is [at rest](Raft::is_at_rest), and has been for [`Config::quiesce_after`](crate::Config), marks its next round
+//!    of heartbeats with `quiesce`. With that it gives up its lease: nothing sent so far counts for one any more.
+//! 2. A follower takes such a heartbeat for leave to sleep only if its log ends where the leader's does, durably, and the round is
+//!    later than any that it has heard in the term. It forgets that it hears a leader, and answers with `asleep`.
+//! 3. When everyone has said so about that very round, the leader sleeps, too. Whom the transport has
+//!    [lost](crate::Input::Unreachable) need not, but a quorum must. Until then it goes on with such rounds, and whatever else it
+//!    has to do ends the attempt: its next plain heartbeat wakes those who sleep already.
+//!
+//! *Why the round must be later.* A leader sends quiescing round 5, has something to do, sends round 6 to everyone and takes a lease
+//! on their answers. If the network now brings round 5 once more, and a follower slept by it, it would help the next candidate to
+//! depose a leader that serves reads from that lease.
+//!
+//! *What wakes.* A leader: a proposal, a read, a change, a transfer that it has taken; a question or a request from a member;
+//! whatever comes from somebody who was lost; a lost peer that [is back](crate::Input::Reachable); so many lost that the others
+//! are no quorum. It says so to everyone at once, and has its quorum to find anew within an election timeout. A follower: any word
+//! of its leader but that of sleeping on; a member's request for a vote; a read or a campaign here; its leader
+//! [lost](crate::Input::Unreachable), or [forgotten](crate::Input::ForgetLeader). It waits for an election timeout then, drawn
+//! anew. So it comes down to the transport to notice that a leader is gone while everybody sleeps.
+//!
+//! *Votes.* Who sleeps doesn't hear its leader: it judges a member's request for a vote by the log alone. Others are ignored as
+//! they are by whoever hears a leader: the membership of a group that sleeps is settled, and who was removed deposes nobody.
+//! A leader that is asked is awake with that, and answers as any leader does.
+
+use crate::{
+    Body, Event, Index, Input, Instant, LogId, Message, Mode, NodeId, ReadKind, Rejected,
+    message::Voice,
+    progress::Peer,
+    quorum,
+    raft::{Leader, Raft, Role},
+};
+
+/// Since when a leader has nothing to do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Idle {
+    pub(crate) since: Instant,
+    /// The end of its log then.
+    pub(crate) last: Index,
+}
+
+impl Raft {
+    /// Is it asleep? Then it has no [`deadline`](Raft::deadline), and says nothing before it is woken.
+    #[must_use]
+    pub const fn is_asleep(&self) -> bool {
+        self.asleep
+    }
+
+    /// A step of who is asleep: most that happens wakes it, if it is taken at all.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn step_asleep(&mut self, input: Input) -> Result<(), Rejected> {
+        let wakes = self.is_woken_by(&input);
+        let result = self.take(input);
+        if wakes && result.is_ok() {
+            self.wake();
+        }
+        result
+    }
+
+    fn is_woken_by(&self, input: &Input) -> bool {
+        let leads = matches!(self.role, Role::Leader(_));
+        match input {
+            Input::Receive { from, message } if leads => self.wakes_leader(*from, message),
+            Input::Receive { from, message } => self.wakes_follower(*from, message),
+            Input::Propose(_) | Input::ChangeMembership { .. } | Input::TransferLeadership { .. } => true,
+            Input::Read { kind, .. } => !matches!(kind, ReadKind::AtLeast(_)),
+            // They lead nowhere for a leader.
+            Input::Campaign | Input::ForgetLeader => !leads,
+            Input::Unreachable { peer } if leads => !self.has_quorum_without(*peer),
+            Input::Unreachable { peer } => self.leader() == Some(*peer),
+            Input::Reachable { peer } => {
+                matches!(&self.role, Role::Leader(leader) if leader.peer(*peer).is_some())
+            }
+            Input::Tick
+            | Input::CancelRead { .. }
+            | Input::AbortTransfer
+            | Input::StepDown
+            | Input::Compact { .. }
+            | Input::SnapshotSent { .. }
+            | Input::Persisted(_)
+            | Input::Loaded { .. }
+            | Input::Applied { .. }
+            | Input::StorageFailed => false,
+        }
+    }
+
+    /// Late answers wake no leader: everybody who could have sent one sleeps. Who was lost has not said so.
+    fn wakes_leader(&self, from: NodeId, message: &Message) -> bool {
+        let Role::Leader(leader) = &self.role else { return false };
+        let Some(peer) = leader.peer(from) else { return false };
+        peer.lost
+            || match message.body.voice() {
+                Voice::PreCandidate | Voice::Candidate | Voice::Asker => true,
+                // Nobody answers round 0: it is how somebody without a vote asks to be led.
+                Voice::Answerer => matches!(message.body, Body::HeartbeatReply { round: 0, .. }),
+                Voice::PreVoter | Voice::Leader => false,
+            }
+    }
+
+    fn wakes_follower(&self, from: NodeId, message: &Message) -> bool {
+        match message.body.voice() {
+            Voice::PreCandidate | Voice::Candidate => self.memberships.current().contains(from),
+            Voice::Leader => {
+                let sleeps_on = matches!(
+                    message.body,
+                    Body::Heartbeat { commit, round, quiesce: true } if self.may_sleep(from, commit, round)
+                );
+                message.term == self.hard_state.term && self.leader() == Some(from) && !sleeps_on
+            }
+            Voice::PreVoter | Voice::Asker | Voice::Answerer => false,
+        }
+    }
+
+    /// Ends sleep; nothing, if it has ended already.
+    pub(crate) fn wake(&mut self) {
+        if !self.asleep {
+            return;
+        }
+        match &self.role {
+            Role::Leader(_) => self.broadcast_heartbeat(),
+            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => {
+                self.end_sleep();
+                self.draw_election_timeout();
+            }
+        }
+    }
+
+    /// It is awake; its timers are the caller's.
+    pub(crate) fn end_sleep(&mut self) {
+        if core::mem::take(&mut self.asleep) {
+            self.outbox.event(Event::Awake);
+        }
+    }
+
+    fn fall_asleep(&mut self) {
+        if !self.asleep {
+            self.asleep = true;
+            self.outbox.event(Event::Asleep);
+        }
+    }
+
+    // ---- the leader ----
+
+    /// A round of heartbeats is due: does it ask everyone to sleep?
+    pub(crate) fn beat(&mut self) {
+        if self.is_idle() {
+            // From here on, whoever has answered may help somebody else.
+            self.forget_rounds();
+            self.send_heartbeats(true);
+        } else {
+            self.broadcast_heartbeat();
+        }
+    }
+
+    /// Has there been nothing to do for long enough?
+    fn is_idle(&mut self) -> bool {
+        if self.timing.quiesce == 0 {
+            return false;
+        }
+        let (now, last, rests) = (self.now, self.log.last().index, self.is_at_rest());
+        let Role::Leader(leader) = &mut self.role else { return false };
+        if !rests || leader.idle.last != last {
+            leader.idle = Idle { since: now, last };
+        }
+        now.since(leader.idle.since) >= self.timing.quiesce
+    }
+
+    /// Is there nothing to do? All that is in the log is committed and handed out, everyone who can be reached has it, nobody
+    /// waits for anything, and the membership is to stay.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        let Role::Leader(leader) = &self.role else { return false };
+        let last = self.log.last().index;
+        let membership = self.memberships.current();
+        self.commit == last
+            && self.log.durable() == last
+            && self.applying.handed() == last
+            && leader.uncommitted.is_empty()
+            && leader.reads.len() == 0
+            && leader.change.is_none()
+            && self.transfer.is_none()
+            && !leader.unsettled
+            && !membership.is_joint()
+            && membership.joining().is_empty()
+            && !leader.peers.is_empty()
+            && leader.peers.iter().all(|peer| peer.is_at_rest(last))
+    }
+
+    /// A peer has answered, or was lost: does everybody sleep who can?
+    pub(crate) fn consider_sleep(&mut self) {
+        let Role::Leader(leader) = &self.role else { return };
+        if leader.quiescing && self.everyone_sleeps(leader) && self.is_at_rest() {
+            self.fall_asleep();
+        }
+    }
+
+    fn everyone_sleeps(&self, leader: &Leader) -> bool {
+        let sleeps = |peer: &Peer| peer.asleep_since == leader.round;
+        leader.idle.last == self.log.last().index
+            && leader.peers.iter().all(|peer| peer.lost || sleeps(peer))
+            && self.is_quorum(|id| leader.peer(id).is_some_and(sleeps))
+    }
+
+    fn has_quorum_without(&self, lost: NodeId) -> bool {
+        let Role::Leader(leader) = &self.role else { return true };
+        self.is_quorum(|id| id != lost && leader.peer(id).is_some_and(|peer| !peer.lost))
+    }
+
+    /// Are these, and this node, a quorum?
+    fn is_quorum(&self, has: impl Fn(NodeId) -> bool) -> bool {
+        let me = self.config.id;
+        quorum::reached(self.memberships.current(), |id| u64::from(id == me || has(id))) > 0
+    }
+
+    /// The transport is in touch with a peer again: it is waited for from now on.
+    pub(crate) fn on_reachable(&mut self, id: NodeId) {
+        if let Role::Leader(leader) = &mut self.role
+            && let Some(peer) = leader.peer_mut(id)
+        {
+            peer.lost = false;
+        }
+    }
+
+    // ---- the follower ----
+
+    /// Does this quiescing heartbeat allow this node to sleep, or to sleep on? The leader's log ends at what it says is committed,
+    /// and with an entry of its own term, as each leader's does.
+    pub(crate) fn may_sleep(&self, from: NodeId, commit: Index, round: u64) -> bool {
+        let Role::Follower(follower) = &self.role else { return false };
+        let newest = round > self.round_heard || self.asleep && round == self.round_heard;
+        self.timing.quiesce > 0
+            && newest
+            && follower.leader == Some(from)
+            && follower.reads.len() == 0
+            && self.transfer.is_none()
+            && self.log.last() == LogId::new(self.hard_state.term, commit)
+            && self.log.durable() == commit
+    }
+
+    /// Sleeps by the leader's leave. Whoever hears of no leader keeps its vote back for none.
+    pub(crate) fn sleep_by(&mut self, commit: Index, round: u64) {
+        self.commit_up_to(commit);
+        self.round_heard = round;
+        self.heard = None;
+        if let Role::Follower(follower) = &mut self.role {
+            follower.deadline = Instant(u64::MAX);
+        }
+        self.fall_asleep();
+    }
+
+    /// Who has no vote can't ask for one when it hears of no leader. It asks to be led: the leader may sleep.
+    pub(crate) fn ask_to_be_led(&mut self) {
+        let (membership, me) = (self.memberships.current(), self.config.id);
+        if self.timing.quiesce == 0 || self.hard_state.term.0 == 0 || !membership.contains(me) {
+            return;
+        }
+        self.ask_voters(&Body::HeartbeatReply { round: 0, asleep: false });
+    }
+}
+
+impl Peer {
+    /// Has it all there is, or can't it be reached?
+    fn is_at_rest(&self, last: Index) -> bool {
+        let has_all = self.mode() == Mode::Replicate && self.match_index() == last;
+        (has_all || self.lost && self.mode() != Mode::Snapshot) && self.load.is_none()
+    }
+}
