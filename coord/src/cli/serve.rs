@@ -23,6 +23,7 @@ use super::{
     failure::Context as _,
     logs::{self, LogFormat},
     node_args::NodeArgs,
+    otel::Otel,
     supervise::{self, Event},
 };
 
@@ -57,6 +58,12 @@ this machine. SIGTERM and SIGINT (Ctrl-C) stop the node in an orderly way: if it
 leads, it hands over first.
 Metrics, too, are served to whoever asks, at http://IP:PORT/metrics.
 RUST_LOG chooses what is logged (default: info).
+
+Each write is a trace, from the request over the leader's log to the reply, on
+all nodes the same; one that a client has begun, with the header traceparent
+(W3C Trace Context), goes on. With --otlp it is sent to a collector, if the
+program was built with `--features otel`; RUST_LOG=info,quorate::trace=debug
+shows in the log to which a line belongs.
 
 --record FILE is a flight recorder. `quorate-sim flight FILE` replays it step by
 step, with the invariants that it can decide; so it is what to add to a report
@@ -96,6 +103,9 @@ pub(crate) struct Args {
     /// Serve metrics for Prometheus here [default without IP:PORT: 127.0.0.1:2381]
     #[arg(long, value_name = "IP:PORT", num_args = 0..=1, default_missing_value = config::DEFAULT_METRICS)]
     metrics: Option<SocketAddr>,
+    /// Send spans to the OpenTelemetry collector there (OTLP over gRPC, such as http://127.0.0.1:4317); see below
+    #[arg(long, value_name = "URL")]
+    otlp: Option<String>,
     /// How log lines look
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -106,13 +116,18 @@ pub(crate) struct Args {
 
 /// Runs a node until it is told to stop.
 pub(crate) async fn run(args: Args) -> Result {
-    logs::start(args.log_format)?;
+    let mut config = args.node.config(args.cluster)?;
+    config.metrics = args.metrics.or(config.metrics);
+    let otel = args.otlp.map(|endpoint| Otel::new(&endpoint, config.id)).transpose()?;
+    logs::start(args.log_format, otel.as_ref())?;
     let (bootstrap, supervised) = (args.bootstrap, args.supervised);
     let recording = args.record.as_ref().map(|file| Recording::to_file(file).actions(args.record_actions));
     let stop = Stop::watch(supervised)?;
-    let mut config = args.node.config(args.cluster)?;
-    config.metrics = args.metrics.or(config.metrics);
-    serve(&config, bootstrap, supervised, recording, stop).await
+    let served = serve(&config, bootstrap, supervised, recording, stop).await;
+    if let Some(otel) = otel {
+        otel.end().await;
+    }
+    served
 }
 
 /// Makes a node's store, with everyone in the configuration as its first voters.

@@ -184,11 +184,16 @@ impl Node {
 
     /// Starts its process; without a store with `--bootstrap`.
     pub(crate) fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// The same, with more flags.
+    pub(crate) fn start_with(&mut self, more: &[&str]) {
         assert!(self.child.is_none(), "node {} runs already", self.id);
         let log = OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
         let mut command = quorate();
         // Under supervision it ends with the test, however that ends.
-        command.args(["serve", "--supervised", "--config"]).arg(self.dir.join("node.toml"));
+        command.args(["serve", "--supervised", "--config"]).arg(self.dir.join("node.toml")).args(more);
         if !std::mem::replace(&mut self.started, true) {
             command.arg("--bootstrap");
         }
