@@ -95,6 +95,22 @@ async fn prometheus_is_told_what_happened() {
     ] {
         assert_eq!(seen.get(&series), Some(&value), "{series} in {seen:#?}");
     }
+    for (series, value) in [
+        (label("quorate_proposals_total", leader), 10.0),
+        (label("quorate_proposal_duration_seconds_count", leader), 10.0),
+        (label("quorate_commit_duration_seconds_count", leader), 10.0),
+        (label("quorate_has_leader", leader), 1.0),
+        (label("etcd_server_has_leader", leader), 1.0),
+        (label("etcd_server_is_leader", leader), 1.0),
+    ] {
+        assert_eq!(seen.get(&series), Some(&value), "{series} in {seen:#?}");
+    }
+    let told = |series: String| seen.get(&series).copied().unwrap_or_else(|| panic!("{series} in {seen:#?}"));
+    let commits = told(label("quorate_store_commit_duration_seconds_count", leader));
+    assert!(commits >= 10.0, "each put was a commit of its own: {commits}");
+    assert_eq!(told(label("etcd_disk_wal_fsync_duration_seconds_count", leader)), commits);
+    let bucket = format!("quorate_store_commit_duration_seconds_bucket{{node=\"{leader}\",le=\"10\"}}");
+    assert!(told(bucket) >= 1.0, "a histogram, not a summary");
     let above = |series: String, bound: f64| {
         let value = seen.get(&series).copied().unwrap_or_default();
         assert!(value > bound, "{series} is {value} in {seen:#?}");

@@ -44,7 +44,8 @@ impl TraceService for Collector {
     }
 }
 
-#[tokio::test]
+/// The collector answers while the test waits for a process to end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_is_one_trace_that_the_client_has_begun() {
     let collector = Collector::default();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

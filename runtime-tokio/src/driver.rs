@@ -384,21 +384,25 @@ impl<S: StateMachine> Driver<S> {
             _ => {}
         }
         match event {
-            Event::Role { term, role } => debug!(%node, %group, %term, ?role, "role"),
+            Event::Role { term, role } => debug!(%node, %group, %term, ?role, "this node plays another part"),
             Event::Leader { term, leader: Some(leader) } => {
                 info!(%node, %group, %term, %leader, "leader elected");
             }
-            Event::Leader { term, leader: None } => info!(%node, %group, %term, "no leader"),
+            Event::Leader { term, leader: None } => {
+                info!(%node, %group, %term, "no leader is known any more")
+            }
             Event::Truncated { from, last } => {
                 info!(%node, %group, %from, %last, "the end of the log was replaced by the leader's");
             }
             Event::Membership { index, membership } => {
                 let (voters, learners) = (membership.voters(), membership.learners());
-                info!(%node, %group, %index, ?voters, ?learners, joint = membership.is_joint(), "membership");
+                info!(%node, %group, %index, ?voters, ?learners, joint = membership.is_joint(), "another membership is in force");
             }
-            Event::Compacted { base } => debug!(%node, %group, %base, "the log begins later"),
+            Event::Compacted { base } => debug!(%node, %group, %base, "the log was compacted"),
             Event::Installed { last } => info!(%node, %group, %last, "a snapshot was installed"),
-            Event::Peer { id, mode } => debug!(%node, %group, peer = %id, ?mode, "replication"),
+            Event::Peer { id, mode } => {
+                debug!(%node, %group, peer = %id, ?mode, "a peer is sent to in another way")
+            }
             Event::Transfer { to: Some(to) } => info!(%node, %group, %to, "handing leadership over"),
             // How it ended is told with its outcome.
             Event::Transfer { to: None } => {}

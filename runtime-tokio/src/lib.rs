@@ -64,6 +64,11 @@
 //! | requests about the cluster | [`Builder::max_pending`]; under way: one transfer and one change, in the core | [`ControlError::Overloaded`], or why not now |
 //! | questions for the read thread | one for each peer and one for apply, in the core | no more come |
 //!
+//! # Seeing what it does
+//!
+//! A node tells its [`metrics`](mod@metrics) to whatever recorder is installed, and makes [spans](trace) for each proposal, which
+//! join up over all nodes, if a subscriber wants them.
+//!
 //! # Stores of your own
 //!
 //! What a [`Store`](quorate_core::Store) promises is held against a suite that any store can be run with: see the module `conformance`,

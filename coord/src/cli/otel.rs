@@ -10,7 +10,10 @@ pub(super) use none::Otel;
 
 #[cfg(feature = "otel")]
 mod export {
-    use std::num::{NonZeroU64, NonZeroU128};
+    use std::{
+        num::{NonZeroU64, NonZeroU128},
+        time::Duration,
+    };
 
     use opentelemetry::{
         Context, KeyValue,
@@ -29,6 +32,10 @@ mod export {
     use tracing_subscriber::{Layer, filter::Targets, registry::LookupSpan};
 
     use crate::cli::{Failure, Result};
+
+    /// How long a node that stops waits for the collector to take the last spans. With it an orderly stop still ends before
+    /// a supervisor loses its patience.
+    const PATIENCE: Duration = Duration::from_secs(1);
 
     /// The way to a collector.
     #[derive(Debug)]
@@ -72,9 +79,10 @@ mod export {
             tracing_opentelemetry::layer().with_tracer(tracer).with_filter(wanted).boxed()
         }
 
-        /// Sends what was not sent yet, for a few seconds at most.
+        /// Sends what was not sent yet, if the collector takes it at once.
         pub(in crate::cli) async fn end(self) {
-            let ended = tokio::task::spawn_blocking(move || self.provider.shutdown()).await;
+            let end = move || self.provider.shutdown_with_timeout(PATIENCE);
+            let ended = tokio::task::spawn_blocking(end).await;
             if let Ok(Err(error)) = ended {
                 tracing::warn!(%error, "the last spans could not be sent");
             }

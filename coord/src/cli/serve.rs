@@ -212,7 +212,7 @@ async fn serve(
     }));
     let stopped = tokio::select! {
         why = stop.wait() => {
-            info!("stopping: {why}");
+            info!(node = %id, %why, "stopping");
             Ok(())
         }
         stopped = node.stopped() => Err(Failure::new(stopped.to_string())),

@@ -170,7 +170,7 @@ pub async fn serve(
     };
     tokio::select! {
         ended = server => ended?,
-        () = stop => tracing::debug!("clients did not end their requests in time; they are left"),
+        () = stop => tracing::debug!("clients did not end their requests in time, and are left"),
     }
     Ok(())
 }

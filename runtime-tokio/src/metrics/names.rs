@@ -22,8 +22,8 @@ pub struct Metric {
     pub kind: Kind,
     /// What it counts or measures.
     pub unit: Unit,
-    /// Its labels, but for `group`: which all metrics of a group have with
-    /// [`MetricsLevel::PerGroup`](super::MetricsLevel::PerGroup), and none without.
+    /// Its labels, but for `group`: with [`MetricsLevel::PerGroup`](super::MetricsLevel::PerGroup) all metrics of a group have
+    /// that, which are all but those of the store.
     pub labels: &'static [&'static str],
     /// What it means, in a sentence or two.
     pub help: &'static str,
