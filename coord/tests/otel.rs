@@ -23,7 +23,9 @@ use tonic::{Request, Response, Status, async_trait, transport::Server};
 
 /// Keeps the spans that it is sent, by trace: each with the node that sent it.
 #[derive(Clone, Default)]
-struct Collector(Arc<Mutex<BTreeMap<Vec<u8>, Vec<(String, Span)>>>>);
+struct Collector(Arc<Mutex<Traces>>);
+
+type Traces = BTreeMap<Vec<u8>, Vec<(String, Span)>>;
 
 #[async_trait]
 impl TraceService for Collector {

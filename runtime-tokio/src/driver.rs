@@ -389,7 +389,7 @@ impl<S: StateMachine> Driver<S> {
                 info!(%node, %group, %term, %leader, "leader elected");
             }
             Event::Leader { term, leader: None } => {
-                info!(%node, %group, %term, "no leader is known any more")
+                info!(%node, %group, %term, "no leader is known any more");
             }
             Event::Truncated { from, last } => {
                 info!(%node, %group, %from, %last, "the end of the log was replaced by the leader's");
@@ -401,7 +401,7 @@ impl<S: StateMachine> Driver<S> {
             Event::Compacted { base } => debug!(%node, %group, %base, "the log was compacted"),
             Event::Installed { last } => info!(%node, %group, %last, "a snapshot was installed"),
             Event::Peer { id, mode } => {
-                debug!(%node, %group, peer = %id, ?mode, "a peer is sent to in another way")
+                debug!(%node, %group, peer = %id, ?mode, "a peer is sent to in another way");
             }
             Event::Transfer { to: Some(to) } => info!(%node, %group, %to, "handing leadership over"),
             // How it ended is told with its outcome.

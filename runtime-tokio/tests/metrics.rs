@@ -38,7 +38,7 @@ impl Seen {
                     self.numbers.insert(series, value.into_inner());
                 }
                 DebugValue::Histogram(more) => {
-                    let values = more.into_iter().map(|value| value.into_inner());
+                    let values = more.into_iter().map(f64::from);
                     self.values.entry(series).or_default().extend(values);
                 }
             }

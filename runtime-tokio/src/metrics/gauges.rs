@@ -235,7 +235,7 @@ impl Gauges {
     }
 
     fn tell_peer(&self, group: Option<GroupId>, peer: NodeId, sum: PeerSum) {
-        let labels = with(&labels(self.node, group), "peer", peer.0);
+        let labels = with(&labels(self.node, group), "peer", peer.0.to_string());
         gauge!(names::PEER_LAG.name, labels.clone()).set(sum.lag as f64);
         gauge!(names::PEER_INFLIGHT.name, labels.clone()).set(sum.inflight_bytes as f64);
         gauge!(names::PEER_SNAPSHOTS.name, labels).set(sum.snapshots as f64);

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use metrics::{Counter, Gauge, Histogram, Label, counter, gauge, histogram};
+use metrics::{Counter, Gauge, Histogram, Label, SharedString, counter, gauge, histogram};
 use quorate_core::{Class, GroupId, NodeId};
 
 use super::names::{self, Metric};
@@ -70,9 +70,9 @@ pub(super) fn labels(node: NodeId, group: Option<GroupId>) -> Vec<Label> {
 }
 
 /// Adds a label.
-pub(super) fn with(labels: &[Label], name: &'static str, value: impl ToString) -> Vec<Label> {
+pub(super) fn with(labels: &[Label], name: &'static str, value: impl Into<SharedString>) -> Vec<Label> {
     let mut labels = labels.to_vec();
-    labels.push(Label::new(name, value.to_string()));
+    labels.push(Label::new(name, value));
     labels
 }
 
