@@ -4,8 +4,11 @@
 //! - [`machine`]: the replicated store, pure: no I/O, no clock, no randomness. It is all that is built without the
 //!   feature `server`.
 //! - `server`: the gRPC services over a running node.
+//! - `metrics`: what a process tells about itself, and the endpoint where Prometheus asks for it.
 
 pub mod machine;
+#[cfg(feature = "server")]
+pub mod metrics;
 pub mod pb;
 
 #[cfg(feature = "server")]

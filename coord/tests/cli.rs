@@ -245,8 +245,26 @@ async fn a_store_is_made_once_and_is_its_nodes_alone() {
         signal(node.id(), name);
         assert_eq!(node.wait().unwrap().code(), Some(0));
         let log = String::from_utf8(node.wait_with_output().unwrap().stderr).unwrap();
-        assert!(log.contains(&format!("stopping: SIG{name}")), "{log}");
-        assert_eq!(log.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), first, "{log}");
+        if !first {
+            assert!(log.contains(&format!("stopping node=1 why=SIG{name}")), "{log}");
+            continue;
+        }
+        let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        for (line, field) in lines
+            .iter()
+            .flat_map(|line| ["timestamp", "level", "target", "message"].map(|field| (line, field)))
+        {
+            assert!(line[field].is_string(), "{field} of {line}");
+        }
+        let the = |message: &str| {
+            let line = lines.iter().find(|line| line["message"] == message);
+            line.unwrap_or_else(|| panic!("no line says {message:?}:\n{log}"))
+        };
+        assert_eq!((&the("stopping")["node"], &the("stopping")["why"]), (&"1".into(), &"SIGTERM".into()));
+        assert_eq!(
+            (&the("leader elected")["leader"], &the("leader elected")["level"]),
+            (&"1".into(), &"INFO".into())
+        );
     }
     for (id, cluster, more, expected) in [
         ("1", "00c0ffee00c0ffee", &["--bootstrap"][..], "already holds a store"),

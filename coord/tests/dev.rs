@@ -56,7 +56,7 @@ impl Dev {
         }
     }
 
-    /// The rows of the table: id, pid, role, URL, directory.
+    /// The rows of the table: id, pid, role, URL, URL of the metrics, directory.
     fn table(&mut self, nodes: usize) -> Vec<Vec<String>> {
         let _head = self.line("ROLE");
         let row = |line: String| line.split_whitespace().map(str::to_owned).collect();
@@ -129,7 +129,8 @@ async fn a_killed_leader_is_replaced_and_comes_back_and_a_second_run_has_the_dat
     for (n, row) in table.iter().enumerate() {
         assert_eq!(row[0], (n + 1).to_string());
         assert_eq!(row[3], format!("http://127.0.0.1:{}", usize::from(port) + 10 * n));
-        assert_eq!(Path::new(&row[4]), data.join(format!("node-{}", n + 1)));
+        assert_eq!(row[4], format!("http://127.0.0.1:{}/metrics", usize::from(port) + 10 * n + 2));
+        assert_eq!(Path::new(&row[5]), data.join(format!("node-{}", n + 1)));
     }
     dev.put("greeting", "hello");
 

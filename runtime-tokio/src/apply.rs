@@ -13,11 +13,12 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
     vec,
 };
 
 use quorate_core::{
-    Entry, EntryKind, Few, Index, LogId, Membership, Recovered, Run, Snapshot, Source, StateError,
+    Entry, EntryKind, Few, Index, Instant, LogId, Membership, Recovered, Run, Snapshot, Source, StateError,
     StateMachine, Term,
 };
 use tokio::sync::oneshot;
@@ -27,6 +28,7 @@ use crate::{
     error::{Refusal, StopReason, chain, panic_message},
     inbox::Answer,
     lane::Worker,
+    metrics::{SnapshotKind, SnapshotMeter},
     shared::Shared,
     snapshots::{AnySnapshots, AnySource, News},
     status::count,
@@ -44,6 +46,8 @@ pub(crate) enum Job<S: StateMachine> {
         entries: Few<Run>,
         /// Who waits for which of them, in order.
         waiting: Vec<(Index, Answer<S::Reply>)>,
+        /// When they were handed over.
+        handed: Instant,
     },
     /// Take on the state that this snapshot holds, which is in the store.
     Restore { snapshot: Box<Snapshot>, store: Arc<dyn AnySnapshots> },
@@ -155,7 +159,7 @@ impl<S: StateMachine> Worker<Job<S>> for Applier<S> {
             match job {
                 Job::Begin(begin) => self.begin(*begin)?,
                 Job::Read(read) => read.run(&self.machine, &self.at),
-                Job::Apply { entries, waiting } => self.apply(&entries, waiting)?,
+                Job::Apply { entries, waiting, handed } => self.apply(&entries, waiting, handed)?,
                 Job::Restore { snapshot, store } => self.restore(*snapshot, &*store)?,
             }
         }
@@ -207,19 +211,31 @@ impl<S: StateMachine> Applier<S> {
             let membership = before.map_or(&recovered.base_membership, |(_, membership)| membership);
             return Ok(Snapshot { last: applied, membership: membership.clone() });
         }
-        restore(&mut self.machine, snapshot).map_err(failed)?;
+        if let Some(source) = snapshot {
+            let meter = self.shared.meter.snapshot(SnapshotKind::Restored, None, 0);
+            restore(&mut self.machine, Metered { source, meter }).map_err(failed)?;
+        }
         // Without a snapshot the log is there from its beginning, which is its base.
         let begin = || Snapshot { last: recovered.base, membership: recovered.base_membership.clone() };
         Ok(recovered.snapshot.clone().unwrap_or_else(begin))
     }
 
-    fn apply(&mut self, entries: &Few<Run>, waiting: Vec<(Index, Answer<S::Reply>)>) -> ControlFlow<()> {
+    fn apply(
+        &mut self,
+        entries: &Few<Run>,
+        waiting: Vec<(Index, Answer<S::Reply>)>,
+        handed: Instant,
+    ) -> ControlFlow<()> {
         // Dropped after a panic was told, so that those in it learn why they have no answer.
         let mut waiting = waiting.into_iter().peekable();
         let Self { machine, at, quit, .. } = self;
         // If it panics the state machine is never used again.
         match catch_unwind(AssertUnwindSafe(|| apply(machine, entries, &mut waiting, quit, at))) {
-            Ok(Some(applied)) => count(&self.shared.counters.applied, applied),
+            Ok(Some(applied)) => {
+                let after = Duration::from_micros(self.shared.host.clock.now().since(handed));
+                self.shared.meter.applied(after, applied);
+                count(&self.shared.counters.applied, applied);
+            }
             Ok(None) => return ControlFlow::Break(()),
             Err(panic) => {
                 let message = panic_message(&*panic).into();
@@ -240,7 +256,9 @@ impl<S: StateMachine> Applier<S> {
         let restored = match store.open(group, at) {
             Ok(Some(reader)) => {
                 let bytes = reader.info().bytes;
-                restore(&mut self.machine, Some(Box::new(AnySource::new(reader)))).map(|()| bytes)
+                let meter = self.shared.meter.snapshot(SnapshotKind::Restored, None, bytes);
+                let source = Box::new(AnySource::new(reader));
+                restore(&mut self.machine, Metered { source, meter }).map(|()| bytes)
             }
             Ok(None) => Err("the store does not have it".into()),
             Err(error) => Err(error),
@@ -285,13 +303,23 @@ impl<S: StateMachine> Applier<S> {
 }
 
 /// Puts what a snapshot holds into a state machine.
-fn restore<S: StateMachine>(
-    machine: &mut S,
-    snapshot: Option<Box<dyn Source + Send>>,
-) -> Result<(), StateError> {
-    let Some(mut source) = snapshot else { return Ok(()) };
-    let restore = AssertUnwindSafe(|| machine.restore(&mut *source));
-    catch_unwind(restore).unwrap_or_else(|panic| Err(panicked(&*panic)))
+fn restore<S: StateMachine>(machine: &mut S, mut snapshot: Metered) -> Result<(), StateError> {
+    let restore = AssertUnwindSafe(|| machine.restore(&mut snapshot));
+    catch_unwind(restore).unwrap_or_else(|panic| Err(panicked(&*panic)))?;
+    snapshot.meter.done();
+    Ok(())
+}
+
+/// A snapshot that is being read.
+struct Metered {
+    source: Box<dyn Source + Send>,
+    meter: SnapshotMeter,
+}
+
+impl Source for Metered {
+    fn read(&mut self, out: &mut [u8]) -> Result<usize, StateError> {
+        self.source.read(out).inspect(|read| self.meter.add(*read))
+    }
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> StateError {
@@ -322,10 +350,15 @@ fn apply<S: StateMachine>(
         }
         at.last = entry.id;
         applied += 1;
-        if let Some(reply) = apply_one(machine, &entry, &mut at.membership)
+        let mut one = || apply_one(machine, &entry, &mut at.membership);
+        let reply = match waiting.peek() {
+            Some((index, answer)) if *index == entry.id.index => answer.stages.within(one),
+            Some(_) | None => one(),
+        };
+        if let Some(reply) = reply
             && let Some((_, answer)) = waiting.next_if(|(index, _)| *index == entry.id.index)
         {
-            let _gone = answer.send(Ok(reply));
+            answer.send(Ok(reply));
         }
     }
     Some(applied)
@@ -351,6 +384,8 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use quorate_core::NodeId;
+
+    use crate::trace::Stages;
 
     /// Writes down what it is told.
     #[derive(Default)]
@@ -392,7 +427,7 @@ mod tests {
         let (waiting, mut answers): (Vec<_>, Vec<_>) = [3, 4, 6]
             .map(|index| {
                 let (answer, outcome) = oneshot::channel();
-                ((Index(index), answer), outcome)
+                ((Index(index), Answer::new(answer, Stages::none())), outcome)
             })
             .into_iter()
             .unzip();

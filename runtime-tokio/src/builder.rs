@@ -27,6 +27,7 @@ use crate::{
     host::{self, Host, HostBuilder, Open, Opening, Place},
     inbox::Limits,
     lane::{Kind, Use},
+    metrics::MetricsLevel,
     node::Node,
     recorded::Recorded,
     shared::Shared,
@@ -250,6 +251,16 @@ impl<S: StateMachine> Builder<S> {
     pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
         self.home = match self.home {
             Home::Own { host, store } => Home::Own { host: host.transport(transport), store },
+            home @ Home::Host(_) => home,
+        };
+        self
+    }
+
+    /// How finely [metrics](crate::metrics) are told apart; a node of a [`Host`] has that one's. Default
+    /// [`MetricsLevel::PerHost`].
+    pub fn metrics(mut self, level: MetricsLevel) -> Self {
+        self.home = match self.home {
+            Home::Own { host, store } => Home::Own { host: host.metrics(level), store },
             home @ Home::Host(_) => home,
         };
         self

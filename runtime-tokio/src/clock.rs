@@ -34,6 +34,7 @@ impl Clock {
     pub(crate) fn now(self) -> Instant {
         match self {
             Self::Boot => boot(),
+            #[cfg(feature = "virtual-time")]
             Self::Virtual(origin) => Instant(u64::try_from(origin.elapsed().as_micros()).unwrap_or(u64::MAX)),
         }
     }

@@ -14,7 +14,7 @@ use std::{
 
 use quorate_core::{
     Action, Apply, Batch, ENTRY_HEADER, Event, Incarnation, Index, Input, Instant, Message, NodeId, Outcome,
-    Proposal, ReadKind, Reason, Rejected, Run, StateMachine, Token, Tokens,
+    Proposal, ReadKind, Reason, Rejected, RoleKind, Run, StateMachine, Token, Tokens,
 };
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
@@ -26,7 +26,7 @@ use crate::{
     error::{Refusal, StopReason, Stopped},
     health::DiskHealth,
     host::{self, Host, Place},
-    inbox::{Answer, Inbox, Proposed, Work},
+    inbox::{Answer, Inbox, Look, Proposed, Work},
     lane,
     recorded::Recorded,
     shared::Shared,
@@ -122,6 +122,7 @@ impl<S: StateMachine> Driver<S> {
                     self.take_up(&mut work);
                 }
                 if self.due().is_some() {
+                    self.shared.turned();
                     self.step(Input::Tick);
                     self.act();
                 }
@@ -168,6 +169,9 @@ impl<S: StateMachine> Driver<S> {
     /// Takes up all that waits, and does what follows from it.
     fn take_up(&mut self, work: &mut Work<S>) {
         self.shared.inbox.take(work, self.proposals.len());
+        if !work.changes_nothing() {
+            self.shared.turned();
+        }
         // After taking it up, never before: no message may seem to come earlier than it did.
         self.now = self.shared.host.clock.now();
         for input in work.inputs.drain(..) {
@@ -220,7 +224,7 @@ impl<S: StateMachine> Driver<S> {
         self.act();
         self.keep_snapshots();
         for question in work.questions.drain(..) {
-            let _gone = question.send(self.raft.status());
+            let _gone = question.send(Look { raft: self.raft.status(), apply: self.lanes.jobs.len() });
         }
     }
 
@@ -229,6 +233,7 @@ impl<S: StateMachine> Driver<S> {
         if !self.lost.is_empty() && self.lost.contains(&from) {
             self.in_touch(from);
         }
+        self.shared.meter.received(message.class());
         if let Err(rejected) = self.raft.step(self.now, Input::Receive { from, message }) {
             self.refused(from, &rejected);
         }
@@ -236,6 +241,7 @@ impl<S: StateMachine> Driver<S> {
 
     fn refused(&self, from: NodeId, rejected: &Rejected) {
         count(&self.shared.counters.messages_refused, 1);
+        self.shared.meter.message_refused();
         let (node, group) = (self.shared.id(), self.shared.group);
         match rejected {
             // No correct node sends such a thing.
@@ -262,9 +268,16 @@ impl<S: StateMachine> Driver<S> {
             let commands = proposals.as_slice().get(..n).unwrap_or_default();
             let proposal = Proposal::new(self.proposals.next(), Batch::from(commands));
             let answers = proposals.by_ref().take(n).map(|proposed| proposed.answer);
+            let before = self.raft.last().index;
             match self.raft.step(self.now, Input::Propose(proposal)) {
                 Ok(()) => {
-                    self.proposals.extend(answers);
+                    let (term, taken) = (self.raft.term(), self.now);
+                    self.proposals.extend(answers.zip(1..).map(|(mut answer, place)| {
+                        answer.taken = taken;
+                        answer.stages.appended(term, before.plus(place));
+                        answer
+                    }));
+                    self.shared.meter.proposed(n);
                     count(&self.shared.counters.proposals, n);
                     count(&self.shared.counters.batches, 1);
                     // Its write is on its way, and counts, before the next batch is looked at.
@@ -272,7 +285,7 @@ impl<S: StateMachine> Driver<S> {
                 }
                 Err(rejected) => {
                     for answer in answers {
-                        let _gone = answer.send(Err(rejected.into()));
+                        answer.send(Err(rejected.into()));
                     }
                 }
             }
@@ -287,6 +300,7 @@ impl<S: StateMachine> Driver<S> {
         let token = self.reads.take_token();
         match self.raft.step(self.now, Input::Read { token, kind }) {
             Ok(()) => {
+                self.shared.meter.asked(reads.len());
                 count(&self.shared.counters.reads, reads.len());
                 count(&self.shared.counters.read_batches, 1);
                 self.reads.waiting.insert(token, std::mem::take(reads));
@@ -300,6 +314,7 @@ impl<S: StateMachine> Driver<S> {
         while let Some(action) = self.raft.poll() {
             match action {
                 Action::Send { to, message } => {
+                    self.shared.meter.sent(message.class());
                     if let Some(transport) = &self.shared.host.transport {
                         transport.send(self.shared.group, to, message);
                     }
@@ -340,9 +355,18 @@ impl<S: StateMachine> Driver<S> {
         self.snapshots.handed(apply.last(), apply.entries.iter().map(Run::bytes).sum());
         let mut waiting = Vec::new();
         for done in &apply.done {
-            self.proposals.take(done.tokens, |place, answer| waiting.push((done.first.plus(place), answer)));
+            self.proposals.take(done.tokens, |place, mut answer| {
+                answer.stages.committed();
+                waiting.push((done.first.plus(place), answer));
+            });
         }
-        self.hand_to_apply(Job::Apply { entries: apply.entries, waiting });
+        // Those that were proposed together have waited equally long.
+        for together in waiting.chunk_by(|(_, a), (_, b)| a.taken == b.taken) {
+            let taken = together.first().map_or(self.now, |(_, answer)| answer.taken);
+            let after = Duration::from_micros(self.now.since(taken));
+            self.shared.meter.committed(after, together.len());
+        }
+        self.hand_to_apply(Job::Apply { entries: apply.entries, waiting, handed: self.now });
     }
 
     fn hand_to_apply(&self, job: Job<S>) {
@@ -380,28 +404,38 @@ impl<S: StateMachine> Driver<S> {
                     Refusal::Unknown("the core answered it as something else".into())
                 }
             };
-            let _gone = answer.send(Err(refusal));
+            answer.send(Err(refusal));
         });
     }
 
     fn tell(&self, event: &Event) {
-        let (node, group) = (self.shared.id(), self.shared.group);
+        let (node, group, meter) = (self.shared.id(), self.shared.group, &self.shared.meter);
         match event {
-            Event::Role { term, role } => debug!(%node, %group, %term, ?role, "role"),
+            Event::Role { role: RoleKind::Candidate, .. } => meter.stood(),
+            Event::Role { role: RoleKind::Leader, .. } => meter.won(),
+            Event::Leader { leader: Some(_), .. } => meter.led(),
+            _ => {}
+        }
+        match event {
+            Event::Role { term, role } => debug!(%node, %group, %term, ?role, "this node plays another part"),
             Event::Leader { term, leader: Some(leader) } => {
                 info!(%node, %group, %term, %leader, "leader elected");
             }
-            Event::Leader { term, leader: None } => info!(%node, %group, %term, "no leader"),
+            Event::Leader { term, leader: None } => {
+                info!(%node, %group, %term, "no leader is known any more");
+            }
             Event::Truncated { from, last } => {
                 info!(%node, %group, %from, %last, "the end of the log was replaced by the leader's");
             }
             Event::Membership { index, membership } => {
                 let (voters, learners) = (membership.voters(), membership.learners());
-                info!(%node, %group, %index, ?voters, ?learners, joint = membership.is_joint(), "membership");
+                info!(%node, %group, %index, ?voters, ?learners, joint = membership.is_joint(), "another membership is in force");
             }
-            Event::Compacted { base } => debug!(%node, %group, %base, "the log begins later"),
+            Event::Compacted { base } => debug!(%node, %group, %base, "the log was compacted"),
             Event::Installed { last } => info!(%node, %group, %last, "a snapshot was installed"),
-            Event::Peer { id, mode } => debug!(%node, %group, peer = %id, ?mode, "replication"),
+            Event::Peer { id, mode } => {
+                debug!(%node, %group, peer = %id, ?mode, "a peer is sent to in another way");
+            }
             Event::Transfer { to: Some(to) } => info!(%node, %group, %to, "handing leadership over"),
             // How it ended is told with its outcome.
             Event::Transfer { to: None } => {}
@@ -445,7 +479,7 @@ impl<S: StateMachine> Driver<S> {
     fn resolve_all(&mut self, why: &StopReason) {
         let stopped = Stopped { why: why.clone() };
         for answer in self.proposals.take_all() {
-            let _gone = answer.send(Err(Refusal::Unknown(stopped.to_string())));
+            answer.send(Err(Refusal::Unknown(stopped.to_string())));
         }
         self.abandon_controls(&stopped.to_string());
         for read in std::mem::take(&mut self.reads.waiting).into_values().flatten() {

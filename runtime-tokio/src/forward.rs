@@ -3,7 +3,7 @@
 //! | request | answer |
 //! | --- | --- |
 //! | `1`, `1` (propose), the command | `1`, then one of: |
-//! | | `0` (done), the reply |
+//! | `1`, `2` (propose in a trace), the [`TraceContext`] in 25 bytes, the command | `0` (done), the reply |
 //! | | `1` (not the leader), the leader's id in 8 bytes, 0 if unknown |
 //! | | `2` (overloaded), text |
 //! | | `3` (too big), bytes and bound in 8 bytes each |
@@ -13,12 +13,15 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_core::NodeId;
 
-use crate::error::Refusal;
+use crate::{error::Refusal, trace::TraceContext};
 
 /// The version that is written.
 const VERSION: u8 = 1;
 
 const PROPOSE: u8 = 1;
+
+/// The same, with the trace that it belongs to. Written only if there is one.
+const PROPOSE_TRACED: u8 = 2;
 
 /// Texts are cut to this: they are for people.
 const MAX_TEXT: usize = 1024;
@@ -32,21 +35,34 @@ pub(crate) enum ForwardedError {
     Version(u8),
     #[error("unknown kind {0}; this node knows {1}")]
     Kind(u8, &'static str),
+    #[error("its trace context is all zeros")]
+    Trace,
 }
 
-/// A command as a request.
-pub(crate) fn encode_request(command: &[u8]) -> Bytes {
-    let mut request = BytesMut::with_capacity(2 + command.len());
-    request.put_slice(&[VERSION, PROPOSE]);
+/// A command as a request, in the trace that it belongs to.
+pub(crate) fn encode_request(command: &[u8], trace: Option<TraceContext>) -> Bytes {
+    let mut request = BytesMut::with_capacity(2 + TraceContext::BYTES + command.len());
+    match trace {
+        None => request.put_slice(&[VERSION, PROPOSE]),
+        Some(trace) => {
+            request.put_slice(&[VERSION, PROPOSE_TRACED]);
+            request.put_slice(&trace.to_bytes());
+        }
+    }
     request.put_slice(command);
     request.freeze()
 }
 
-/// The command in a request.
-pub(crate) fn decode_request(mut request: Bytes) -> Result<Bytes, ForwardedError> {
+/// The command in a request, and the trace that it belongs to.
+pub(crate) fn decode_request(mut request: Bytes) -> Result<(Bytes, Option<TraceContext>), ForwardedError> {
     match take_head(&mut request)? {
-        PROPOSE => Ok(request),
-        kind => Err(ForwardedError::Kind(kind, "1 (propose)")),
+        PROPOSE => Ok((request, None)),
+        PROPOSE_TRACED => {
+            let trace = request.first_chunk().ok_or(ForwardedError::Short)?;
+            let trace = TraceContext::from_bytes(trace).ok_or(ForwardedError::Trace)?;
+            Ok((request.split_off(TraceContext::BYTES), Some(trace)))
+        }
+        kind => Err(ForwardedError::Kind(kind, "1 (propose) and 2 (propose in a trace)")),
     }
 }
 
@@ -130,8 +146,13 @@ mod tests {
 
     #[test]
     fn round_trips() {
-        assert_eq!(decode_request(encode_request(b"abc")), Ok(Bytes::from_static(b"abc")));
-        assert_eq!(decode_request(encode_request(b"")), Ok(Bytes::new()));
+        for trace in [None, Some(TraceContext::random())] {
+            let decoded = decode_request(encode_request(b"abc", trace));
+            assert_eq!(decoded, Ok((Bytes::from_static(b"abc"), trace)));
+            assert_eq!(decode_request(encode_request(b"", trace)), Ok((Bytes::new(), trace)));
+        }
+        let without = Bytes::from_static(b"\x01\x01abc");
+        assert_eq!(encode_request(b"abc", None), without, "as it was before there were traces");
         for answer in [
             Ok(Bytes::from_static(b"reply")),
             Ok(Bytes::new()),
@@ -155,6 +176,12 @@ mod tests {
         assert_eq!(decode_request(Bytes::new()), Err(ForwardedError::Short));
         assert_eq!(decode_request(Bytes::from_static(&[2, 1])), Err(ForwardedError::Version(2)));
         assert!(matches!(decode_request(Bytes::from_static(&[1, 9])), Err(ForwardedError::Kind(9, _))));
+        let traced = encode_request(b"", Some(TraceContext::random()));
+        for len in 0..traced.len() {
+            assert_eq!(decode_request(traced.slice(..len)), Err(ForwardedError::Short), "{len} bytes");
+        }
+        let zeros = [&[1, 2][..], &[0; TraceContext::BYTES]].concat();
+        assert_eq!(decode_request(zeros.into()), Err(ForwardedError::Trace));
         assert!(matches!(decode_answer(Bytes::from_static(&[1, 6])), Err(ForwardedError::Kind(6, _))));
         let whole = encode_answer(Err(Refusal::TooBig { bytes: 1, bound: 2 }));
         for len in 0..whole.len() {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use quorate_core::{Body, ENTRY_HEADER, Index, Input, Message, NodeId, Run, StateMachine, Status};
+use quorate_core::{Body, ENTRY_HEADER, Index, Input, Instant, Message, NodeId, Run, StateMachine, Status};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -17,6 +17,7 @@ use crate::{
     control::Control,
     error::{Refusal, StopReason, Stopped},
     snapshots::{News, SnapshotAnswer},
+    trace::Stages,
 };
 
 /// How much may wait for the driver, or for an outcome.
@@ -48,8 +49,49 @@ impl<R> AsRef<[u8]> for Proposed<R> {
     }
 }
 
-/// Where a proposal's outcome goes. Whoever waits may have gone: nobody minds.
-pub(crate) type Answer<R> = oneshot::Sender<Result<R, Refusal>>;
+/// Where a proposal's outcome goes, and what is known of it on its way there.
+pub(crate) struct Answer<R> {
+    sender: oneshot::Sender<Result<R, Refusal>>,
+    pub(crate) stages: Stages,
+    /// When the core took it.
+    pub(crate) taken: Instant,
+}
+
+impl<R> Answer<R> {
+    pub(crate) const fn new(sender: oneshot::Sender<Result<R, Refusal>>, stages: Stages) -> Self {
+        Self { sender, stages, taken: Instant(0) }
+    }
+
+    /// Nobody waits any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// Gives it to whoever waits, who may have gone: nobody minds.
+    pub(crate) fn send(self, outcome: Result<R, Refusal>) {
+        // Its last stage is over before anybody can know that it is.
+        drop(self.stages);
+        let _gone = self.sender.send(outcome);
+    }
+}
+
+/// A look at a node.
+pub(crate) struct Look {
+    pub(crate) raft: Status,
+    /// How many jobs wait for the state machine.
+    pub(crate) apply: usize,
+}
+
+/// How much waits to be taken up, and for an outcome.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Depth {
+    /// Proposals without an outcome.
+    pub(crate) proposals: usize,
+    /// Bytes of those that wait to be taken up.
+    pub(crate) proposal_bytes: usize,
+    pub(crate) messages: usize,
+    pub(crate) message_bytes: usize,
+}
 
 /// All that has been waiting at one moment.
 pub(crate) struct Work<S: StateMachine> {
@@ -64,7 +106,7 @@ pub(crate) struct Work<S: StateMachine> {
     /// By the index that they must see.
     pub(crate) reads_at: BTreeMap<Index, Vec<Box<dyn Reading<S>>>>,
     pub(crate) stale_reads: Vec<Box<dyn Reading<S>>>,
-    pub(crate) questions: Vec<oneshot::Sender<Status>>,
+    pub(crate) questions: Vec<oneshot::Sender<Look>>,
     pub(crate) controls: Vec<Control>,
     /// Who wants a snapshot to be taken.
     pub(crate) snapshots: Vec<SnapshotAnswer>,
@@ -150,7 +192,7 @@ impl<S: StateMachine> Inbox<S> {
     }
 
     /// Asks for the protocol's state.
-    pub(crate) fn ask(&self, question: oneshot::Sender<Status>) -> Result<(), Refusal> {
+    pub(crate) fn ask(&self, question: oneshot::Sender<Look>) -> Result<(), Refusal> {
         let mut state = self.open()?;
         if state.work.questions.len() >= self.limits.pending {
             return Err(Refusal::Overloaded("overloaded: too many questions for the status".into()));
@@ -263,7 +305,7 @@ impl<S: StateMachine> Inbox<S> {
         let work = mem::replace(&mut state.work, Work::new());
         drop(state);
         for proposed in work.proposals {
-            let _gone = proposed.answer.send(Err(Refusal::Stopped(stopped.clone())));
+            proposed.answer.send(Err(Refusal::Stopped(stopped.clone())));
         }
         let reads_at = work.reads_at.into_values().flatten();
         for read in work.reads.into_iter().chain(work.lease_reads).chain(reads_at).chain(work.stale_reads) {
@@ -274,6 +316,17 @@ impl<S: StateMachine> Inbox<S> {
         }
         for answer in work.snapshots {
             let _gone = answer.send(Err(stopped.clone().into()));
+        }
+    }
+
+    /// How much waits.
+    pub(crate) fn depth(&self) -> Depth {
+        let state = self.lock();
+        Depth {
+            proposals: state.work.proposals.len() + state.pending,
+            proposal_bytes: state.work.proposal_bytes,
+            messages: state.work.messages.len(),
+            message_bytes: state.work.message_bytes,
         }
     }
 
@@ -340,6 +393,11 @@ impl<S: StateMachine> Work<S> {
     }
 
     fn is_empty(&self) -> bool {
+        self.changes_nothing() && self.questions.is_empty()
+    }
+
+    /// It is nothing, or only questions.
+    pub(crate) fn changes_nothing(&self) -> bool {
         self.inputs.is_empty()
             && self.applied.is_none()
             && self.messages.is_empty()
@@ -348,7 +406,6 @@ impl<S: StateMachine> Work<S> {
             && self.lease_reads.is_empty()
             && self.reads_at.is_empty()
             && self.stale_reads.is_empty()
-            && self.questions.is_empty()
             && self.controls.is_empty()
             && self.snapshots.is_empty()
             && self.news.is_empty()
@@ -402,7 +459,10 @@ mod tests {
     }
 
     fn propose(inbox: &Inbox<Nothing>, bytes: usize) -> Result<(), Refusal> {
-        inbox.propose(Bytes::from(vec![0; bytes - ENTRY_HEADER]), oneshot::channel().0)
+        inbox.propose(
+            Bytes::from(vec![0; bytes - ENTRY_HEADER]),
+            Answer::new(oneshot::channel().0, Stages::none()),
+        )
     }
 
     #[test]
@@ -441,7 +501,7 @@ mod tests {
     fn takes_no_requests_once_it_stops_and_nothing_at_all_once_it_is_over() {
         let inbox = inbox();
         let (answer, mut outcome) = oneshot::channel();
-        assert_eq!(inbox.propose(Bytes::new(), answer), Ok(()));
+        assert_eq!(inbox.propose(Bytes::new(), Answer::new(answer, Stages::none())), Ok(()));
         inbox.stop(StopReason::Shutdown);
         let stopped = Stopped { why: StopReason::Shutdown };
         assert_eq!(propose(&inbox, 10), Err(Refusal::Stopped(stopped.clone())));

@@ -3,7 +3,7 @@
 
 use std::{
     collections::VecDeque,
-    io, mem,
+    fmt, io, mem,
     ops::ControlFlow,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
@@ -44,6 +44,16 @@ pub(crate) enum Runner {
     Inline(Handle, Pace),
 }
 
+impl fmt::Debug for Runner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Threads(_) => "Threads",
+            #[cfg(feature = "virtual-time")]
+            Self::Inline(..) => "Inline",
+        })
+    }
+}
+
 /// How long the next piece of work of this kind takes.
 #[cfg(feature = "virtual-time")]
 pub(crate) type Pace = Arc<dyn Fn(Kind) -> Duration + Send + Sync>;
@@ -79,7 +89,8 @@ impl Runner {
     ) -> Result<T, String> {
         match self {
             Self::Threads(runtime) => runtime.spawn_blocking(work).await.map_err(|error| error.to_string()),
-            Self::Inline(_) => Ok(work()),
+            #[cfg(feature = "virtual-time")]
+            Self::Inline(..) => Ok(work()),
         }
     }
 
@@ -126,6 +137,11 @@ impl<J: Send + 'static> Sender<J> {
     pub(crate) fn send(&self, job: J) -> Result<(), J> {
         self.0.lane.clone().push(job)
     }
+
+    /// How many jobs wait.
+    pub(crate) fn len(&self) -> usize {
+        self.0.lane.queue().lock().jobs.len()
+    }
 }
 
 impl<J: Send + 'static> Clone for Sender<J> {
@@ -141,6 +157,7 @@ impl<J: Send + 'static> Drop for Way<J> {
 }
 
 trait Lane<J>: Send + Sync {
+    fn queue(&self) -> &Queue<J>;
     fn push(self: Arc<Self>, job: J) -> Result<(), J>;
     /// Nothing more will come.
     fn close(self: Arc<Self>);
@@ -277,6 +294,10 @@ impl<J: Send> Own<J> {
 }
 
 impl<J: Send> Lane<J> for Own<J> {
+    fn queue(&self) -> &Queue<J> {
+        &self.queue
+    }
+
     fn push(self: Arc<Self>, job: J) -> Result<(), J> {
         if self.queue.push(job)? {
             self.arrived.notify_one();
@@ -329,6 +350,10 @@ impl<J: Send + 'static, W: Worker<J>> Borrowed<J, W> {
 }
 
 impl<J: Send + 'static, W: Worker<J>> Lane<J> for Borrowed<J, W> {
+    fn queue(&self) -> &Queue<J> {
+        &self.queue
+    }
+
     fn push(self: Arc<Self>, job: J) -> Result<(), J> {
         if self.queue.push(job)? {
             self.wake();
@@ -386,6 +411,10 @@ impl<J: Send> Task<J> {
 
 #[cfg(feature = "virtual-time")]
 impl<J: Send> Lane<J> for Task<J> {
+    fn queue(&self) -> &Queue<J> {
+        &self.queue
+    }
+
     fn push(self: Arc<Self>, job: J) -> Result<(), J> {
         if self.queue.push(job)? {
             self.arrived.notify_one();

@@ -78,6 +78,11 @@
 //! | streams of which nobody knows yet what they want | 64 | dropped |
 //! | questions for the read thread | one for each peer and one for apply, in the core | no more come |
 //!
+//! # Seeing what it does
+//!
+//! A node tells its [`metrics`](mod@metrics) to whatever recorder is installed, and makes [spans](trace) for each proposal, which
+//! join up over all nodes, if a subscriber wants them.
+//!
 //! # Stores of your own
 //!
 //! What a [`Store`](quorate_core::Store) promises is held against a suite that any store can be run with: see the module `conformance`,
@@ -106,6 +111,7 @@ mod host;
 mod inbox;
 mod lane;
 mod memory;
+pub mod metrics;
 mod node;
 #[cfg(feature = "record")]
 mod record;
@@ -115,9 +121,11 @@ mod snapshot;
 mod snapshots;
 mod status;
 mod thread;
+pub mod trace;
 mod transport;
 mod waiters;
 
+pub use crate::metrics::MetricsLevel;
 pub use builder::{Builder, StartError};
 pub use consistency::Consistency;
 pub use error::{

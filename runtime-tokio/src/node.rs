@@ -179,7 +179,7 @@ impl<S: StateMachine> Node<S> {
             let (question, answer) = oneshot::channel();
             match shared.inbox.ask(question) {
                 Ok(()) => {
-                    let raft = answer.await.map_err(|_| shared.why())?;
+                    let raft = answer.await.map_err(|_| shared.why())?.raft;
                     return Ok(NodeStatus { raft, counts: shared.counters.look() });
                 }
                 Err(Refusal::Stopped(stopped)) => return Err(stopped),

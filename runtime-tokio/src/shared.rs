@@ -16,7 +16,7 @@ use tokio::{
     sync::{oneshot, watch},
     time::{self, Instant, timeout_at},
 };
-use tracing::{debug, warn};
+use tracing::{Instrument as _, debug, warn};
 
 use crate::{
     apply::{Closure, Read, Ticket},
@@ -25,9 +25,11 @@ use crate::{
     error::{ControlError, ProposeError, ReadError, Refusal, SnapshotError, StopReason, Stopped},
     forward,
     host::{self, Port},
-    inbox::{Inbox, Limits},
+    inbox::{Answer, Inbox, Limits},
+    metrics::{Failure, GroupSample, Meter, QueueSample},
     snapshots::{self, Inlet, Local, Ways},
     status::{Counters, Leadership, Progress, count},
+    trace::Request,
     transport::{BoxFuture, BoxStream, ForwardError, Transport},
 };
 
@@ -37,6 +39,9 @@ pub(crate) struct Shared<S: StateMachine> {
     pub(crate) group: GroupId,
     pub(crate) inbox: Inbox<S>,
     pub(crate) counters: Counters,
+    pub(crate) meter: Arc<Meter>,
+    /// Goes up whenever the driver has done something: nothing is different as long as it doesn't.
+    turns: AtomicU64,
     pub(crate) leadership: watch::Sender<Leadership>,
     pub(crate) progress: watch::Sender<Progress>,
     pub(crate) stopped: watch::Sender<Option<Stopped>>,
@@ -62,11 +67,14 @@ impl<S: StateMachine> Shared<S> {
         request_timeout: Duration,
     ) -> Self {
         let leadership = Leadership { term: Term(0), leader: None, role: RoleKind::Follower };
+        let meter = host.meters.of(group);
         Self {
             host,
             group,
             inbox: Inbox::new(limits),
             counters: Counters::default(),
+            meter,
+            turns: AtomicU64::new(0),
             leadership: watch::Sender::new(leadership),
             progress: watch::Sender::new(Progress {
                 leadership,
@@ -90,8 +98,31 @@ impl<S: StateMachine> Shared<S> {
         self.host.id
     }
 
+    /// The driver has something to do.
+    pub(crate) fn turned(&self) {
+        self.turns.fetch_add(1, Relaxed);
+    }
+
     /// [`Node::propose`](crate::Node::propose).
     pub(crate) async fn propose(&self, command: Bytes) -> Result<S::Reply, ProposeError> {
+        let begun = Instant::now();
+        let request = Request::propose(self.id(), self.group, command.len());
+        let result = self.propose_in(&request, command).instrument(request.span.clone()).await;
+        match &result {
+            Ok(_) => {
+                self.meter.replied(begun.elapsed());
+                request.ended("done");
+            }
+            Err(error) => {
+                let failure = Failure::from(error);
+                self.meter.failed(failure);
+                request.ended(failure.name());
+            }
+        }
+        result
+    }
+
+    async fn propose_in(&self, request: &Request, command: Bytes) -> Result<S::Reply, ProposeError> {
         let mut attempts = Attempts::new(self.request_timeout);
         let mut hint = None;
         let mut ticket = None;
@@ -103,11 +134,14 @@ impl<S: StateMachine> Shared<S> {
                 ticket = Some(self.hold(command.len())?);
             }
             let result = match elsewhere {
-                Some(leader) => match self.forward(leader, &command, attempts.deadline).await {
+                Some(leader) => match self.forward(request, leader, &command, attempts.deadline).await {
                     Ok(reply) => return read_reply(reply),
                     Err(refusal) => Err(refusal),
                 },
-                None => self.propose_here(command.clone(), attempts.deadline).await.map_err(Retry::Refused),
+                None => {
+                    let here = self.propose_here(request, command.clone(), attempts.deadline);
+                    here.await.map_err(Retry::Refused)
+                }
             };
             let last = match result {
                 Ok(reply) => return Ok(reply),
@@ -142,9 +176,14 @@ impl<S: StateMachine> Shared<S> {
     }
 
     /// Proposes to this node's own core.
-    async fn propose_here(&self, command: Bytes, deadline: Instant) -> Result<S::Reply, Refusal> {
+    async fn propose_here(
+        &self,
+        request: &Request,
+        command: Bytes,
+        deadline: Instant,
+    ) -> Result<S::Reply, Refusal> {
         let (answer, outcome) = oneshot::channel();
-        self.inbox.propose(command, answer)?;
+        self.inbox.propose(command, Answer::new(answer, request.replicate()))?;
         let refusal = match timeout_at(deadline, outcome).await {
             Ok(Ok(Ok(reply))) => return Ok(reply),
             Ok(Ok(Err(refusal))) => refusal,
@@ -159,7 +198,13 @@ impl<S: StateMachine> Shared<S> {
     }
 
     /// Hands a command on to the leader.
-    async fn forward(&self, leader: NodeId, command: &[u8], deadline: Instant) -> Result<Bytes, Retry> {
+    async fn forward(
+        &self,
+        request: &Request,
+        leader: NodeId,
+        command: &[u8],
+        deadline: Instant,
+    ) -> Result<Bytes, Retry> {
         if let Some(stopped) = self.inbox.closed() {
             return Err(Refusal::Stopped(stopped).into());
         }
@@ -167,8 +212,11 @@ impl<S: StateMachine> Shared<S> {
             return Err(Retry::NotDelivered(format!("no transport to reach node {leader} with")));
         };
         count(&self.counters.forwarded, 1);
-        let request = forward::encode_request(command);
-        let answer = match timeout_at(deadline, transport.forward(self.group, leader, request)).await {
+        self.meter.forwarded();
+        let (span, trace) = request.forward(leader);
+        let request = forward::encode_request(command, trace);
+        let answer = transport.forward(self.group, leader, request).instrument(span);
+        let answer = match timeout_at(deadline, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error @ ForwardError::NotDelivered { .. })) => {
                 // If the group sleeps nobody else would notice that its leader is gone.
@@ -200,19 +248,24 @@ impl<S: StateMachine> Shared<S> {
         R: Send + 'static,
     {
         let mut attempts = Attempts::new(self.request_timeout);
+        let begun = Instant::now();
         let no_leader =
             |last: &str| ReadError::NoLeader { waited: self.request_timeout, last: last.to_owned() };
         loop {
             let bound = self.inbox.limits().pending;
             let Some(ticket) = Ticket::take(&self.reads, 1, bound) else {
                 count(&self.counters.overloaded, 1);
+                self.meter.overloaded();
                 let what = format!("overloaded: pending reads would pass their bound of {bound}");
                 return Err(ReadError::Overloaded { what });
             };
             let (answer, outcome) = oneshot::channel();
             self.inbox.read(Box::new(Closure { read, answer, ticket }), consistency);
             let refusal = match timeout_at(attempts.deadline, outcome).await {
-                Ok(Ok(Read::Done(result))) => return Ok(result),
+                Ok(Ok(Read::Done(result))) => {
+                    self.meter.answered(begun.elapsed());
+                    return Ok(result);
+                }
                 Ok(Ok(Read::Panicked(message))) => return Err(ReadError::Panicked { message }),
                 Ok(Ok(Read::Refused(unread, refusal))) => {
                     read = unread;
@@ -226,6 +279,7 @@ impl<S: StateMachine> Shared<S> {
                 Refusal::NotLeader(_) | Refusal::Transferring(_) | Refusal::Unknown(_) => {}
                 Refusal::Overloaded(what) => {
                     count(&self.counters.overloaded, 1);
+                    self.meter.overloaded();
                     return Err(ReadError::Overloaded { what });
                 }
                 Refusal::Stopped(stopped) => return Err(ReadError::Stopped(stopped)),
@@ -348,6 +402,7 @@ impl<S: StateMachine> Port for Shared<S> {
         }
         if !self.inbox.receive(from, message) {
             count(&self.counters.messages_dropped, 1);
+            self.meter.message_dropped();
         }
     }
 
@@ -362,10 +417,13 @@ impl<S: StateMachine> Port for Shared<S> {
     fn forwarded(self: Arc<Self>, from: NodeId, request: Bytes) -> BoxFuture<Result<Bytes, ForwardError>> {
         Box::pin(async move {
             let answer = match forward::decode_request(request) {
-                Ok(command) => {
+                Ok((command, trace)) => {
                     // It is not handed on again: whoever sent it here learns who leads and tries there.
                     let deadline = Instant::now() + self.request_timeout;
-                    self.propose_here(command, deadline).await.map(Into::into)
+                    let request = Request::serve(self.id(), self.group, from, command.len(), trace);
+                    let span = request.span.clone();
+                    let here = self.propose_here(&request, command, deadline).instrument(span);
+                    here.await.map(Into::into)
                 }
                 Err(error) => {
                     warn!(node = %self.id(), group = %self.group, %from, %error, "forwarded request refused");
@@ -411,6 +469,29 @@ impl<S: StateMachine> Port for Shared<S> {
 
     fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    fn turns(&self) -> u64 {
+        self.turns.load(Relaxed)
+    }
+
+    fn sample(self: Arc<Self>) -> BoxFuture<Option<GroupSample>> {
+        Box::pin(async move {
+            let (question, answer) = oneshot::channel();
+            // A group that is stopping, or is asked too much, is looked at another time.
+            self.inbox.ask(question).ok()?;
+            let look = answer.await.ok()?;
+            let depth = self.inbox.depth();
+            let queues = QueueSample {
+                proposals: depth.proposals as u64,
+                proposal_bytes: depth.proposal_bytes as u64,
+                reads: self.reads.load(Relaxed) as u64,
+                messages: depth.messages as u64,
+                message_bytes: depth.message_bytes as u64,
+                apply: look.apply as u64,
+            };
+            Some(GroupSample::new(&look.raft, queues))
+        })
     }
 }
 

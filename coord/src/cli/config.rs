@@ -21,6 +21,9 @@ pub(crate) const DEFAULT_CLIENT: &str = "127.0.0.1:2379";
 /// Where a node listens for its peers, unless told otherwise: on this machine only.
 pub(crate) const DEFAULT_PEER: &str = "127.0.0.1:2380";
 
+/// Where a node tells Prometheus about itself, if it is to and no address is said: on this machine only.
+pub(crate) const DEFAULT_METRICS: &str = "127.0.0.1:2381";
+
 /// One node's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -42,6 +45,9 @@ pub(crate) struct NodeConfig {
     /// Where peers are met (UDP).
     #[serde(default = "default_peer")]
     pub(crate) listen_peer: SocketAddr,
+    /// Where Prometheus is told about it (TCP, HTTP), if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) metrics: Option<SocketAddr>,
     /// Who this node is, to its peers. A node that is alone needs none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) tls: Option<Tls>,
@@ -264,6 +270,7 @@ id = 2
 cluster = "00c0ffee00c0ffee"
 data = "store"
 listen-client = "127.0.0.1:2389"
+metrics = "127.0.0.1:2391"
 
 [tls]
 ca = "../ca.pem"
@@ -299,6 +306,7 @@ client = "http://127.0.0.1:2389"
         let config = read(GOOD).unwrap();
         assert_eq!((config.id, config.cluster), (2, 0x00c0_ffee_00c0_ffee));
         assert_eq!(config.listen_peer.to_string(), DEFAULT_PEER);
+        assert_eq!(config.metrics.map(|address| address.port()), Some(2391));
         assert!(config.data.is_absolute() && config.data.ends_with("store"));
         assert_eq!(read(&toml::to_string(&config).unwrap()).unwrap(), config);
         assert_eq!(config.snapshots.policy(), SnapshotPolicy::default());
@@ -338,8 +346,9 @@ client = "http://127.0.0.1:2389"
         assert!(refused("00c0ffee00c0ffee", "c0ffee").contains("line 3: \"c0ffee\" is not a cluster id"));
         assert!(refused("127.0.0.1:2389", "127.0.0.1").contains("line 5: invalid socket address"));
         let message = refused("localhost:2390", "localhost");
-        assert_eq!(message, ", line 18: \"localhost\" is not HOST:PORT (at `peer = \"localhost\"`)");
-        assert!(refused("id = 1", "id = 0").contains("line 13: node ids begin at 1"));
+        assert_eq!(message, ", line 19: \"localhost\" is not HOST:PORT (at `peer = \"localhost\"`)");
+        assert!(refused("127.0.0.1:2391", "2391").contains("line 6: invalid socket address"));
+        assert!(refused("id = 1", "id = 0").contains("line 14: node ids begin at 1"));
         assert_eq!(refused("id = 1", "id = 2"), ": members: node 2 is there twice");
         assert_eq!(refused("id = 2", "id = 3"), ": members: this node, id 3, is not among them");
         assert!(refused("id = 2", "id = = 2").contains("line 2: "));

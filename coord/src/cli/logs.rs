@@ -3,9 +3,11 @@
 use std::io;
 
 use clap::ValueEnum;
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{
+    EnvFilter, Layer as _, Registry, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
-use super::{Failure, Result};
+use super::{Failure, Result, otel::Otel};
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -17,25 +19,29 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// Logs to stderr from now on: what `RUST_LOG` asks for, or else everything from `info` up.
+/// Logs to stderr from now on: what `RUST_LOG` asks for, or else everything from `info` up. Spans go to `otel` as well,
+/// whatever is logged.
 ///
 /// # Errors
 /// If `RUST_LOG` can't be read.
-pub(crate) fn start(format: LogFormat) -> Result {
+pub(crate) fn start(format: LogFormat, otel: Option<&Otel>) -> Result {
     let filter = match std::env::var("RUST_LOG") {
         Ok(text) if !text.is_empty() => EnvFilter::try_new(&text)
             .map_err(|error| Failure::new(format!("RUST_LOG=\"{text}\": {error}")))?,
         Ok(_) | Err(_) => EnvFilter::new("info"),
     };
     // Whoever reads stderr may be gone, which must not end a node: nothing is said about it there.
-    let layer = fmt::layer().with_writer(io::stderr).log_internal_errors(false);
-    let registry = tracing_subscriber::registry().with(filter);
-    match format {
+    let layer = fmt::layer::<Registry>().with_writer(io::stderr).log_internal_errors(false);
+    let lines = match format {
         LogFormat::Text => {
             let ansi = io::IsTerminal::is_terminal(&io::stderr());
-            registry.with(layer.with_target(false).with_ansi(ansi)).init();
+            layer.with_target(false).with_ansi(ansi).boxed()
         }
-        LogFormat::Json => registry.with(layer.json().flatten_event(true)).init(),
-    }
+        LogFormat::Json => layer.json().flatten_event(true).boxed(),
+    };
+    // The filter is that of the lines alone.
+    let mut layers = vec![lines.with_filter(filter).boxed()];
+    layers.extend(otel.map(Otel::layer));
+    tracing_subscriber::registry().with(layers).init();
     Ok(())
 }

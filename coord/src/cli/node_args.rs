@@ -89,6 +89,7 @@ impl NodeArgs {
             data,
             listen_client: self.listen_client,
             listen_peer: self.listen_peer,
+            metrics: None,
             tls,
             snapshots: Snapshots {
                 entries: self.snapshot_entries,

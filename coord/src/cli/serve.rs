@@ -2,7 +2,11 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
-use quorate_coord::{machine::Machine, server};
+use quorate_coord::{
+    machine::Machine,
+    metrics::{self, Endpoint},
+    server,
+};
 use quorate_core::{GroupId, Membership, NodeId};
 use quorate_runtime_tokio::{Node, Recording};
 use quorate_storage_redb::{self as storage, RedbStore};
@@ -19,6 +23,7 @@ use super::{
     failure::Context as _,
     logs::{self, LogFormat},
     node_args::NodeArgs,
+    otel::Otel,
     supervise::{self, Event},
 };
 
@@ -34,6 +39,7 @@ The file of --config is TOML; paths in it are relative to it:
   data = \"store\"                    # the directory of the node's store
   listen-client = \"127.0.0.1:2379\"  # TCP, etcd's v3 API
   listen-peer = \"127.0.0.1:2380\"    # UDP, QUIC with mutual TLS
+  metrics = \"127.0.0.1:2381\"        # TCP, HTTP, for Prometheus; none without it
   [tls]                             # a node that is alone needs none
   ca = \"ca.pem\"
   cert = \"node.pem\"       # for node-1.00c0ffee00c0ffee.quorate.internal
@@ -50,7 +56,14 @@ has acknowledged, and whom it voted for.
 Clients are served without TLS and without authentication: by default only on
 this machine. SIGTERM and SIGINT (Ctrl-C) stop the node in an orderly way: if it
 leads, it hands over first.
+Metrics, too, are served to whoever asks, at http://IP:PORT/metrics.
 RUST_LOG chooses what is logged (default: info).
+
+Each write is a trace, from the request over the leader's log to the reply, on
+all nodes the same; one that a client has begun, with the header traceparent
+(W3C Trace Context), goes on. With --otlp it is sent to a collector, if the
+program was built with `--features otel`; RUST_LOG=info,quorate::trace=debug
+shows in the log to which a line belongs.
 
 --record FILE is a flight recorder. `quorate-sim flight FILE` replays it step by
 step, with the invariants that it can decide; so it is what to add to a report
@@ -87,6 +100,12 @@ pub(crate) struct Args {
     /// Record what it did as well, not only a digest of that: several times as big
     #[arg(long, requires = "record")]
     record_actions: bool,
+    /// Serve metrics for Prometheus here [default without IP:PORT: 127.0.0.1:2381]
+    #[arg(long, value_name = "IP:PORT", num_args = 0..=1, default_missing_value = config::DEFAULT_METRICS)]
+    metrics: Option<SocketAddr>,
+    /// Send spans to the OpenTelemetry collector there (OTLP over gRPC, such as http://127.0.0.1:4317); see below
+    #[arg(long, value_name = "URL")]
+    otlp: Option<String>,
     /// How log lines look
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -97,12 +116,18 @@ pub(crate) struct Args {
 
 /// Runs a node until it is told to stop.
 pub(crate) async fn run(args: Args) -> Result {
-    logs::start(args.log_format)?;
+    let mut config = args.node.config(args.cluster)?;
+    config.metrics = args.metrics.or(config.metrics);
+    let otel = args.otlp.map(|endpoint| Otel::new(&endpoint, config.id)).transpose()?;
+    logs::start(args.log_format, otel.as_ref())?;
     let (bootstrap, supervised) = (args.bootstrap, args.supervised);
     let recording = args.record.as_ref().map(|file| Recording::to_file(file).actions(args.record_actions));
     let stop = Stop::watch(supervised)?;
-    let config = args.node.config(args.cluster)?;
-    serve(&config, bootstrap, supervised, recording, stop).await
+    let served = serve(&config, bootstrap, supervised, recording, stop).await;
+    if let Some(otel) = otel {
+        otel.end().await;
+    }
+    served
 }
 
 /// Makes a node's store, with everyone in the configuration as its first voters.
@@ -153,14 +178,17 @@ async fn serve(
         ))
     };
     let socket = bind(config.listen_client).map_err(refused)?;
-    let transport = transport(config).await?;
+    let transport = transport(config).await?.map(Arc::new);
+    // Before the node: it is heard from its start on.
+    let endpoint = config.metrics.map(Endpoint::open).transpose();
+    let endpoint = endpoint.map_err(|error| Failure::new(error.to_string()))?;
     if make {
         bootstrap(config)?;
     }
     let store = open(config)?;
     let mut builder = Node::builder(id).store(store).snapshots(config.snapshots.policy());
-    if let Some(transport) = transport {
-        builder = builder.transport(Arc::new(transport));
+    if let Some(transport) = &transport {
+        builder = builder.transport(transport.clone());
     }
     if let Some(recording) = recording {
         builder = builder.record(recording);
@@ -174,13 +202,17 @@ async fn serve(
         tokio::spawn(tell_leaders(node.leadership()));
     }
     info!(node = %id, address = %config.listen_client, "serving clients");
+    if let Some(address) = config.metrics {
+        info!(node = %id, %address, "serving metrics");
+    }
+    let watched = endpoint.as_ref().map(|_| metrics::watch(node.clone(), transport));
     let (quit, quitting) = tokio::sync::oneshot::channel::<()>();
     let served = tokio::spawn(server::serve(node.clone(), members(config), listener, async {
         let _dropped = quitting.await;
     }));
     let stopped = tokio::select! {
         why = stop.wait() => {
-            info!("stopping: {why}");
+            info!(node = %id, %why, "stopping");
             Ok(())
         }
         stopped = node.stopped() => Err(Failure::new(stopped.to_string())),
@@ -188,6 +220,7 @@ async fn serve(
     let _gone = quit.send(());
     // Requests under way have a moment to end; then the node ends them.
     let served = served.await;
+    drop(watched);
     node.shutdown().await;
     info!(node = %id, "stopped");
     stopped?;

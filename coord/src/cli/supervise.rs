@@ -14,7 +14,7 @@ use std::{
 use tokio::sync::oneshot;
 
 /// For how long a node may stop in an orderly way once its supervisor is gone.
-/// Longer than the longest orderly stop (requests 2 s, the node 1 s, its farewell 1 s), and shorter than what the
+/// Longer than the longest orderly stop (requests 2 s, the node 1 s, its farewell 1 s, the last spans 1 s), and shorter than what the
 /// supervisor gives it (6 s).
 const PATIENCE: Duration = Duration::from_millis(5500);
 

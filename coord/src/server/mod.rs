@@ -43,6 +43,7 @@ mod cluster;
 mod context;
 mod kv;
 mod maintenance;
+mod observe;
 mod snapshot;
 mod status;
 
@@ -121,6 +122,9 @@ pub enum ServeError {
     /// The definitions that it would tell about are not valid, which would be a bug.
     #[error("the interface definitions can't be served: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// They can't be read, which would be a bug, too.
+    #[error("the interface definitions can't be read: {0}")]
+    Definitions(#[from] prost::DecodeError),
 }
 
 /// Answers clients on `listener` until `shutdown` is ready, then lets requests under way end, for 2 s at most.
@@ -139,12 +143,18 @@ pub async fn serve(
         .build_v1()?;
     let (health, health_server) = tonic_health::server::health_reporter();
     health.set_serving::<KvServer<Context>>().await;
+    let observe = observe::Observe::new(&[
+        DESCRIPTORS,
+        tonic_health::pb::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+    ])?;
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE));
     let (stop, stopped) = oneshot::channel::<()>();
     let server = Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .layer(observe)
         .add_service(KvServer::new(context.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(ClusterServer::new(context.clone()))
         .add_service(MaintenanceServer::new(context))
@@ -160,7 +170,7 @@ pub async fn serve(
     };
     tokio::select! {
         ended = server => ended?,
-        () = stop => tracing::debug!("clients did not end their requests in time; they are left"),
+        () = stop => tracing::debug!("clients did not end their requests in time, and are left"),
     }
     Ok(())
 }

@@ -40,8 +40,8 @@ pub(crate) fn quorate_with(input: &str, args: &[&str]) -> Output {
     child.wait_with_output().unwrap()
 }
 
-/// A port such that it, ten after it, and so on are free for clients, and those after them for peers; never handed out
-/// twice. Below the range from which the system hands out ports itself.
+/// A port such that it, ten after it, and so on are free for clients, those after them for peers, and those after these for
+/// metrics; never handed out twice. Below the range from which the system hands out ports itself.
 pub(crate) fn free_ports(nodes: u16) -> u16 {
     static TAKEN: OnceLock<Mutex<BTreeSet<u16>>> = OnceLock::new();
     let mut taken = TAKEN.get_or_init(Mutex::default).lock().unwrap();
@@ -53,6 +53,7 @@ pub(crate) fn free_ports(nodes: u16) -> u16 {
             !taken.contains(port)
                 && TcpListener::bind(("127.0.0.1", *port)).is_ok()
                 && UdpSocket::bind(("127.0.0.1", port + 1)).is_ok()
+                && TcpListener::bind(("127.0.0.1", port + 2)).is_ok()
         });
         if free {
             taken.extend(ports);
@@ -183,11 +184,16 @@ impl Node {
 
     /// Starts its process; without a store with `--bootstrap`.
     pub(crate) fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// The same, with more flags.
+    pub(crate) fn start_with(&mut self, more: &[&str]) {
         assert!(self.child.is_none(), "node {} runs already", self.id);
         let log = OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
         let mut command = quorate();
         // Under supervision it ends with the test, however that ends.
-        command.args(["serve", "--supervised", "--config"]).arg(self.dir.join("node.toml"));
+        command.args(["serve", "--supervised", "--config"]).arg(self.dir.join("node.toml")).args(more);
         if !std::mem::replace(&mut self.started, true) {
             command.arg("--bootstrap");
         }

@@ -1,6 +1,7 @@
 //! What all the groups of a process share: a store with its threads, a transport, a clock.
 
 mod reader;
+mod sampler;
 mod table;
 mod writer;
 
@@ -18,6 +19,7 @@ use crate::{
     clock::Clock,
     error::{GroupError, StopReason},
     lane::{self, Kind, Runner, Use},
+    metrics::{Gauges, GroupSample, Meters, MetricsLevel, StoreMeter},
     snapshots::{AnySnapshots, Desk, SnapshotCounts, SnapshotLimits, SnapshotProgress},
     status::Counters,
     thread::{Alive, Ended, roll_call},
@@ -68,9 +70,10 @@ pub struct Host {
 pub struct HostBuilder {
     id: NodeId,
     transport: Option<Arc<dyn Transport>>,
+    metrics: MetricsLevel,
+    snapshots: SnapshotLimits,
     #[cfg(feature = "virtual-time")]
     pace: Option<lane::Pace>,
-    snapshots: SnapshotLimits,
 }
 
 impl HostBuilder {
@@ -78,10 +81,17 @@ impl HostBuilder {
         Self {
             id,
             transport: None,
+            metrics: MetricsLevel::PerHost,
             snapshots: SnapshotLimits::standard(),
             #[cfg(feature = "virtual-time")]
             pace: None,
         }
+    }
+
+    /// How finely [metrics](crate::metrics) are told apart. Default [`MetricsLevel::PerHost`].
+    pub const fn metrics(mut self, level: MetricsLevel) -> Self {
+        self.metrics = level;
+        self
     }
 
     /// How much snapshots may take, all groups together.
@@ -123,7 +133,8 @@ impl HostBuilder {
             Some(pace) => (Runner::Inline(runtime.clone(), pace), Clock::in_virtual_time()),
             None => (runner, clock),
         };
-        let lanes = start_lanes(self.id, &runner, store, &alive)?;
+        let meters = Meters::new(self.id, self.metrics);
+        let lanes = start_lanes(self.id, &runner, store, &alive, meters.store())?;
         let shared = Arc::new(Shared {
             id: self.id,
             transport: self.transport,
@@ -132,6 +143,7 @@ impl HostBuilder {
             runner,
             runtime,
             groups: Table::default(),
+            meters,
             lanes: Mutex::new(Some(lanes)),
             alive: Mutex::new(Some(alive)),
             ended: tokio::sync::Mutex::new(ended),
@@ -139,6 +151,9 @@ impl HostBuilder {
         // Before any group is opened: nothing is sent before the transport has started.
         if let Some(transport) = &shared.transport {
             transport.start(Arc::new(table::Entrance::new(&shared)));
+        }
+        if self.metrics != MetricsLevel::Off {
+            shared.runtime.spawn(sampler::run(Arc::downgrade(&shared), Gauges::new(self.id, self.metrics)));
         }
         Ok(Host { shared })
     }
@@ -260,6 +275,7 @@ pub(crate) struct Shared {
     pub(crate) runner: Runner,
     pub(crate) runtime: Handle,
     pub(crate) groups: Table,
+    pub(crate) meters: Meters,
     /// Until the host is shut down.
     lanes: Mutex<Option<Lanes>>,
     alive: Mutex<Option<Alive>>,
@@ -278,11 +294,17 @@ pub(crate) struct Lanes {
     pub(crate) snapshots: Arc<dyn AnySnapshots>,
 }
 
-fn start_lanes<St: Store>(id: NodeId, runner: &Runner, store: St, alive: &Alive) -> io::Result<Lanes> {
-    let reader = reader::Reader::new(store.reader(), alive.clone());
+fn start_lanes<St: Store>(
+    id: NodeId,
+    runner: &Runner,
+    store: St,
+    alive: &Alive,
+    meter: &Arc<StoreMeter>,
+) -> io::Result<Lanes> {
+    let reader = reader::Reader::new(store.reader(), alive.clone(), meter.clone());
     let loads = runner.lane(|| format!("quorate-{id}-read"), Kind::Read, Use::Steady, reader)?;
     let snapshots: Arc<dyn AnySnapshots> = Arc::new(store.snapshots());
-    let writer = writer::Writer::new(store, alive.clone());
+    let writer = writer::Writer::new(store, alive.clone(), meter.clone());
     let writes = runner.lane(|| format!("quorate-{id}-store"), Kind::Store, Use::Steady, writer)?;
     Ok(Lanes { writes, loads, snapshots })
 }
@@ -291,6 +313,11 @@ impl Shared {
     /// The way to the store's threads, unless the host has been shut down.
     pub(crate) fn lanes(&self) -> Option<Lanes> {
         lock(&self.lanes).clone()
+    }
+
+    /// How many jobs wait for the store.
+    fn store_queue(&self) -> usize {
+        self.lanes().map_or(0, |lanes| lanes.writes.len())
     }
 
     /// Ends the transport and the store's threads, and waits for them.
@@ -338,4 +365,8 @@ pub(crate) trait Port: Send + Sync {
     fn shutdown(self: Arc<Self>) -> BoxFuture<()>;
     /// Its account.
     fn counters(&self) -> &Counters;
+    /// Goes up whenever something is different.
+    fn turns(&self) -> u64;
+    /// How it is, unless it is stopping.
+    fn sample(self: Arc<Self>) -> BoxFuture<Option<GroupSample>>;
 }

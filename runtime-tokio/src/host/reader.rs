@@ -5,6 +5,7 @@ use std::{
     ops::ControlFlow,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    time::Instant,
 };
 
 use quorate_core::{GroupId, Input, Load, LogReader};
@@ -13,6 +14,7 @@ use super::Port;
 use crate::{
     error::{StopReason, chain, panic_message},
     lane::Worker,
+    metrics::StoreMeter,
     status::count,
     thread::Alive,
 };
@@ -27,12 +29,13 @@ pub(crate) struct Question {
 /// Answers questions, for all groups.
 pub(super) struct Reader<R> {
     reader: R,
+    meter: Arc<StoreMeter>,
     _alive: Alive,
 }
 
 impl<R: LogReader> Reader<R> {
-    pub(super) const fn new(reader: R, alive: Alive) -> Self {
-        Self { reader, _alive: alive }
+    pub(super) const fn new(reader: R, alive: Alive, meter: Arc<StoreMeter>) -> Self {
+        Self { reader, meter, _alive: alive }
     }
 }
 
@@ -40,8 +43,10 @@ impl<R: LogReader> Worker<Question> for Reader<R> {
     fn work(&mut self, questions: &mut VecDeque<Question>) -> ControlFlow<()> {
         for Question { group, load, port } in questions.drain(..) {
             count(&port.counters().loads, 1);
+            let begun = Instant::now();
             let why = match catch_unwind(AssertUnwindSafe(|| self.reader.load(group, &load))) {
                 Ok(Ok(result)) => {
+                    self.meter.loaded(begun.elapsed());
                     port.input(Input::Loaded { id: load.id, result });
                     continue;
                 }

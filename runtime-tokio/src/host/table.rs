@@ -28,6 +28,11 @@ impl Table {
         self.read().values().flatten().cloned().collect()
     }
 
+    /// The same, with their groups.
+    pub(super) fn all(&self) -> Vec<(GroupId, Arc<dyn Port>)> {
+        self.read().iter().filter_map(|(group, port)| Some((*group, port.clone()?))).collect()
+    }
+
     /// More than one group is here.
     pub(crate) fn many(&self) -> bool {
         self.read().len() > 1

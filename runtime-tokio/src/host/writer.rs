@@ -6,7 +6,7 @@ use std::{
     ops::ControlFlow,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use quorate_core::{
@@ -20,6 +20,7 @@ use crate::{
     builder::StartError,
     error::{GroupError, StopReason, chain, panic_message},
     lane::Worker,
+    metrics::StoreMeter,
     snapshot::SnapshotSource,
     status::count,
     thread::Alive,
@@ -78,6 +79,7 @@ pub(super) struct Writer<St> {
     /// What is to be committed next, and who is to be opened next: one of the two is empty.
     batch: Vec<Write>,
     opening: Vec<Opening>,
+    meter: Arc<StoreMeter>,
     _alive: Alive,
 }
 
@@ -85,8 +87,9 @@ pub(super) struct Writer<St> {
 struct Failed(String);
 
 impl<St: Store> Writer<St> {
-    pub(super) const fn new(store: St, alive: Alive) -> Self {
-        Self { store, ports: BTreeMap::new(), batch: Vec::new(), opening: Vec::new(), _alive: alive }
+    pub(super) fn new(store: St, alive: Alive, meter: Arc<StoreMeter>) -> Self {
+        let (batch, opening) = (Vec::new(), Vec::new());
+        Self { store, ports: BTreeMap::new(), batch, opening, meter, _alive: alive }
     }
 
     fn job(&mut self, job: Job) -> Result<(), Failed> {
@@ -183,7 +186,10 @@ impl<St: Store> Writer<St> {
         if self.batch.is_empty() {
             return Ok(());
         }
+        let begun = Instant::now();
         self.guarded(|writer| writer.store.commit(&writer.batch))?.map_err(|error| Failed(chain(&error)))?;
+        let bytes = self.batch.iter().map(Write::bytes).sum();
+        self.meter.committed(begun.elapsed(), self.batch.len(), bytes);
         let mut merged: Option<(usize, Receipt)> = None;
         for receipt in self.batch.drain(..).map(Write::into_receipt) {
             merged = Some(match merged.take() {

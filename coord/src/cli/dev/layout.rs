@@ -63,6 +63,8 @@ pub(crate) struct Plan {
     pub(crate) dir: PathBuf,
     /// Where it serves clients.
     pub(crate) client: SocketAddr,
+    /// Where it tells Prometheus about itself.
+    pub(crate) metrics: Option<SocketAddr>,
 }
 
 /// `cluster.toml`.
@@ -123,6 +125,7 @@ impl Layout {
             id: config.id,
             dir: node_dir(dir, config.id),
             client: config.listen_client,
+            metrics: config.metrics,
         });
         Ok(Self { dir: dir.to_owned(), nodes: nodes.collect(), fresh, cluster: file.cluster, _lock: lock })
     }
@@ -140,7 +143,7 @@ impl ClusterFile {
     fn configs(&self) -> Result<Vec<NodeConfig>> {
         let local = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let port = |id: u32| {
-            u16::try_from(u32::from(self.base_port) + 10 * (id - 1)).ok().filter(|port| *port < u16::MAX)
+            u16::try_from(u32::from(self.base_port) + 10 * (id - 1)).ok().filter(|port| *port < u16::MAX - 1)
         };
         let mut members = Vec::new();
         for id in 1..=self.nodes {
@@ -167,6 +170,7 @@ impl ClusterFile {
             data: "store".into(),
             listen_client: local(port),
             listen_peer: local(port + 1),
+            metrics: Some(local(port + 2)),
             tls: Some(Tls { ca: "ca.pem".into(), cert: "node.pem".into(), key: "node.key".into() }),
             snapshots: crate::cli::config::Snapshots::default(),
             members: all.clone(),
@@ -310,12 +314,19 @@ fn check_ports(configs: &[NodeConfig], patience: Duration) -> Result {
     for config in configs {
         let (client, peer) = (config.listen_client, config.listen_peer);
         loop {
-            let taken = match (TcpListener::bind(client), UdpSocket::bind(peer)) {
-                (Ok(_), Ok(_)) => break,
-                (Err(error), _) => {
+            let metrics = config.metrics.map(TcpListener::bind).transpose();
+            let taken = match (TcpListener::bind(client), UdpSocket::bind(peer), metrics) {
+                (Ok(_), Ok(_), Ok(_)) => break,
+                (Err(error), _, _) => {
                     format!("TCP port {} (node {}, clients): {error}", client.port(), config.id)
                 }
-                (_, Err(error)) => format!("UDP port {} (node {}, peers): {error}", peer.port(), config.id),
+                (_, Err(error), _) => {
+                    format!("UDP port {} (node {}, peers): {error}", peer.port(), config.id)
+                }
+                (_, _, Err(error)) => {
+                    let port = config.metrics.map_or(0, |address| address.port());
+                    format!("TCP port {port} (node {}, metrics): {error}", config.id)
+                }
             };
             if Instant::now() >= deadline {
                 return Err(Failure::new(format!(

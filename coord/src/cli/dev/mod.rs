@@ -30,7 +30,7 @@ Run again on the same directory, the cluster goes on with its data.
 
 Clients are served on 127.0.0.1, ports 2379, 2389, 2399 and on, without TLS and
 without authentication; peers meet on the port after each, with certificates
-that the first start makes. What node N logs is in DIR/node-N/log (and log.1;
+that the first start makes, and metrics are served on the port after that. What node N logs is in DIR/node-N/log (and log.1;
 8 MiB each); DIR/node-N/node.toml is a configuration for `quorate serve`.
 
 Examples:
@@ -264,7 +264,7 @@ impl Cluster {
     }
 
     fn show_table(&self) {
-        let mut rows = vec![["ID", "PID", "ROLE", "CLIENT", "DATA"].map(str::to_owned)];
+        let mut rows = vec![["ID", "PID", "ROLE", "CLIENT", "METRICS", "DATA"].map(str::to_owned)];
         for plan in &self.layout.nodes {
             let running = self.nodes.get(&plan.id);
             let role = match (running, self.lead) {
@@ -278,6 +278,7 @@ impl Cluster {
                 running.map_or_else(|| "-".to_owned(), |running| running.pid.to_string()),
                 role.to_owned(),
                 format!("http://{}", plan.client),
+                plan.metrics.map_or_else(|| "-".to_owned(), |address| format!("http://{address}/metrics")),
                 plan.dir.display().to_string(),
             ]);
         }

@@ -1,0 +1,140 @@
+//! Looks at the groups now and then, for the gauges.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use quorate_core::GroupId;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{Port, Shared};
+use crate::metrics::{Gauges, GroupSample};
+
+/// How often.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// How each group was, and after which of its turns.
+type Seen = BTreeMap<GroupId, (u64, GroupSample)>;
+
+/// Runs until the host is gone.
+pub(super) async fn run(host: Weak<Shared>, mut gauges: Gauges) {
+    let mut ticks = interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut seen = Seen::new();
+    loop {
+        ticks.tick().await;
+        let Some((ports, store)) = host.upgrade().map(|host| (host.groups.all(), host.store_queue())) else {
+            return;
+        };
+        seen = look(seen, ports).await;
+        gauges.tell(seen.iter().map(|(group, (_, sample))| (*group, sample)), store as u64);
+    }
+}
+
+/// How they are now. A group in which nothing has happened since is not asked again: thousands of idle ones sleep on.
+async fn look(mut seen: Seen, ports: Vec<(GroupId, Arc<dyn Port>)>) -> Seen {
+    let mut now = Seen::new();
+    for (group, port) in ports {
+        // Before it is asked: what happens meanwhile is for the next time.
+        let turns = port.turns();
+        let sample = match seen.remove(&group) {
+            Some((before, sample)) if before == turns => Some(sample),
+            _ => port.sample().await,
+        };
+        now.extend(sample.map(|sample| (group, (turns, sample))));
+    }
+    now
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+    use bytes::Bytes;
+    use quorate_core::{Input, Message, NodeId, RoleKind};
+
+    use super::*;
+    use crate::{
+        error::StopReason,
+        metrics::QueueSample,
+        status::Counters,
+        transport::{BoxFuture, BoxStream, ForwardError},
+    };
+
+    /// Counts how often it is asked.
+    #[derive(Default)]
+    struct Asked {
+        turns: AtomicU64,
+        asked: AtomicU64,
+        counters: Counters,
+    }
+
+    impl Port for Asked {
+        fn receive(&self, _: NodeId, _: Message) {}
+
+        fn unreachable(&self, _: NodeId) {}
+
+        fn forwarded(self: Arc<Self>, from: NodeId, _: Bytes) -> BoxFuture<Result<Bytes, ForwardError>> {
+            Box::pin(async move { Err(ForwardError::NotDelivered { to: from, why: "a test".into() }) })
+        }
+
+        fn opened(self: Arc<Self>, _: NodeId, _: BoxStream) {}
+
+        fn input(&self, _: Input) {}
+
+        fn fail(&self, _: StopReason) {}
+
+        fn shutdown(self: Arc<Self>) -> BoxFuture<()> {
+            Box::pin(async {})
+        }
+
+        fn counters(&self) -> &Counters {
+            &self.counters
+        }
+
+        fn turns(&self) -> u64 {
+            self.turns.load(Relaxed)
+        }
+
+        fn sample(self: Arc<Self>) -> BoxFuture<Option<GroupSample>> {
+            let asked = self.asked.fetch_add(1, Relaxed) + 1;
+            Box::pin(async move {
+                Some(GroupSample {
+                    role: RoleKind::Follower,
+                    has_leader: true,
+                    term: asked,
+                    commit: 0,
+                    applied: 0,
+                    last: 0,
+                    entries: 0,
+                    uncommitted_bytes: 0,
+                    unpersisted_bytes: 0,
+                    cached_bytes: 0,
+                    peers: vec![],
+                    queues: QueueSample::default(),
+                })
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn an_idle_group_is_not_woken_to_be_looked_at() {
+        let (idle, busy) = (Arc::new(Asked::default()), Arc::new(Asked::default()));
+        let ports = || -> Vec<(GroupId, Arc<dyn Port>)> {
+            vec![(GroupId(1), idle.clone()), (GroupId(2), busy.clone())]
+        };
+        let mut seen = Seen::new();
+        for _ in 0..5 {
+            busy.turns.fetch_add(1, Relaxed);
+            seen = look(seen, ports()).await;
+        }
+        assert_eq!((idle.asked.load(Relaxed), busy.asked.load(Relaxed)), (1, 5));
+        // It is still told about; one that is gone is not.
+        assert_eq!(seen[&GroupId(1)].1.term, 1);
+        assert_eq!(seen[&GroupId(2)].1.term, 5);
+        seen = look(seen, ports().split_off(1)).await;
+        assert!(!seen.contains_key(&GroupId(1)));
+    }
+}
