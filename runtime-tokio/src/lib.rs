@@ -86,6 +86,8 @@ mod consistency;
 mod control;
 mod driver;
 mod error;
+#[allow(dead_code, reason = "the host feeds it")]
+mod feed;
 mod forward;
 mod inbox;
 mod memory;
@@ -94,6 +96,7 @@ mod node;
 mod record;
 mod recorded;
 mod router;
+pub mod sessions;
 mod shared;
 mod snapshot;
 mod status;
@@ -105,6 +108,7 @@ mod waiters;
 pub use builder::{Builder, StartError};
 pub use consistency::Consistency;
 pub use error::{ControlError, FreezeError, ProposeError, ReadError, StopReason, Stopped};
+pub use feed::{DEFAULT_BATCH_BYTES, Feed, FeedEntries, FeedError, FeedItem};
 pub use memory::{
     MemoryNetwork, MemorySnapshotReader, MemorySnapshotWriter, MemorySnapshots, MemoryStore,
     MemoryStoreError, MemoryStoreReader,

@@ -5,6 +5,7 @@ mod control;
 mod failure;
 mod load;
 mod pause;
+mod sessions;
 mod single;
 mod snapshot;
 mod support;
