@@ -80,6 +80,9 @@ mod alarm;
 mod apply;
 mod builder;
 mod clock;
+#[allow(dead_code, reason = "the host feeds it")]
+mod compare;
+mod config;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod consistency;
@@ -106,6 +109,8 @@ mod transport;
 mod waiters;
 
 pub use builder::{Builder, StartError};
+pub use compare::Divergence;
+pub use config::{LimitsConfig, NodeConfig, NodeConfigError, SnapshotConfig};
 pub use consistency::Consistency;
 pub use error::{ControlError, FreezeError, ProposeError, ReadError, StopReason, Stopped};
 pub use feed::{DEFAULT_BATCH_BYTES, Feed, FeedEntries, FeedError, FeedItem};

@@ -1,5 +1,6 @@
 //! Nodes end to end, over stores and networks in memory.
 
+mod astray;
 mod cluster;
 mod control;
 mod failure;
