@@ -80,7 +80,7 @@ mod alarm;
 mod apply;
 mod builder;
 mod clock;
-#[allow(dead_code, reason = "the host feeds it")]
+#[allow(dead_code, unused_imports, reason = "the host feeds it")]
 mod compare;
 mod config;
 #[cfg(feature = "conformance")]
@@ -89,7 +89,7 @@ mod consistency;
 mod control;
 mod driver;
 mod error;
-#[allow(dead_code, reason = "the host feeds it")]
+#[allow(dead_code, unused_imports, reason = "the host feeds it")]
 mod feed;
 mod forward;
 mod inbox;

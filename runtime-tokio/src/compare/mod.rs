@@ -22,7 +22,6 @@ use std::{collections::BTreeMap, fmt, num::NonZeroU64};
 
 use quorate_core::{Incarnation, Index, NodeId};
 
-#[allow(unused_imports, reason = "the host answers with it")]
 pub(crate) use wire::{Report, ReportError, accepted};
 
 /// So many hashes of each replica are kept to be compared: one that lags by more is not compared.

@@ -5,7 +5,7 @@ mod tests;
 #[cfg(feature = "serde")]
 mod text;
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use quorate_core::{Config, NodeId};
 
@@ -303,7 +303,7 @@ impl NodeConfig {
     }
 }
 
-fn rule(ok: bool, field: &str, value: impl ToString, rule: &'static str) -> Result<(), NodeConfigError> {
+fn rule(ok: bool, field: &str, value: impl fmt::Display, rule: &'static str) -> Result<(), NodeConfigError> {
     if ok {
         return Ok(());
     }

@@ -147,7 +147,7 @@ impl Recent {
     #[cfg(test)]
     pub(super) fn ring_bytes(&self) -> usize {
         let ring = self.lock();
-        assert_eq!(ring.bytes, ring.runs.iter().map(cost).sum());
+        assert_eq!(ring.bytes, ring.runs.iter().map(cost).sum::<usize>());
         ring.bytes
     }
 
