@@ -99,12 +99,17 @@ mod alarm;
 mod apply;
 mod builder;
 mod clock;
+#[allow(dead_code, unused_imports, reason = "the host feeds it")]
+mod compare;
+mod config;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod consistency;
 mod control;
 mod driver;
 mod error;
+#[allow(dead_code, unused_imports, reason = "the host feeds it")]
+mod feed;
 mod forward;
 mod health;
 mod host;
@@ -116,6 +121,7 @@ mod node;
 #[cfg(feature = "record")]
 mod record;
 mod recorded;
+pub mod sessions;
 mod shared;
 mod snapshot;
 mod snapshots;
@@ -127,10 +133,13 @@ mod waiters;
 
 pub use crate::metrics::MetricsLevel;
 pub use builder::{Builder, StartError};
+pub use compare::Divergence;
+pub use config::{LimitsConfig, NodeConfig, NodeConfigError, SnapshotConfig};
 pub use consistency::Consistency;
 pub use error::{
     ControlError, FreezeError, GroupError, ProposeError, ReadError, SnapshotError, StopReason, Stopped,
 };
+pub use feed::{DEFAULT_BATCH_BYTES, Feed, FeedEntries, FeedError, FeedItem};
 pub use host::{Host, HostBuilder};
 #[cfg(feature = "virtual-time")]
 pub use lane::Kind as WorkKind;

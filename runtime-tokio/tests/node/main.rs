@@ -1,5 +1,6 @@
 //! Nodes end to end, over stores and networks in memory.
 
+mod astray;
 mod cluster;
 mod control;
 mod failure;
@@ -8,6 +9,7 @@ mod health;
 mod load;
 mod own_storage;
 mod pause;
+mod sessions;
 mod single;
 mod snapshot;
 mod snapshots;

@@ -10,7 +10,7 @@ use quorate_runtime_tokio::{FreezeError, MemoryStore, Node, ReadError, StartErro
 use crate::support::{Cluster, GROUP, Place, Words, alone, start_alone, within};
 
 /// Puts a snapshot into the store.
-fn publish(store: &MemoryStore, snapshot: &Snapshot, bytes: &[u8]) {
+pub(crate) fn publish(store: &MemoryStore, snapshot: &Snapshot, bytes: &[u8]) {
     let mut writer = store.snapshots().take(GROUP, snapshot).unwrap();
     writer.write(bytes).unwrap();
     writer.publish().unwrap();
