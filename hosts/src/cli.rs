@@ -1,0 +1,136 @@
+//! The command line.
+
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+use quorate_hosts::{
+    sandbox,
+    scenario::{Common, Report, nemesis},
+};
+
+/// Real quorate processes on several hosts of this machine, under real faults, judged by what their clients saw.
+///
+/// Each node has a network namespace of its own; root is not needed where users may have namespaces. Ends with 0 if all
+/// is well, with 1 if a promise was broken, with 3 if it could not be run.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    #[command(subcommand)]
+    scenario: Scenario,
+    /// The program `quorate` [default: beside this one]
+    #[arg(long, global = true, value_name = "FILE")]
+    quorate: Option<PathBuf>,
+    /// What is drawn is drawn from this: the plan is the same, not the timing [default: another each time]
+    #[arg(long, global = true)]
+    seed: Option<u64>,
+    /// How many nodes
+    #[arg(long, global = true, default_value = "3", value_parser = clap::value_parser!(u8).range(3..=9))]
+    nodes: u8,
+    /// Keep stores and logs
+    #[arg(long, global = true)]
+    keep: bool,
+    /// Hold it against limits in milliseconds too, which a busy machine may miss
+    #[arg(long, global = true)]
+    strict: bool,
+    /// Print JSON: one object on one line
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Scenario {
+    /// Partitions, delay, loss, stopped and killed processes, one after the other, under load
+    Nemesis {
+        /// So many seconds of faults, at least
+        #[arg(long, default_value = "120")]
+        seconds: u64,
+        /// Each fault lasts so long, and there is none for as long after it: in milliseconds
+        #[arg(long, default_value = "4000")]
+        least: u64,
+        /// Each fault lasts so long at most, in milliseconds
+        #[arg(long, default_value = "8000")]
+        most: u64,
+        /// How long there is none after each, in milliseconds
+        #[arg(long, default_value = "4000")]
+        calm: u64,
+        /// How many clients
+        #[arg(long, default_value = "12")]
+        clients: usize,
+    },
+}
+
+pub(crate) fn main() -> ExitCode {
+    let args = Args::parse();
+    match enter_and_run(args) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("quorate-hosts: {error:#}");
+            ExitCode::from(3)
+        }
+    }
+}
+
+fn enter_and_run(args: Args) -> Result<bool> {
+    // Before there are threads, and before anything is made.
+    sandbox::enter()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let ended = runtime.block_on(async {
+        tokio::select! {
+            ended = run(args) => ended,
+            _interrupted = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+        }
+    });
+    // The router's threads wait for packets for ever.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn run(args: Args) -> Result<bool> {
+    let program = match args.quorate {
+        Some(program) => program.canonicalize().with_context(|| format!("{}", program.display()))?,
+        None => std::env::current_exe()?.with_file_name("quorate"),
+    };
+    anyhow::ensure!(program.exists(), "there is no {}: cargo build -p quorate-coord", program.display());
+    let now = UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos() as u64 % 1_000_000);
+    let common = Common {
+        program,
+        seed: args.seed.unwrap_or(now),
+        nodes: args.nodes.into(),
+        keep: args.keep,
+        strict: args.strict,
+    };
+    eprintln!("seed {}", common.seed);
+    match args.scenario {
+        Scenario::Nemesis { seconds, least, most, calm, clients } => {
+            let options = nemesis::Options {
+                common,
+                faults: Duration::from_secs(seconds),
+                lasts: (Duration::from_millis(least), Duration::from_millis(most)),
+                calm: Duration::from_millis(calm),
+                clients,
+                only: vec![],
+            };
+            show(&nemesis::run(&options).await?, args.json)
+        }
+    }
+}
+
+/// Prints it, and says whether all is well.
+fn show(report: &impl Report, json: bool) -> Result<bool> {
+    if json {
+        println!("{}", serde_json::to_string(report)?);
+    } else {
+        print!("{report}");
+    }
+    let failures = report.failures();
+    for failure in &failures {
+        eprintln!("FAILED: {failure}");
+    }
+    Ok(failures.is_empty())
+}
