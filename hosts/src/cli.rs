@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use quorate_hosts::{
     sandbox,
-    scenario::{Common, Report, nemesis},
+    scenario::{Common, Report, nemesis, overload, rolling},
 };
 
 /// Real quorate processes on several hosts of this machine, under real faults, judged by what their clients saw.
@@ -61,6 +61,30 @@ enum Scenario {
         /// How many clients
         #[arg(long, default_value = "12")]
         clients: usize,
+    },
+    /// Every node restarted, one after the other, under load
+    Rolling {
+        /// How often every node is
+        #[arg(long, default_value = "3")]
+        rounds: usize,
+        /// How many clients
+        #[arg(long, default_value = "12")]
+        clients: usize,
+    },
+    /// More than the cluster can take
+    Overload {
+        /// For so many seconds
+        #[arg(long, default_value = "60")]
+        seconds: u64,
+        /// It is looked for so many seconds what it can take
+        #[arg(long, default_value = "10")]
+        find: u64,
+        /// How many times that
+        #[arg(long, default_value = "2")]
+        times: f64,
+        /// Bytes of a value
+        #[arg(long, default_value = "4096")]
+        value_size: usize,
     },
 }
 
@@ -117,6 +141,14 @@ async fn run(args: Args) -> Result<bool> {
                 only: vec![],
             };
             show(&nemesis::run(&options).await?, args.json)
+        }
+        Scenario::Rolling { rounds, clients } => {
+            show(&rolling::run(&rolling::Options { common, rounds, clients }).await?, args.json)
+        }
+        Scenario::Overload { seconds, find, times, value_size } => {
+            let [find, overload] = [find, seconds].map(Duration::from_secs);
+            let options = overload::Options { common, find, overload, times, value_size };
+            show(&overload::run(&options).await?, args.json)
         }
     }
 }

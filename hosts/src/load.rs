@@ -177,7 +177,9 @@ impl Client {
                 self.options.pause
             } else {
                 self.at = (self.at + 1) % self.connections.len();
-                Duration::from_millis(10 + self.random.below(40))
+                // The keys are left sooner: each unknown outcome doubles what the judge has to think of.
+                self.shared.count.fetch_add(KEYS, Relaxed);
+                Duration::from_millis(20 + self.random.below(80))
             };
             tokio::time::sleep(pause).await;
         }

@@ -6,13 +6,7 @@ pub mod rolling;
 pub mod slow;
 pub mod snapshot;
 
-use std::{
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-};
+use std::path::PathBuf;
 
 /// What every scenario is given.
 #[derive(Clone, Debug)]
@@ -33,19 +27,4 @@ pub struct Common {
 pub trait Report: serde::Serialize + std::fmt::Display {
     /// What is wrong, in words.
     fn failures(&self) -> Vec<String>;
-}
-
-/// Counts how often a number has gone up, looking at it as often as it is told.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Terms(Arc<AtomicU64>);
-
-impl Terms {
-    /// Sees a term; the highest counts.
-    pub(crate) fn see(&self, term: u64) {
-        self.0.fetch_max(term, Relaxed);
-    }
-
-    pub(crate) fn highest(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
 }
