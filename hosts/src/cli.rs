@@ -10,7 +10,11 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use quorate_hosts::{
     sandbox,
-    scenario::{Common, Report, nemesis, overload, rolling},
+    scenario::{
+        Common, Report, nemesis, overload, rolling,
+        slow::{self, Trouble},
+        snapshot,
+    },
 };
 
 /// Real quorate processes on several hosts of this machine, under real faults, judged by what their clients saw.
@@ -86,6 +90,33 @@ enum Scenario {
         #[arg(long, default_value = "4096")]
         value_size: usize,
     },
+    /// A slow node, and what the others' clients notice of it, in runs between runs with nothing wrong
+    Slow {
+        /// What is slow; several are run one after the other [default: all but every-disk]
+        #[arg(long, value_enum)]
+        what: Vec<Trouble>,
+        /// How many pairs of runs for each
+        #[arg(long, default_value = "20")]
+        runs: usize,
+        /// How long a run lasts, in milliseconds
+        #[arg(long, default_value = "4000")]
+        millis: u64,
+        /// How many clients
+        #[arg(long, default_value = "8")]
+        clients: usize,
+    },
+    /// A snapshot on its way, and what the others' clients notice of it. Skipped where the program takes none
+    Snapshot {
+        /// MiB of the snapshot
+        #[arg(long, default_value = "1024")]
+        mib: u64,
+        /// How many pairs of runs
+        #[arg(long, default_value = "20")]
+        runs: usize,
+        /// How many clients
+        #[arg(long, default_value = "8")]
+        clients: usize,
+    },
 }
 
 pub(crate) fn main() -> ExitCode {
@@ -149,6 +180,14 @@ async fn run(args: Args) -> Result<bool> {
             let [find, overload] = [find, seconds].map(Duration::from_secs);
             let options = overload::Options { common, find, overload, times, value_size };
             show(&overload::run(&options).await?, args.json)
+        }
+        Scenario::Slow { what, runs, millis, clients } => {
+            let troubles = if what.is_empty() { slow::BEARABLE.to_vec() } else { what };
+            let run = Duration::from_millis(millis);
+            show(&slow::run(&slow::Options { common, troubles, runs, run, clients }).await?, args.json)
+        }
+        Scenario::Snapshot { mib, runs, clients } => {
+            show(&snapshot::run(&snapshot::Options { common, mib, runs, clients }).await?, args.json)
         }
     }
 }

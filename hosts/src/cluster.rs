@@ -334,10 +334,10 @@ impl Node {
         Some(kib << 10)
     }
 
-    /// Bytes of its store's files.
+    /// Where its store is.
     #[must_use]
-    pub fn stored(&self) -> u64 {
-        size(&self.dir.join("store"))
+    pub fn store(&self) -> PathBuf {
+        self.dir.join("store")
     }
 
     /// What it has logged.
@@ -375,9 +375,4 @@ fn member(place: usize) -> String {
     format!(
         "[[members]]\nid = {id}\npeer = \"{address}:{PEER_PORT}\"\nclient = \"http://{address}:{CLIENT_PORT}\"\n"
     )
-}
-
-fn size(path: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(path) else { return fs::metadata(path).map_or(0, |file| file.len()) };
-    entries.filter_map(Result::ok).map(|entry| size(&entry.path())).sum()
 }

@@ -4,6 +4,7 @@
 //! each key.
 
 use std::{
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -48,6 +49,8 @@ pub struct LoadOptions {
     pub timeout: Duration,
     /// For what they ask.
     pub seed: u64,
+    /// Their keys are numbered from here on. Nobody may have written them before.
+    pub first_key: u32,
 }
 
 /// Clients at work.
@@ -56,6 +59,7 @@ pub struct Load {
     started: Instant,
     stop: Arc<AtomicBool>,
     clients: Vec<JoinHandle<Vec<Op>>>,
+    first_key: u32,
 }
 
 impl Load {
@@ -85,7 +89,7 @@ impl Load {
             };
             clients.push(tokio::spawn(client.run(stop.clone())));
         }
-        Ok(Self { started, stop, clients })
+        Ok(Self { started, stop, clients, first_key: options.first_key })
     }
 
     /// How long they have been at work: what an [`Op`]'s times count from.
@@ -105,22 +109,28 @@ impl Load {
         for client in self.clients {
             ops.append(&mut client.await?);
         }
-        let keys = ops.iter().map(|op| op.key).max().map_or(0, |last| last + 1);
+        let keys = self.first_key..ops.iter().map(|op| op.key).max().map_or(0, |last| last + 1);
         for (reader, node) in read_back.iter().enumerate() {
             // Other clients than those of the load: each does one thing at a time.
             let id = usize::MAX - reader;
-            read_all(&mut ops, self.started, id, *node, keys).await?;
+            read_all(&mut ops, self.started, id, *node, keys.clone()).await?;
         }
         Ok(ops)
     }
 }
 
 /// Reads every key from a node, as so many requests.
-async fn read_all(ops: &mut Vec<Op>, started: Instant, client: usize, node: usize, keys: u32) -> Result<()> {
+async fn read_all(
+    ops: &mut Vec<Op>,
+    started: Instant,
+    client: usize,
+    node: usize,
+    keys: Range<u32>,
+) -> Result<()> {
     let mut connection = kv(node)?;
     let deadline = Instant::now() + Duration::from_secs(30);
-    let mut key = 0;
-    while key < keys {
+    let mut key = keys.start;
+    while key < keys.end {
         let invoked = started.elapsed();
         let asked = tokio::time::timeout(Duration::from_secs(5), get(&mut connection, key));
         let failed = match asked.await {
@@ -189,6 +199,7 @@ impl Client {
     fn next(&mut self) -> (u32, Request) {
         let epoch = self.shared.count.fetch_add(1, Relaxed) / (KEYS * PER_KEY);
         let key = u32::try_from(epoch * KEYS + self.random.below(KEYS)).unwrap_or(u32::MAX);
+        let key = key.saturating_add(self.options.first_key);
         let fresh = || self.shared.values.fetch_add(1, Relaxed);
         let request = match self.random.below(100) {
             0..40 => Request::Get,

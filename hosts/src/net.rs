@@ -77,10 +77,13 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Delayed {
     bytes: usize,
-    /// By when they are due, and then by when they came.
-    packets: BinaryHeap<Reverse<(Instant, u64, usize, usize, Vec<u8>)>>,
+    /// The next one to be due first.
+    packets: BinaryHeap<Reverse<Late>>,
     count: u64,
 }
+
+/// A packet under way: when it is due, how many came before it, from which host to which, and its bytes.
+type Late = (Instant, u64, usize, usize, Vec<u8>);
 
 impl Net {
     /// So many nodes, each a host in a namespace, counted from 0; and this process, as the host of the clients.

@@ -1,5 +1,7 @@
 //! What is done to the cluster, and what is asked of it.
 
+pub mod compare;
+pub(crate) mod machine;
 pub mod nemesis;
 pub mod overload;
 pub mod rolling;

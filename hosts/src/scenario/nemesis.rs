@@ -99,6 +99,7 @@ pub async fn run(options: &Options) -> Result<Outcome> {
         pause: Duration::from_millis(8),
         timeout: Duration::from_millis(1_500),
         seed,
+        first_key: 0,
     })?;
     tokio::time::sleep(options.calm).await;
     let mut bag = Bag::new(seed);

@@ -119,7 +119,7 @@ pub async fn run(options: &Options) -> Result<Outcome> {
         done: AtomicU64::new(0),
         overloaded: AtomicU64::new(0),
         others: Mutex::default(),
-        took: Mutex::new([Histogram::new(3)?, Histogram::new(3)?]),
+        took: Mutex::new([histogram()?, histogram()?]),
     });
     let offering = tokio::spawn(offer(connections, value, rate, options.overload, counts.clone()));
     let began = Instant::now();
@@ -153,6 +153,7 @@ pub async fn run(options: &Options) -> Result<Outcome> {
         [before.get(node).copied(), quarter, all().next_back().copied(), most]
             .map(|bytes| mib(bytes.unwrap_or(0)))
     });
+    let elections = cluster.term().await - term;
     let took = counts.took.lock().unwrap_or_else(PoisonError::into_inner);
     let ms = |which: usize, quantile: f64| took[which].value_at_quantile(quantile) as f64 / 1e3;
     Ok(Outcome {
@@ -168,7 +169,7 @@ pub async fn run(options: &Options) -> Result<Outcome> {
         done_p50_ms: ms(0, 0.5),
         done_p99_ms: ms(0, 0.99),
         memory_mib: memory_mib.collect(),
-        elections: cluster.term().await - term,
+        elections,
         after_ms,
     })
 }
@@ -257,6 +258,11 @@ impl Counts {
     fn other(&self, what: String) {
         *self.others.lock().unwrap_or_else(PoisonError::into_inner).entry(what).or_insert(0) += 1;
     }
+}
+
+/// Latencies up to a minute, to three digits.
+fn histogram() -> Result<Histogram<u64>> {
+    Ok(Histogram::new_with_bounds(1, 60_000_000, 3)?)
 }
 
 fn put(n: u64, value: &Bytes) -> PutRequest {

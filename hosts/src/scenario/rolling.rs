@@ -64,6 +64,7 @@ pub async fn run(options: &Options) -> Result<Outcome> {
         pause: Duration::from_millis(5),
         timeout: PATIENCE,
         seed,
+        first_key: 0,
     })?;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let mut restarts = 0;
