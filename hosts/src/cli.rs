@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use quorate_hosts::{
-    sandbox,
+    sandbox::{self, Refused},
     scenario::{
         Common, Report, nemesis, overload, rolling,
         slow::{self, Trouble},
@@ -20,7 +20,7 @@ use quorate_hosts::{
 /// Real quorate processes on several hosts of this machine, under real faults, judged by what their clients saw.
 ///
 /// Each node has a network namespace of its own; root is not needed where users may have namespaces. Ends with 0 if all
-/// is well, with 1 if a promise was broken, with 3 if it could not be run.
+/// is well, with 1 if a promise was broken, with 3 if it could not be run, with 77 and a reason if there are no namespaces.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
@@ -53,8 +53,8 @@ enum Scenario {
         /// So many seconds of faults, at least
         #[arg(long, default_value = "120")]
         seconds: u64,
-        /// Each fault lasts so long, and there is none for as long after it: in milliseconds
-        #[arg(long, default_value = "4000")]
+        /// Each fault lasts so long at least, in milliseconds
+        #[arg(long, default_value = "5000")]
         least: u64,
         /// Each fault lasts so long at most, in milliseconds
         #[arg(long, default_value = "8000")]
@@ -65,6 +65,9 @@ enum Scenario {
         /// How many clients
         #[arg(long, default_value = "12")]
         clients: usize,
+        /// How long each waits between an answer and its next request, in milliseconds
+        #[arg(long, default_value = "20")]
+        pause: u64,
     },
     /// Every node restarted, one after the other, under load
     Rolling {
@@ -119,9 +122,24 @@ enum Scenario {
     },
 }
 
+/// As test runners have it.
+const UNAVAILABLE: u8 = 77;
+
 pub(crate) fn main() -> ExitCode {
     let args = Args::parse();
-    match enter_and_run(args) {
+    // Before there are threads, and before anything is made.
+    match sandbox::enter() {
+        Ok(()) => {}
+        Err(Refused::Unavailable(why)) => {
+            println!("skipped: {why}");
+            return ExitCode::from(UNAVAILABLE);
+        }
+        Err(Refused::Failed(error)) => {
+            eprintln!("quorate-hosts: {error:#}");
+            return ExitCode::from(3);
+        }
+    }
+    match block_on(args) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
@@ -131,9 +149,7 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-fn enter_and_run(args: Args) -> Result<bool> {
-    // Before there are threads, and before anything is made.
-    sandbox::enter()?;
+fn block_on(args: Args) -> Result<bool> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let ended = runtime.block_on(async {
         tokio::select! {
@@ -162,13 +178,14 @@ async fn run(args: Args) -> Result<bool> {
     };
     eprintln!("seed {}", common.seed);
     match args.scenario {
-        Scenario::Nemesis { seconds, least, most, calm, clients } => {
+        Scenario::Nemesis { seconds, least, most, calm, clients, pause } => {
             let options = nemesis::Options {
                 common,
                 faults: Duration::from_secs(seconds),
                 lasts: (Duration::from_millis(least), Duration::from_millis(most)),
                 calm: Duration::from_millis(calm),
                 clients,
+                pause: Duration::from_millis(pause),
                 only: vec![],
             };
             show(&nemesis::run(&options).await?, args.json)

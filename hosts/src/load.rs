@@ -4,6 +4,7 @@
 //! each key.
 
 use std::{
+    collections::BTreeMap,
     ops::Range,
     sync::{
         Arc,
@@ -35,6 +36,9 @@ use crate::{
 /// Keys that are in use at a time, and requests for each of them, on average.
 const KEYS: u64 = 8;
 const PER_KEY: u64 = 40;
+
+/// Keys that are read at a time in the end.
+const PAGE: u32 = 1_000;
 
 /// What the clients are like.
 #[derive(Clone, Debug)]
@@ -119,7 +123,7 @@ impl Load {
     }
 }
 
-/// Reads every key from a node, as so many requests.
+/// Reads every key from a node, linearizably, many at a time: to each key it is a read of its own.
 async fn read_all(
     ops: &mut Vec<Op>,
     started: Instant,
@@ -129,15 +133,19 @@ async fn read_all(
 ) -> Result<()> {
     let mut connection = kv(node)?;
     let deadline = Instant::now() + Duration::from_secs(30);
-    let mut key = keys.start;
-    while key < keys.end {
+    let mut from = keys.start;
+    while from < keys.end {
+        let to = from.saturating_add(PAGE).min(keys.end);
         let invoked = started.elapsed();
-        let asked = tokio::time::timeout(Duration::from_secs(5), get(&mut connection, key));
+        let asked = tokio::time::timeout(Duration::from_secs(5), get_range(&mut connection, from..to));
         let failed = match asked.await {
-            Ok(Ok((value, revision))) => {
-                let (ended, outcome) = (started.elapsed(), Outcome::Read(value));
-                ops.push(Op { client, node, key, request: Request::Get, invoked, ended, outcome, revision });
-                key += 1;
+            Ok(Ok((values, revision))) => {
+                let ended = started.elapsed();
+                ops.extend((from..to).map(|key| {
+                    let outcome = Outcome::Read(values.get(&key).copied().unwrap_or(0));
+                    Op { client, node, key, request: Request::Get, invoked, ended, outcome, revision }
+                }));
+                from = to;
                 continue;
             }
             Ok(Err(status)) => status.to_string(),
@@ -252,6 +260,23 @@ async fn get(connection: &mut KvClient<Channel>, key: u32) -> Result<(u64, i64),
     let answer = answer.into_inner();
     let revision = answer.header.map_or(0, |header| header.revision);
     Ok((value_of(answer.kvs.first())?, revision))
+}
+
+async fn get_range(
+    connection: &mut KvClient<Channel>,
+    keys: Range<u32>,
+) -> Result<(BTreeMap<u32, u64>, i64), Status> {
+    let request =
+        RangeRequest { key: name(keys.start), range_end: name(keys.end), ..RangeRequest::default() };
+    let answer = connection.range(request).await?.into_inner();
+    let revision = answer.header.map_or(0, |header| header.revision);
+    let mut values = BTreeMap::new();
+    for kv in &answer.kvs {
+        let number = std::str::from_utf8(&kv.key).ok().and_then(|key| key.strip_prefix("key/")?.parse().ok());
+        let key = number.ok_or_else(|| Status::internal(format!("a key that nobody wrote: {:?}", kv.key)))?;
+        values.insert(key, value_of(Some(kv))?);
+    }
+    Ok((values, revision))
 }
 
 async fn put(connection: &mut KvClient<Channel>, key: u32, value: u64) -> Result<(Outcome, i64), Status> {

@@ -68,23 +68,29 @@ impl Sandbox {
     }
 }
 
+/// Why there is no sandbox.
+#[derive(Debug)]
+pub enum Refused {
+    /// This machine gives none: why, in one line.
+    Unavailable(String),
+    /// There ought to be one.
+    Failed(anyhow::Error),
+}
+
 /// Returns inside. Outside, it starts this program again inside, and becomes that.
 ///
 /// # Errors
 /// If there are no namespaces to be had, or what is needed inside can't be set up.
-pub fn enter() -> Result<()> {
+pub fn enter() -> Result<(), Refused> {
     if env::var_os(INSIDE).is_some() {
-        return settle();
+        return settle().map_err(Refused::Failed);
     }
-    let sandbox = match Sandbox::find() {
-        Ok(sandbox) => sandbox,
-        Err(why) => bail!("{why}"),
-    };
-    let program = env::current_exe().context("this program's own path")?;
+    let sandbox = Sandbox::find().map_err(Refused::Unavailable)?;
+    let program = env::current_exe().map_err(|error| Refused::Failed(error.into()))?;
     let mut command = sandbox.command(&program);
     // A terminal's stdin doesn't end: who has started it from one ends it with Ctrl-C.
-    Err(command.args(env::args_os().skip(1)).stdin(Stdio::inherit()).env(INSIDE, "terminal").exec())
-        .context("can't run unshare")
+    let error = command.args(env::args_os().skip(1)).stdin(Stdio::inherit()).env(INSIDE, "terminal").exec();
+    Err(Refused::Failed(anyhow::Error::from(error).context("can't run unshare")))
 }
 
 /// Sets up what every scenario needs.

@@ -31,6 +31,9 @@ pub struct Options {
     pub calm: Duration,
     /// How many clients.
     pub clients: usize,
+    /// How long each waits between an answer and its next request: far below what the cluster can take, the throughput is
+    /// theirs, and steady.
+    pub pause: Duration,
     /// Only these kinds, if any are given.
     pub only: Vec<Kind>,
 }
@@ -96,7 +99,7 @@ pub async fn run(options: &Options) -> Result<Outcome> {
     let load = Load::start(&LoadOptions {
         clients: options.clients,
         nodes: (0..nodes).collect(),
-        pause: Duration::from_millis(8),
+        pause: options.pause,
         timeout: Duration::from_millis(1_500),
         seed,
         first_key: 0,
