@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use quorate_hosts::{
+    faults::Kind,
     sandbox::{self, Refused},
     scenario::{
         Common, Report, nemesis, overload, rolling,
@@ -66,8 +67,11 @@ enum Scenario {
         #[arg(long, default_value = "12")]
         clients: usize,
         /// How long each waits between an answer and its next request, in milliseconds
-        #[arg(long, default_value = "20")]
+        #[arg(long, default_value = "40")]
         pause: u64,
+        /// Only this kind; several may be given
+        #[arg(long, value_enum)]
+        only: Vec<Kind>,
     },
     /// Every node restarted, one after the other, under load
     Rolling {
@@ -178,7 +182,7 @@ async fn run(args: Args) -> Result<bool> {
     };
     eprintln!("seed {}", common.seed);
     match args.scenario {
-        Scenario::Nemesis { seconds, least, most, calm, clients, pause } => {
+        Scenario::Nemesis { seconds, least, most, calm, clients, pause, only } => {
             let options = nemesis::Options {
                 common,
                 faults: Duration::from_secs(seconds),
@@ -186,7 +190,7 @@ async fn run(args: Args) -> Result<bool> {
                 calm: Duration::from_millis(calm),
                 clients,
                 pause: Duration::from_millis(pause),
-                only: vec![],
+                only,
             };
             show(&nemesis::run(&options).await?, args.json)
         }

@@ -3,11 +3,12 @@
 use std::{fmt, time::Duration};
 
 use anyhow::Result;
+use clap::ValueEnum;
 
 use crate::{cluster::Cluster, net::Link, random::Random};
 
 /// What may go wrong. Where a role is named, it is the one that a node has when the fault begins.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// The leader alone on its side of a partition.
