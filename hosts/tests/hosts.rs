@@ -63,6 +63,14 @@ fn a_rolling_restart_fails_no_request_but_those_that_can_be_sent_again() {
 }
 
 #[test]
+fn more_than_can_be_done_is_refused_as_overload_and_deposes_nobody() {
+    // Small values: it is not the bound on bytes that refuses them.
+    let args = ["overload", "--seconds", "10", "--times", "4", "--find", "4", "--value-size", "128"];
+    let Some(found) = run(&args) else { return };
+    assert!(found["overloaded"].as_u64().unwrap() > 0 && found["done"].as_f64().unwrap() > 0.0, "{found}");
+}
+
+#[test]
 fn a_slow_node_causes_no_election_and_no_wrong_answer() {
     let Some(found) = run(&["slow", "--runs", "1", "--millis", "1200"]) else { return };
     let compared = found["compared"].as_array().unwrap();

@@ -54,6 +54,7 @@
 //! | queue | bound | beyond it |
 //! | --- | --- | --- |
 //! | proposals without an outcome | [`Builder::max_pending`] | [`ProposeError::Overloaded`] |
+//! | time that the oldest of 256 and more proposals has waited, while somebody leads | a quarter of [`Builder::request_timeout`] | the same |
 //! | bytes of proposals not yet taken up | `Config::max_uncommitted_bytes` | the same |
 //! | bytes of proposals not yet committed | `Config::max_uncommitted_bytes`, in the core | the same |
 //! | bytes of commands for another node, or until one leads | `Config::max_uncommitted_bytes` | [`ProposeError::Overloaded`] |
@@ -76,6 +77,7 @@
 //! snapshot that its store has, and [`Node::freeze`] gives whoever wants to write one the state to write; but none is
 //! taken, nor sent to others, by itself yet: the log grows.
 
+mod admission;
 mod alarm;
 mod apply;
 mod builder;

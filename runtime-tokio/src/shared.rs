@@ -14,6 +14,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use crate::{
+    admission::Admission,
     apply::{Closure, Read, Ticket},
     consistency::Consistency,
     control::{Control, Verdict, Wish},
@@ -33,6 +34,8 @@ pub(crate) struct Shared<S: StateMachine> {
     pub(crate) transport: Option<Arc<dyn Transport>>,
     pub(crate) leadership: watch::Sender<Leadership>,
     pub(crate) stopped: watch::Sender<Option<Stopped>>,
+    /// Proposals of this node's callers that wait for an outcome.
+    admission: Arc<Admission>,
     /// Reads that wait for an answer.
     reads: Arc<AtomicUsize>,
     /// Bytes of commands on their way to another node, or waiting for one that leads.
@@ -62,6 +65,7 @@ impl<S: StateMachine> Shared<S> {
             transport,
             leadership: watch::Sender::new(leadership),
             stopped: watch::Sender::new(None),
+            admission: Admission::new(request_timeout),
             reads: Arc::default(),
             elsewhere: Arc::default(),
             ended: watch::Sender::new(false),
@@ -73,6 +77,12 @@ impl<S: StateMachine> Shared<S> {
 
     /// [`Node::propose`](crate::Node::propose).
     pub(crate) async fn propose(&self, command: Bytes) -> Result<S::Reply, ProposeError> {
+        let leader = self.leadership.borrow().leader;
+        let _admitted = self.admission.admit(leader).map_err(|waited| {
+            count(&self.counters.overloaded, 1);
+            let what = format!("overloaded: the oldest proposal has been waiting for {waited:?}");
+            ProposeError::Overloaded { what }
+        })?;
         let mut attempts = Attempts::new(self.request_timeout);
         let mut hint = None;
         let mut ticket = None;
