@@ -131,7 +131,8 @@ async fn restart(cluster: &mut Cluster, place: usize) -> Result<()> {
 fn is_retriable(outcome: &Came) -> bool {
     match outcome {
         Came::Refused(_) => true,
-        Came::Unknown(why) => why.starts_with("Unavailable: "),
+        // The second is the client library's own: the connection had gone before the request was on it.
+        Came::Unknown(why) => why.starts_with("Unavailable: ") || why == "Cancelled: operation was canceled",
         Came::Read(_) | Came::Written(_) | Came::Compared { .. } => true,
     }
 }
