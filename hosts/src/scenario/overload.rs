@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
-use quorate_coord::pb::etcdserverpb::{CompactionRequest, PutRequest, kv_client::KvClient};
+use quorate_coord::pb::etcdserverpb::{CompactionRequest, PutRequest, RangeRequest, kv_client::KvClient};
 use tokio::sync::Semaphore;
 use tonic::{Code, transport::Channel};
 
@@ -269,14 +269,20 @@ fn put(n: u64, value: &Bytes) -> PutRequest {
     PutRequest { key: format!("over/{:04}", n % 1_000).into(), value: value.clone(), ..PutRequest::default() }
 }
 
-/// Old revisions are kept in memory until they are compacted, as in etcd: an operator has this done.
+/// Old revisions are kept in memory until they are compacted, as in etcd: an operator has this done. It is refused like any
+/// other request, and tried again, for as long as that takes.
 async fn compact(mut connection: KvClient<Channel>) {
     loop {
         tokio::time::sleep(Duration::from_millis(500)).await;
-        let put = PutRequest { key: "compacted".into(), ..PutRequest::default() };
-        if let Ok(answer) = connection.put(put).await {
-            let revision = answer.into_inner().header.map_or(0, |header| header.revision);
-            let _refused = connection.compact(CompactionRequest { revision, physical: false }).await;
+        let read = RangeRequest { key: "compacted".into(), serializable: true, ..RangeRequest::default() };
+        let Ok(answer) = connection.range(read).await else { continue };
+        let revision = answer.into_inner().header.map_or(0, |header| header.revision);
+        let request = CompactionRequest { revision, physical: false };
+        while let Err(status) = connection.compact(request).await {
+            if status.code() == Code::OutOfRange {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 }
