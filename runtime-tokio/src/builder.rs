@@ -272,7 +272,7 @@ impl<S: StateMachine, St: Store> Builder<S, St> {
         // Not before the core has found what was recovered to be in order.
         #[cfg(feature = "record")]
         let recorder = origin.map(|(recording, config, recovered)| {
-            let (recorder, tape) = recording.start(config, recovered, now, &alive);
+            let (recorder, tape) = recording.start(&config, &recovered, now, &alive);
             shared.tape.get_or_init(|| tape);
             recorder
         });

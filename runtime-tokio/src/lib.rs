@@ -111,7 +111,9 @@ pub use memory::{
 };
 pub use node::Node;
 #[cfg(feature = "record")]
-pub use record::{Recording, RecordingEnded, RecordingStatus};
+pub use quorate_core::recording::Payloads;
+#[cfg(feature = "record")]
+pub use record::{DumpError, Recording, RecordingDump, RecordingEnded, RecordingStatus};
 pub use router::Router;
 pub use snapshot::SnapshotSource;
 pub use status::{Counts, Leadership, NodeStatus};

@@ -10,6 +10,7 @@ mod failure;
 mod inspect;
 mod logs;
 mod node_args;
+mod recording;
 mod recover;
 mod restore;
 mod serve;

@@ -1,10 +1,10 @@
 //! `quorate serve`: one node.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use quorate_coord::{machine::Machine, server};
 use quorate_core::{GroupId, Membership, NodeId};
-use quorate_runtime_tokio::{Node, Recording};
+use quorate_runtime_tokio::Node;
 use quorate_storage_redb::{self as storage, RedbStore};
 use quorate_transport_quic::{self as quic, ClusterId, QuicTransport, pki};
 use tokio::{
@@ -19,6 +19,7 @@ use super::{
     failure::Context as _,
     logs::{self, LogFormat},
     node_args::NodeArgs,
+    recording::RecordArgs,
     supervise::{self, Event},
 };
 
@@ -52,12 +53,13 @@ this machine. SIGTERM and SIGINT (Ctrl-C) stop the node in an orderly way: if it
 leads, it hands over first.
 RUST_LOG chooses what is logged (default: info).
 
---record FILE is a flight recorder. `quorate-sim flight FILE` replays it step by
-step, with the invariants that it can decide; so it is what to add to a report
-of something that should not have happened. It begins with the node's start and
-ends at 256 MiB; a restart adds to the file, or moves it to FILE.old if that is
-half full. Whatever becomes of it, the node goes on. What clients have written
-is in it.
+--record DIR is a flight recorder, made to be left on. `quorate-sim flight DIR`
+replays it step by step, with the invariants that it can decide; so it is what
+to add to a report of something that should not have happened. It keeps the
+newest of what has happened, over restarts too, up to --record-bytes. SIGUSR1
+has a copy made of it, DIR/dump-N, and an end that should not be leaves one in
+DIR/group-0/kept-N. Whatever becomes of it, the node goes on. What clients have
+written is in it, unless --record-redact leaves that out.
 
 Examples:
   quorate serve --config node-1/node.toml --bootstrap    the very first start
@@ -81,12 +83,8 @@ pub(crate) struct Args {
     /// Make the node's store; only at its very first start. Refused if there is one
     #[arg(long)]
     bootstrap: bool,
-    /// Record all that the node's core is told, for `quorate-sim flight`: see below
-    #[arg(long, value_name = "FILE")]
-    record: Option<PathBuf>,
-    /// Record what it did as well, not only a digest of that: several times as big
-    #[arg(long, requires = "record")]
-    record_actions: bool,
+    #[command(flatten)]
+    record: RecordArgs,
     /// How log lines look
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -99,10 +97,9 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> Result {
     logs::start(args.log_format)?;
     let (bootstrap, supervised) = (args.bootstrap, args.supervised);
-    let recording = args.record.as_ref().map(|file| Recording::to_file(file).actions(args.record_actions));
     let stop = Stop::watch(supervised)?;
     let config = args.node.config(args.cluster)?;
-    serve(&config, bootstrap, supervised, recording, stop).await
+    serve(&config, bootstrap, supervised, &args.record, stop).await
 }
 
 /// Makes a node's store, with everyone in the configuration as its first voters.
@@ -137,13 +134,7 @@ pub(crate) fn identity(config: &NodeConfig) -> storage::Identity {
 }
 
 /// Runs the node of this configuration.
-async fn serve(
-    config: &NodeConfig,
-    make: bool,
-    supervised: bool,
-    recording: Option<Recording>,
-    stop: Stop,
-) -> Result {
+async fn serve(config: &NodeConfig, make: bool, supervised: bool, record: &RecordArgs, stop: Stop) -> Result {
     let id = NodeId(config.id);
     // What may be wrong with the configuration comes first: a store is made only if all else is well.
     let refused = |error: io::Error| {
@@ -162,10 +153,12 @@ async fn serve(
     if let Some(transport) = transport {
         builder = builder.transport(Arc::new(transport));
     }
-    if let Some(recording) = recording {
+    if let Some(recording) = record.recording() {
         builder = builder.record(recording);
     }
+    let requests = record.requests()?;
     let node = builder.start(Machine::new()).await.map_err(|error| Failure::new(error.to_string()))?;
+    let copies = requests.map(|requests| tokio::spawn(requests.serve(node.clone())));
 
     // Not before: whoever connected while the store is being opened would wait, instead of asking another node.
     let listener = socket.listen(BACKLOG).map_err(refused)?;
@@ -189,6 +182,9 @@ async fn serve(
     // Requests under way have a moment to end; then the node ends them.
     let served = served.await;
     node.shutdown().await;
+    if let Some(copies) = copies {
+        copies.abort();
+    }
     info!(node = %id, "stopped");
     stopped?;
     served.context("serving clients")?.context("serving clients")
