@@ -15,6 +15,8 @@ use crate::{
 
 /// Who has answered what: each counts once, whatever it says again.
 #[derive(Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "replay", derive(serde::Deserialize))]
 pub(crate) struct Votes(Vec<(NodeId, bool)>);
 
 impl Votes {

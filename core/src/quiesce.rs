@@ -37,6 +37,8 @@ use crate::{
 
 /// Since when a leader has nothing to do.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "replay", derive(serde::Deserialize))]
 pub(crate) struct Idle {
     pub(crate) since: Instant,
     /// The end of its log then.

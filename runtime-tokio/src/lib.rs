@@ -151,7 +151,9 @@ pub use memory::{
 };
 pub use node::Node;
 #[cfg(feature = "record")]
-pub use record::{Recording, RecordingEnded, RecordingStatus};
+pub use quorate_core::recording::Payloads;
+#[cfg(feature = "record")]
+pub use record::{DumpError, Recording, RecordingDump, RecordingEnded, RecordingStatus};
 pub use snapshot::SnapshotSource;
 pub use snapshots::{
     SnapshotActivity, SnapshotConfigError, SnapshotCounts, SnapshotLimits, SnapshotPolicy, SnapshotProgress,
