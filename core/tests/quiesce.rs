@@ -221,16 +221,24 @@ fn what_wakes_a_follower() {
     }
 }
 
-/// Who sleeps looks at the log alone, as a member asks for its vote, though its leader spoke just before.
+/// The first request wakes it, and the leader has its time to be heard. Then the log alone counts, however lately the leader spoke.
 #[test]
-fn a_sleeper_judges_by_the_log() {
+fn who_was_woken_by_a_candidate_judges_the_next_by_the_log() {
     let mut cluster = asleep();
     let (term, last) = (cluster.raft(1).term().0, cluster.raft(1).last());
-    cluster.receive(3, 2, term + 1, vote(id(last.term.0, last.index.0 - 1))).unwrap();
-    assert_eq!((cluster.raft(2).term().0, cluster.raft(2).hard_state().vote), (term + 1, None));
+    cluster.receive(3, 2, term + 1, vote(last)).unwrap();
+    assert_eq!((cluster.raft(2).term().0, sleepers(&cluster)), (term, vec![1, 3]));
+    cluster.receive(3, 2, term + 2, vote(id(last.term.0, last.index.0 - 1))).unwrap();
+    assert_eq!((cluster.raft(2).term().0, cluster.raft(2).hard_state().vote), (term + 2, None));
+    cluster.receive(3, 2, term + 3, vote(last)).unwrap();
+    assert_eq!(cluster.raft(2).hard_state().vote, Some(NodeId(3)));
+    // The leader is heard in time.
     let mut cluster = asleep();
     cluster.receive(3, 2, term + 1, vote(last)).unwrap();
-    assert_eq!(cluster.raft(2).hard_state().vote, Some(NodeId(3)));
+    cluster.receive(3, 1, term + 1, vote(last)).unwrap();
+    cluster.deliver();
+    cluster.receive(3, 2, term + 2, vote(last)).unwrap();
+    assert_eq!((cluster.leader(), cluster.raft(2).term().0), (Some(1), term));
 }
 
 /// Only the newest round, of the leader that is followed, about the log that is here, and durable.

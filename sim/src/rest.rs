@@ -364,8 +364,7 @@ impl World {
         let Some((leader, _)) = self.settled_leader() else { return };
         let mut followers = self.members_back();
         followers.retain(|slot| *slot != leader);
-        // Who sleeps doesn't hear the leader either, and helps whoever asks.
-        if followers.is_empty() || self.fault_rng.chance(0.5) || self.may_sleep() {
+        if followers.is_empty() || self.fault_rng.chance(0.5) {
             return;
         }
         let slot = self.fault_rng.pick(&followers);
