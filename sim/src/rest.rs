@@ -352,11 +352,10 @@ impl World {
             return Ok(());
         }
         self.lab.counts.bump(Count::LostAsleep);
-        self.lab.trace.line(self.now, || format!("n{} is lost while everyone sleeps", leader + 1));
         self.rest.back.retain(|other| *other != leader);
         let until = self.now + 2 * self.plan.idle_timeout + 20 * election;
         self.rest.stage = Stage::Orphaned { until };
-        self.crash(leader)
+        self.retire(leader)
     }
 
     /// Now and then a follower stops hearing the leader, and the leader alone: it asks around, and must be told to wait.
