@@ -20,6 +20,7 @@ use crate::{
     apply,
     control::Controls,
     driver::{Driver, Lanes, LastWord, Reads},
+    health::DiskHealth,
     host::{self, Host, HostBuilder, Open, Place},
     inbox::Limits,
     lane::Use,
@@ -41,6 +42,7 @@ pub struct Builder<S> {
     request_timeout: Duration,
     shutdown_timeout: Duration,
     max_pending: usize,
+    disk_stall_timeout: Option<Duration>,
     machine: PhantomData<fn(S)>,
     #[cfg(feature = "record")]
     recording: Option<Recording>,
@@ -134,6 +136,7 @@ impl<S: StateMachine> Builder<S> {
             request_timeout: Duration::from_secs(5),
             shutdown_timeout: Duration::from_secs(1),
             max_pending: 65_536,
+            disk_stall_timeout: None,
             machine: PhantomData,
             #[cfg(feature = "record")]
             recording: None,
@@ -194,6 +197,21 @@ impl<S: StateMachine> Builder<S> {
     /// Default 65,536 of each.
     pub const fn max_pending(mut self, count: usize) -> Self {
         self.max_pending = count;
+        self
+    }
+
+    /// A leader whose store makes nothing durable for so long, though something waits, hands leadership over, or gives it up.
+    /// Default: an election timeout.
+    pub const fn disk_stall_timeout(mut self, timeout: Duration) -> Self {
+        self.disk_stall_timeout = Some(timeout);
+        self
+    }
+
+    /// A group that has had nothing to do for so long falls asleep: it sends no heartbeats, and costs nothing, until
+    /// something happens. On in the whole cluster, or nowhere; at least an election timeout, or zero for never, which is the
+    /// default. While it sleeps, a leader that is gone is noticed by the transport, not by its silence.
+    pub const fn quiesce_after(mut self, idle: Duration) -> Self {
+        self.config.quiesce_after = idle;
         self
     }
 
@@ -316,6 +334,8 @@ impl<S: StateMachine> Builder<S> {
             "starting"
         );
 
+        let stall = self.disk_stall_timeout.unwrap_or(self.config.election_timeout);
+        let beat = u64::try_from(self.config.heartbeat_interval.as_micros() / 4).unwrap_or(1).max(1);
         let batch_bytes = self.config.max_append_bytes.min(self.config.max_uncommitted_bytes);
         let now = host.shared.clock.now();
         #[cfg(feature = "record")]
@@ -347,6 +367,8 @@ impl<S: StateMachine> Builder<S> {
             reads: Reads::new(),
             controls: Controls::new(),
             lost: BTreeSet::new(),
+            disk: DiskHealth::new(stall),
+            beat,
             now,
             handed: at.last.index,
             applied: at.last.index,

@@ -115,7 +115,7 @@ impl<S: StateMachine> Driver<S> {
     }
 
     /// The voter that has most of the log, of those that are in touch.
-    fn successor(&self) -> Option<NodeId> {
+    pub(crate) fn successor(&self) -> Option<NodeId> {
         let membership = self.raft.membership();
         let peers = self.raft.progress().filter(|peer| membership.is_voter(peer.id));
         let reachable = peers.filter(|peer| !self.lost.contains(&peer.id));
@@ -139,6 +139,12 @@ impl<S: StateMachine> Driver<S> {
         if waits_for == Some(Handover::UnderWay(Some(peer))) {
             self.step(Input::AbortTransfer);
         }
+    }
+
+    /// The transport is in touch with a peer, or the peer was heard.
+    pub(crate) fn in_touch(&mut self, peer: NodeId) {
+        self.lost.remove(&peer);
+        self.step(Input::Reachable { peer });
     }
 
     /// Nobody waits for anything but the state machine.

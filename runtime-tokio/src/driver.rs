@@ -14,7 +14,7 @@ use std::{
 
 use quorate_core::{
     Action, Apply, Batch, Body, ENTRY_HEADER, Event, Incarnation, Index, Input, Instant, Message, NodeId,
-    Outcome, Proposal, ReadKind, Rejected, RoleKind, StateMachine, Token, Tokens,
+    Outcome, Proposal, ReadKind, Reason, Rejected, RoleKind, StateMachine, Token, Tokens,
 };
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
@@ -24,6 +24,7 @@ use crate::{
     apply::{Job, Reading},
     control::{Controls, Handover},
     error::{Refusal, StopReason, Stopped},
+    health::DiskHealth,
     host::{self, Host, Place},
     inbox::{Answer, Inbox, Look, Proposed, Work},
     lane,
@@ -63,6 +64,9 @@ pub(crate) struct Driver<S: StateMachine> {
     pub(crate) controls: Controls,
     /// Peers that the transport has lost touch with, and that have not been heard since.
     pub(crate) lost: BTreeSet<NodeId>,
+    pub(crate) disk: DiskHealth,
+    /// With many groups, heartbeats are due at multiples of this, in µs.
+    pub(crate) beat: u64,
     /// When the last work was taken up.
     pub(crate) now: Instant,
     /// The last index handed to apply, and the last applied.
@@ -121,6 +125,7 @@ impl<S: StateMachine> Driver<S> {
                     self.act();
                 }
             }
+            self.watch_disk();
             // A node with much to do lets others on its worker run as well.
             tokio::task::coop::consume_budget().await;
         };
@@ -138,14 +143,23 @@ impl<S: StateMachine> Driver<S> {
     }
 
     fn wake_at(&self) -> Option<Instant> {
-        let deadline = self.raft.deadline().map(|(at, _)| at);
         let until = self.stopping.as_ref().map(|stopping| stopping.until);
-        deadline.into_iter().chain(until).min()
+        self.deadline().into_iter().chain(until).chain(self.stall_due()).min()
     }
 
-    /// By how much the core's deadline has passed, if it has.
+    /// When the core is to hear that time has passed. Of many groups at one host the heartbeats are due at the same moments,
+    /// so that those to one peer travel together.
+    fn deadline(&self) -> Option<Instant> {
+        let (at, reason) = self.raft.deadline()?;
+        if reason != Reason::Heartbeat || !self.shared.host.groups.many() {
+            return Some(at);
+        }
+        Some(Instant(at.0.div_ceil(self.beat).saturating_mul(self.beat)))
+    }
+
+    /// By how much that has passed, if it has.
     fn due(&self) -> Option<Duration> {
-        let (deadline, _) = self.raft.deadline()?;
+        let deadline = self.deadline()?;
         (deadline <= self.now).then(|| Duration::from_micros(self.now.since(deadline)))
     }
 
@@ -158,14 +172,17 @@ impl<S: StateMachine> Driver<S> {
         // After taking it up, never before: no message may seem to come earlier than it did.
         self.now = self.shared.host.clock.now();
         for input in work.inputs.drain(..) {
+            if let Input::Persisted(receipt) = &input {
+                self.disk.persisted(receipt.seq(), self.now);
+            }
             self.step(input);
         }
         if let Some(up_to) = work.applied.take() {
             self.applied = up_to;
             self.step(Input::Applied { up_to });
         }
-        for peer in std::mem::take(&mut work.lost) {
-            self.lost_touch(peer);
+        for (peer, lost) in std::mem::take(&mut work.touch) {
+            if lost { self.lost_touch(peer) } else { self.in_touch(peer) }
         }
         count(&self.shared.counters.messages, work.messages.len());
         for (n, (from, message)) in work.messages.drain(..).enumerate() {
@@ -199,8 +216,8 @@ impl<S: StateMachine> Driver<S> {
 
     fn receive(&mut self, from: NodeId, message: Message) {
         // Lookup only: nearly always there is nobody in it.
-        if !self.lost.is_empty() {
-            self.lost.remove(&from);
+        if !self.lost.is_empty() && self.lost.contains(&from) {
+            self.in_touch(from);
         }
         self.shared.meter.received(message.class());
         if matches!(message.body, Body::InstallSnapshot { .. }) {
@@ -296,7 +313,10 @@ impl<S: StateMachine> Driver<S> {
                     }
                 }
                 // A lane that has ended has said why, and the node is about to stop.
-                Action::Write(write) => drop(self.lanes.store.writes.send(host::Job::Write(write))),
+                Action::Write(write) => {
+                    self.disk.sent(write.seq(), self.now);
+                    drop(self.lanes.store.writes.send(host::Job::Write(write)));
+                }
                 Action::Load(load) => {
                     let question =
                         host::Question { group: self.shared.group, load, port: self.shared.clone() };
@@ -312,6 +332,7 @@ impl<S: StateMachine> Driver<S> {
                     self.tell(&event);
                     if matches!(event, Event::Transfer { to: None }) {
                         self.transfer_ended();
+                        self.transfer_for_health_ended();
                     }
                 }
             }

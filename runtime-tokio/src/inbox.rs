@@ -1,7 +1,7 @@
 //! What waits for the driver: a lane for each kind of thing, taken up all at once.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     mem,
     sync::{Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
@@ -107,8 +107,8 @@ pub(crate) struct Work<S: StateMachine> {
     pub(crate) stale_reads: Vec<Box<dyn Reading<S>>>,
     pub(crate) questions: Vec<oneshot::Sender<Look>>,
     pub(crate) controls: Vec<Control>,
-    /// Peers that the transport has lost touch with.
-    pub(crate) lost: BTreeSet<NodeId>,
+    /// Peers that the transport has lost touch with (`true`), or is in touch with again: what was last.
+    pub(crate) touch: BTreeMap<NodeId, bool>,
     /// Somebody wants the node to stop.
     pub(crate) stop: Option<StopReason>,
     proposal_bytes: usize,
@@ -208,11 +208,11 @@ impl<S: StateMachine> Inbox<S> {
         Ok(())
     }
 
-    /// The transport has lost touch with a peer.
-    pub(crate) fn lost(&self, peer: NodeId) {
+    /// The transport has lost touch with a peer, or is in touch with it.
+    pub(crate) fn touch(&self, peer: NodeId, lost: bool) {
         let mut state = self.lock();
         if !state.over {
-            state.work.lost.insert(peer);
+            state.work.touch.insert(peer, lost);
             wake(state);
         }
     }
@@ -355,7 +355,7 @@ impl<S: StateMachine> Work<S> {
             stale_reads: Vec::new(),
             questions: Vec::new(),
             controls: Vec::new(),
-            lost: BTreeSet::new(),
+            touch: BTreeMap::new(),
             stop: None,
             proposal_bytes: 0,
             message_bytes: 0,
@@ -377,7 +377,7 @@ impl<S: StateMachine> Work<S> {
             && self.reads_at.is_empty()
             && self.stale_reads.is_empty()
             && self.controls.is_empty()
-            && self.lost.is_empty()
+            && self.touch.is_empty()
             && self.stop.is_none()
     }
 }

@@ -92,6 +92,7 @@ mod control;
 mod driver;
 mod error;
 mod forward;
+mod health;
 mod host;
 mod inbox;
 mod lane;

@@ -215,6 +215,8 @@ impl<S: StateMachine> Shared<S> {
         let answer = match timeout_at(deadline, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error @ ForwardError::NotDelivered { .. })) => {
+                // If the group sleeps nobody else would notice that its leader is gone.
+                self.inbox.touch(leader, true);
                 return Err(Retry::NotDelivered(error.to_string()));
             }
             Ok(Err(error @ ForwardError::Unknown { .. })) => {
@@ -353,7 +355,11 @@ impl<S: StateMachine> Port for Shared<S> {
     }
 
     fn unreachable(&self, peer: NodeId) {
-        self.inbox.lost(peer);
+        self.inbox.touch(peer, true);
+    }
+
+    fn reachable(&self, peer: NodeId) {
+        self.inbox.touch(peer, false);
     }
 
     fn forwarded(self: Arc<Self>, from: NodeId, request: Bytes) -> BoxFuture<Result<Bytes, ForwardError>> {

@@ -103,6 +103,8 @@ counters! {
     commits,
     /// Writes that they made durable.
     writes,
+    /// How often leadership was given up because the store made no progress.
+    disk_stalls,
     /// Questions to the log.
     loads,
     /// Entries applied.

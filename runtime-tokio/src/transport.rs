@@ -49,6 +49,10 @@ pub trait Inbound: Send + Sync + 'static {
     /// blocks. Does nothing by default; a transport that can't know it need not say it.
     fn unreachable(&self, _peer: NodeId) {}
 
+    /// The transport is in touch with `peer`, for the first time or again. Never blocks. Does nothing by default; a transport that
+    /// can't know it need not say it.
+    fn reachable(&self, _peer: NodeId) {}
+
     /// A request has been forwarded here.
     fn forwarded(
         &self,

@@ -288,6 +288,8 @@ pub(crate) trait Port: Send + Sync {
     fn receive(&self, from: NodeId, message: Message);
     /// Touch with a peer is lost.
     fn unreachable(&self, peer: NodeId);
+    /// The transport is in touch with a peer.
+    fn reachable(&self, peer: NodeId);
     /// A request has been forwarded here.
     fn forwarded(self: Arc<Self>, from: NodeId, request: Bytes) -> BoxFuture<Result<Bytes, ForwardError>>;
     /// A peer has opened a stream.

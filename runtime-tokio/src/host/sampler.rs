@@ -76,6 +76,8 @@ mod tests {
 
         fn unreachable(&self, _: NodeId) {}
 
+        fn reachable(&self, _: NodeId) {}
+
         fn forwarded(self: Arc<Self>, from: NodeId, _: Bytes) -> BoxFuture<Result<Bytes, ForwardError>> {
             Box::pin(async move { Err(ForwardError::NotDelivered { to: from, why: "a test".into() }) })
         }

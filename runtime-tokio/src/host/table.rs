@@ -114,6 +114,13 @@ impl Inbound for Entrance {
         }
     }
 
+    fn reachable(&self, peer: NodeId) {
+        let Some(host) = self.0.upgrade() else { return };
+        for port in host.groups.ports() {
+            port.reachable(peer);
+        }
+    }
+
     fn forwarded(
         &self,
         group: GroupId,

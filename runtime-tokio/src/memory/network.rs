@@ -110,7 +110,13 @@ impl fmt::Debug for Started {
 impl Transport for Endpoint {
     fn start(&self, inbound: Arc<dyn Inbound>) {
         *self.started.lock().unwrap_or_else(PoisonError::into_inner) = Some(Started(inbound.clone()));
-        self.network.lock().nodes.insert(self.id, inbound);
+        let mut inner = self.network.lock();
+        inner.nodes.insert(self.id, inbound);
+        let others: Vec<_> = inner.in_touch_with(self.id).cloned().collect();
+        drop(inner);
+        for other in others {
+            other.reachable(self.id);
+        }
     }
 
     fn send(&self, group: GroupId, to: NodeId, message: Message) {

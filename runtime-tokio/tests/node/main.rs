@@ -4,6 +4,7 @@ mod cluster;
 mod control;
 mod failure;
 mod groups;
+mod health;
 mod load;
 mod own_storage;
 mod pause;
