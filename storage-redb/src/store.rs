@@ -313,8 +313,8 @@ impl RedbStore {
         let changed: Vec<_> =
             staged.changed.into_iter().map(|(group, changed)| (group, changed.group)).collect();
         let facts: Vec<Fact> = gone
-            .iter()
-            .map(|(id, _)| Fact::removed(*id))
+            .keys()
+            .map(|id| Fact::removed(*id))
             .chain(changed.iter().map(|(id, group)| group.fact(*id)))
             .collect();
         write_watermark(&*self.medium, self.slot, number, facts.into_iter())

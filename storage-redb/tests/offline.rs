@@ -4,12 +4,12 @@
 mod common;
 
 use std::{
-    fs,
+    fs, io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
-use common::{IDENTITY, voters, write};
+use common::{IDENTITY, hooked::Hooked, on_disk::OnDisk, voters, write};
 use quorate_core::{
     EntryKind, GroupId, HardState, Index, Load, LoadId, Loaded, LogId, LogReader, Membership, NodeId, Rebase,
     Run, Snapshot, SnapshotInfo, SnapshotReader, SnapshotWriter, Snapshots, Store, Term,
@@ -343,7 +343,7 @@ fn a_store_is_looked_at_and_left_as_it_is() {
     let found = Inspection::of(&killed).unwrap();
     assert!(contents(&killed) == before);
     assert!(found.is_sound(), "{found:?}");
-    assert_eq!((found.identity, found.formerly, found.format), (IDENTITY, None, 2));
+    assert_eq!((found.identity, found.formerly, found.format), (IDENTITY, None, 3));
     assert_eq!(found.newest_commit, 4);
     let [group] = &found.groups[..] else { panic!("one group") };
     assert_eq!((group.base, group.last, group.entries), (id(2, 6), id(2, 10), 4));
@@ -434,10 +434,15 @@ fn a_snapshot_is_known_by_what_it_holds_and_not_by_its_name_alone() {
 /// Once something has failed, nothing more is done to the file.
 #[test]
 fn a_store_that_has_stopped_gives_no_space_back() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut store = node(&dir.path().join("node"));
-    let incarnation = store.recover(GROUP).unwrap().incarnation;
-    store.commit(&[write(GROUP, incarnation, 5)]).unwrap_err();
+    // The database itself could go on.
+    let directory = Hooked::new(OnDisk::new(), |doing, name| match (doing, name.ends_with(".taking")) {
+        ("sync_data", true) => Err(io::Error::other("a sync that fails")),
+        _ => Ok(()),
+    });
+    let groups = [(GROUP, everyone())];
+    let mut store = RedbStore::create_on(Options::default(), directory, IDENTITY, &groups).unwrap();
+    let snapshot = Snapshot { last: id(2, 8), membership: everyone() };
+    store.snapshots().take(GROUP, &snapshot).unwrap().publish().unwrap_err();
     assert!(matches!(store.reclaim(), Err(Error::Stopped { .. })));
 }
 

@@ -96,7 +96,7 @@ fn parent(args: &Args) -> Result<()> {
         ("made", "create_one_us", "create one more, us"),
         ("made", "recover_many_ms", "recover all at once, ms"),
         ("made", "write_many_ms", "one commit of a write to each of 1,000 groups, ms"),
-        ("made", "write_each_ms", "1,000 commits of a write to one group, ms"),
+        ("made", "write_each_ms", "1,000 commits of a write to one group each, ms"),
         ("opened", "open_ms", "open, ms"),
         ("opened", "recover_many_ms", "recover all at once after it, ms"),
         ("opened", "recover_one_us", "recover one, us"),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use quorate_core::{
     GroupId, HardState, Incarnation, Index, Load, LoadId, LogId, Membership, Rebase, Run, Snapshot, Term,
+    Write,
 };
 
 use super::{
@@ -292,6 +293,9 @@ pub fn recovers_many(setup: &impl Setup) {
     }
 }
 
+/// Makes the write that is refused; `None`: it is one of a group that is removed first.
+type Culprit = fn(Incarnation) -> Option<Write>;
+
 /// If a store says that a commit was refused for the sake of one group, then it says of which, nothing of the commit is there, and it goes
 /// on: the writes of the others are taken.
 ///
@@ -299,7 +303,7 @@ pub fn recovers_many(setup: &impl Setup) {
 /// If not.
 pub fn refuses_one_group_alone(setup: &impl Setup) {
     let ids = [1, 2, 3].map(GroupId);
-    let culprits: [(&str, fn(Incarnation) -> Option<quorate_core::Write>); 4] = [
+    let culprits: [(&str, Culprit); 4] = [
         ("a group that was removed", |_| None),
         ("a group that was never here", |_| Some(noop(GroupId(9), 1).mint(Incarnation(1), 1))),
         ("an earlier life", |now| Some(noop(GroupId(2), 1).mint(Incarnation(now.0 - 1), 1))),
@@ -385,7 +389,7 @@ pub fn leaves_nothing_of_removed_groups<H: Harness>(harness: &H) {
         let mut received = snapshots.receive(id, &ahead.info)?;
         received.write(&ahead.bytes[..LEN - 1])?;
         received.sync()?;
-        if n % 3 == 0 {
+        if n.is_multiple_of(3) {
             // Of one that was cut short nobody is there any more.
             drop(received);
             store.remove(id)?;

@@ -118,15 +118,17 @@ async fn a_machine_that_passes_over_errors_publishes_nothing() {
 
 #[tokio::test]
 async fn is_given_up_while_it_waits_for_its_rate() {
-    // At this rate it would take hours.
-    let slow = SnapshotLimits { take_rate: NonZeroU64::new(100), ..limits() };
+    // At this rate each chunk would take an hour.
+    let slow = SnapshotLimits { take_rate: NonZeroU64::new(1), ..limits() };
     let (desk, store) = world(slow);
     let cancel = Cancel::default();
     let (given_up, snapshots) = (cancel.clone(), store.snapshots());
-    let taking = std::thread::spawn({
+    let (answer, ended) = std::sync::mpsc::channel();
+    std::thread::spawn({
         let desk = desk.clone();
         move || {
-            take(&desk, &snapshots, GROUP, &snapshot(10), &State(state(1 << 20, 4), |_| Ok(())), &given_up)
+            let state = State(state(1 << 20, 4), |_| Ok(()));
+            answer.send(take(&desk, &snapshots, GROUP, &snapshot(10), &state, &given_up))
         }
     });
     while desk.board.progress().first().is_none_or(|entry| entry.done == 0) {
@@ -135,7 +137,7 @@ async fn is_given_up_while_it_waits_for_its_rate() {
     let entry = desk.board.progress().remove(0);
     assert_eq!((entry.group, entry.total, entry.last), (GROUP, None, snapshot(10).last));
     cancel.cancel();
-    let found = taking.join().unwrap();
+    let found = ended.recv_timeout(Duration::from_secs(60)).unwrap();
     assert!(matches!(found, Err(TakeError::Cancelled)), "{found:?}");
     assert_eq!((listed(&store, GROUP), desk.board.progress()), (vec![], vec![]));
 }

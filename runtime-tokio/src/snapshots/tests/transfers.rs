@@ -59,8 +59,10 @@ async fn broken_anywhere_nothing_is_published_and_the_next_attempt_goes_on_from_
     let bytes = state(SIZE, 2);
     let mut resumed = 0;
     // The whole stream has about 200 bytes more than the state.
-    for cut in (0..SIZE).step_by(613) {
-        let world = World::new(&limits());
+    for (n, cut) in (0..SIZE).step_by(613).enumerate() {
+        // What was not synced on the way is when the stream breaks.
+        let sync_bytes = if n % 2 == 0 { CHUNK as u64 } else { u64::MAX };
+        let world = World::new(&SnapshotLimits { sync_bytes, ..limits() });
         let which = world.publish(1, GROUP, 100, &bytes);
         world.flawed(1, 2, [Flaw::CutThere(cut)]);
         let error = attempt(&world, 2, &which).await.unwrap_err();
