@@ -13,3 +13,12 @@ pub mod pb;
 
 #[cfg(feature = "server")]
 pub mod server;
+
+/// The pages for users, whose code is compiled with the tests: here, where all the crates are.
+#[cfg(all(doctest, feature = "server"))]
+mod pages {
+    #[doc = include_str!("../../docs/guide.md")]
+    struct Guide;
+    #[doc = include_str!("../../docs/migration.md")]
+    struct Migration;
+}

@@ -8,18 +8,34 @@ use super::names;
 
 /// Tells it.
 pub(super) fn tell(node: NodeId, stats: &Stats) {
-    let Stats { peers, open_connections, unroutable, refused } = stats;
+    let Stats { peers, open_connections, unroutable, refused, handshakes: _, outdated: _, disallowed: _ } = stats;
     let labels = vec![Label::new("node", node.0.to_string())];
     gauge!(names::OPEN_CONNECTIONS.name, labels.clone()).set(*open_connections as f64);
     counter!(names::UNROUTABLE.name, labels.clone()).absolute(*unroutable);
-    counter!(names::REFUSED.name, labels.clone()).absolute(*refused);
+    counter!(names::REFUSED.name, labels.clone()).absolute(refused.total());
     for peer in peers {
         tell_peer(&labels, peer);
     }
 }
 
 fn tell_peer(labels: &[Label], stats: &PeerStats) {
-    let PeerStats { peer, connected, connections, violations, forwarded, served, control, append } = stats;
+    let PeerStats {
+        peer,
+        connected,
+        connections,
+        violations,
+        forwarded,
+        served,
+        control,
+        append,
+        connection: _,
+        found_ended: _,
+        sent_packets: _,
+        lost_packets: _,
+        forward_sent_bytes: _,
+        forward_received_bytes: _,
+        bulk: _,
+    } = stats;
     let mut labels = labels.to_vec();
     labels.push(Label::new("peer", peer.0.to_string()));
     gauge!(names::PEER_CONNECTED.name, labels.clone()).set(u8::from(*connected));
