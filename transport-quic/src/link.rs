@@ -44,6 +44,7 @@ pub(crate) fn adopt(shared: &Arc<Shared>, peer: &Arc<Peer>, link: Link) -> bool 
     );
     // What is asked for may have changed since its handshake.
     audit::check(shared, peer, &link);
+    inbound.reachable(peer.id);
     shared.tasks.spawn(run(shared.clone(), peer.clone(), link, inbound));
     true
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use quorate_core::{Entry, GroupId, Membership, NodeId, RoleKind, StateMachine};
 use quorate_runtime_tokio::{Host, Node};
 use quorate_storage_redb::{Identity, RedbStore};
-use quorate_transport_quic::{ClusterId, Limits, Options, QuicTransport, pki};
+use quorate_transport_quic::{ClusterId, Options, QuicTransport, pki};
 
 use tokio::task::JoinSet;
 
@@ -43,18 +43,12 @@ async fn serve(part: &Part) -> Result<()> {
     let groups: Vec<_> = (1..=part.groups).map(|group| (GroupId(group), voters.clone())).collect();
     let identity = Identity { cluster: CLUSTER.0.into(), node: id };
     let store = RedbStore::create(part.dir.join("store"), identity, &groups)?;
-    let peers = part.peers.iter().map(|(id, address)| (NodeId(*id), *address)).collect::<Vec<_>>();
-    let listen = peers.iter().find(|(peer, _)| *peer == id).context("it is one of them")?.1;
+    let listen = part.peers.iter().find(|(peer, _)| *peer == part.id).context("it is one of them")?.1;
+    let peers = part.peers.iter().map(|(id, address)| (NodeId(*id), (*address).into())).collect();
     let file = |name: &str| part.dir.join(name);
     let identity = pki::Identity::load(&file("node.pem"), &file("node.key"), &file("ca.pem"))?;
-    let transport = QuicTransport::bind(Options {
-        id,
-        cluster: CLUSTER,
-        listen,
-        peers,
-        identity,
-        limits: Limits::default(),
-    })?;
+    let options = Options { id, cluster: CLUSTER, peers, ..Options::new(listen, identity) };
+    let transport = QuicTransport::bind(options)?;
     let host = Host::builder(id).transport(Arc::new(transport)).start(store)?;
     let mut nodes = Vec::new();
     let (mut before, mut began, mut opened) = ((0.0, 0), Instant::now(), 0.0);

@@ -136,9 +136,13 @@ impl History {
     }
 
     fn acknowledged(&self) -> BTreeSet<&String> {
-        let word = |seen: &'_ Seen| matches!(seen.what, What::Wrote(..));
-        let of = |what| if let What::Wrote(word, _) = what { Some(word) } else { None };
-        self.0.iter().filter(|seen| word(seen)).filter_map(|seen| of(&seen.what)).collect()
+        let mut words = BTreeSet::new();
+        for seen in &self.0 {
+            if let What::Wrote(word, _) = &seen.what {
+                words.insert(word);
+            }
+        }
+        words
     }
 
     pub(crate) fn without_a_word(&self, words: &[String]) -> Vec<String> {

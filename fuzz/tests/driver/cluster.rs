@@ -106,7 +106,7 @@ impl Cluster {
             .request_timeout(Duration::from_secs(2))
             .quiesce_after(if self.seed.is_multiple_of(3) { Duration::from_secs(1) } else { Duration::ZERO })
             .lease_reads(self.seed.is_multiple_of(2))
-            .record(Recording::to_file(&file))
+            .record(Recording::to_dir(&file))
             .start(Words::default())
             .await
             .unwrap();

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use quorate_core::{Entry, GroupId, Membership, NodeId, StateMachine};
 use quorate_runtime_tokio::Node;
 use quorate_storage_redb::{Identity, RedbStore};
-use quorate_transport_quic::{ClusterId, Limits, Options, QuicTransport, pki::Ca};
+use quorate_transport_quic::{ClusterId, Options, QuicTransport, pki::Ca};
 use tokio::time::{Instant, sleep};
 
 use super::compare::{Compared, Window, compare};
@@ -63,14 +63,10 @@ pub(crate) async fn run(runs: usize, run: Duration, settle: Duration, clients: u
         let store = dir.path().join(id.to_string());
         std::fs::create_dir_all(&store)?;
         RedbStore::create(&store, identity, &[(GroupId::default(), voters)])?.close()?;
-        let peers = (1..=NODES).filter(|peer| *peer != id).map(|peer| (NodeId(peer), address(peer)));
+        let peers = (1..=NODES).filter(|peer| *peer != id).map(|peer| (NodeId(peer), address(peer).into()));
         let transport = QuicTransport::bind(Options {
-            id: own,
-            cluster: ClusterId(CLUSTER),
-            listen: address(id),
             peers: peers.collect(),
-            identity: ca.issue(own)?.identity()?,
-            limits: Limits::default(),
+            ..Options::new(address(id), ca.issue(own)?.identity()?)
         })?;
         let machine = Counter { count: 0, slow: slow[id as usize - 1].clone() };
         let builder = Node::builder(own).store(RedbStore::open(&store, identity)?);
