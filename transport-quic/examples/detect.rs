@@ -129,7 +129,7 @@ async fn peer(dir: &Path, here: SocketAddr, there: SocketAddr) -> Result<(), Box
 }
 
 fn heartbeat(round: u64) -> Message {
-    Message { term: Term(1), body: Body::Heartbeat { commit: Index(0), round } }
+    Message { term: Term(1), body: Body::Heartbeat { commit: Index(0), round, quiesce: false } }
 }
 
 /// Does not outlive its parent.
