@@ -8,7 +8,8 @@ use super::names;
 
 /// Tells it.
 pub(super) fn tell(node: NodeId, stats: &Stats) {
-    let Stats { peers, open_connections, unroutable, refused, handshakes: _, outdated: _, disallowed: _ } = stats;
+    let Stats { peers, open_connections, unroutable, refused, handshakes: _, outdated: _, disallowed: _ } =
+        stats;
     let labels = vec![Label::new("node", node.0.to_string())];
     gauge!(names::OPEN_CONNECTIONS.name, labels.clone()).set(*open_connections as f64);
     counter!(names::UNROUTABLE.name, labels.clone()).absolute(*unroutable);
