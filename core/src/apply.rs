@@ -13,6 +13,8 @@ use crate::{
 
 /// What has been handed out, and who waits for it.
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "replay", derive(serde::Deserialize))]
 pub(crate) struct Applying {
     /// Up to here entries were handed out.
     handed: Index,

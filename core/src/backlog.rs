@@ -6,6 +6,8 @@ use crate::fifo::Fifo;
 
 /// Parts that are under way, in order. Each has a key, an index or the number of a write, and is done once that is.
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "replay", derive(serde::Deserialize))]
 pub(crate) struct Backlog<K> {
     parts: Fifo<(K, usize)>,
     bytes: usize,

@@ -15,6 +15,8 @@ use crate::{
 
 /// Who has answered what: each counts once, whatever it says again.
 #[derive(Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "replay", derive(serde::Deserialize))]
 pub(crate) struct Votes(Vec<(NodeId, bool)>);
 
 impl Votes {
@@ -149,7 +151,7 @@ impl Raft {
         let HardState { term, vote } = self.hard_state;
         // Candidates and leaders have voted for themselves.
         let transfer = transfer && self.memberships.current().is_voter(from);
-        let free = vote.is_none() && (transfer || !self.keeps_vote_back(from)) || vote == Some(from);
+        let free = vote.is_none() && (transfer || !self.keeps_vote_back()) || vote == Some(from);
         let granted = free && self.is_up_to_date(last);
         if granted && vote.is_none() {
             self.write_hard_state(term, Some(from));
@@ -186,7 +188,7 @@ impl Raft {
     /// and nothing changed.
     pub(crate) fn on_pre_vote(&mut self, from: NodeId, term: Term, id: RequestId, last: LogId) {
         let new_term = term.next().is_some_and(|campaign| campaign > self.hard_state.term);
-        let granted = new_term && !self.hears_leader_for_votes(from) && self.is_up_to_date(last);
+        let granted = new_term && !self.hears_leader_for_votes() && self.is_up_to_date(last);
         self.send(from, Body::PreVoteReply { id, granted });
     }
 
@@ -380,10 +382,10 @@ impl Raft {
         }
     }
 
-    /// Does it keep its vote back from this candidate? A follower that sleeps hears no leader, and yet helps nobody to depose one
-    /// who has no vote in the membership, which is settled then.
-    pub(crate) fn keeps_vote_back(&self, from: NodeId) -> bool {
-        self.hears_leader() || self.asleep && !self.memberships.current().is_voter(from)
+    /// Does it keep its vote back from candidates? Who sleeps does, from the first that asks: that wakes it, and the leader too, which
+    /// has its time to be heard. From then on the log alone decides.
+    pub(crate) fn keeps_vote_back(&self) -> bool {
+        self.hears_leader() || self.asleep
     }
 
     /// One to two election timeouts, drawn anew each time, so that split votes are rare and don't repeat

@@ -9,6 +9,8 @@ use alloc::{sync::Arc, vec::Vec};
 use bytes::Bytes;
 use core::fmt;
 
+#[cfg(feature = "serde")]
+use crate::recording::Block;
 use crate::{Few, Index, LogId, Membership, Term};
 
 /// Bytes in front of each payload in a block: kind and length.
@@ -70,7 +72,7 @@ pub struct EntryRef<'a> {
 /// Commands to propose together, encoded already. It becomes one run in the log.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(try_from = "Bytes", into = "Bytes"))]
+#[cfg_attr(feature = "serde", serde(try_from = "Block", into = "Block"))]
 pub struct Batch {
     count: u32,
     block: Bytes,
@@ -98,7 +100,7 @@ impl Batch {
     }
 }
 
-/// The recorded form of a batch is its block, looked through again when it is read back.
+/// Its block.
 impl From<Batch> for Bytes {
     fn from(batch: Batch) -> Self {
         batch.block
@@ -118,6 +120,23 @@ impl TryFrom<Bytes> for Batch {
             return Err(BlockError::NoCommand { kind: other.kind });
         }
         Ok(Self { count: u32::try_from(run.count()).unwrap_or(u32::MAX), block: run.block().clone() })
+    }
+}
+
+/// The recorded form of a batch is its block, looked through again when it is read back.
+#[cfg(feature = "serde")]
+impl From<Batch> for Block {
+    fn from(batch: Batch) -> Self {
+        Self(batch.block)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl TryFrom<Block> for Batch {
+    type Error = BlockError;
+
+    fn try_from(Block(block): Block) -> Result<Self, BlockError> {
+        Self::try_from(block)
     }
 }
 
@@ -183,13 +202,13 @@ impl fmt::Debug for Run {
 struct RunParts {
     term: Term,
     first: Index,
-    block: Bytes,
+    block: Block,
 }
 
 #[cfg(feature = "serde")]
 impl From<Run> for RunParts {
     fn from(run: Run) -> Self {
-        Self { term: run.term(), first: run.first(), block: run.block().clone() }
+        Self { term: run.term(), first: run.first(), block: Block(run.block().clone()) }
     }
 }
 
@@ -198,7 +217,7 @@ impl TryFrom<RunParts> for Run {
     type Error = BlockError;
 
     fn try_from(parts: RunParts) -> Result<Self, BlockError> {
-        Self::parse(parts.term, parts.first, parts.block)
+        Self::parse(parts.term, parts.first, parts.block.0)
     }
 }
 
@@ -463,6 +482,14 @@ pub struct EntryRefs<'a> {
     index: Index,
 }
 
+#[cfg(feature = "serde")]
+impl<'a> EntryRefs<'a> {
+    /// Those of a block that is in no log: what their indexes are says nothing.
+    pub(crate) const fn of_block(block: &'a [u8]) -> Self {
+        Self { rest: block, term: Term(1), index: Index(1) }
+    }
+}
+
 impl<'a> Iterator for EntryRefs<'a> {
     type Item = EntryRef<'a>;
 
@@ -486,10 +513,14 @@ impl Few<Run> {
 }
 
 #[inline]
-fn put_entry(block: &mut Vec<u8>, kind: EntryKind, payload: &[u8]) {
-    let [a, b, c, d] = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes();
-    block.extend_from_slice(&[kind.code(), a, b, c, d]);
+pub(crate) fn put_entry(block: &mut Vec<u8>, kind: EntryKind, payload: &[u8]) {
+    put_header(block, kind, payload.len());
     block.extend_from_slice(payload);
+}
+
+pub(crate) fn put_header(block: &mut Vec<u8>, kind: EntryKind, len: usize) {
+    let [a, b, c, d] = u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes();
+    block.extend_from_slice(&[kind.code(), a, b, c, d]);
 }
 
 fn header(block: &[u8], at: usize) -> Option<(u8, usize)> {

@@ -5,11 +5,7 @@ use core::{fmt, slice};
 
 /// Zero, one or many of `T`; one takes no allocation.
 #[derive(Clone, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(
-    feature = "serde",
-    serde(from = "Vec<T>", into = "Vec<T>", bound(serialize = "T: Clone + serde::Serialize"))
-)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(from = "Vec<T>"))]
 pub struct Few<T>(Repr<T>);
 
 #[derive(Clone, PartialEq, Eq)]
@@ -102,6 +98,14 @@ impl<T> Few<T> {
 impl<T> Default for Few<T> {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// As its slice: how it is kept makes no difference.
+#[cfg(feature = "serde")]
+impl<T: serde::Serialize> serde::Serialize for Few<T> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.as_slice().serialize(serializer)
     }
 }
 

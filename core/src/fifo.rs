@@ -6,6 +6,8 @@ use crate::backlog::spare;
 
 /// First in, first out.
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "replay", derive(serde::Deserialize))]
 pub(crate) struct Fifo<T> {
     first: Option<T>,
     /// Empty unless there is a first.

@@ -8,6 +8,8 @@ use alloc::{collections::VecDeque, vec::Vec};
 use crate::{Few, Index, LogId, Recovered, Run, Term, TermStart, WriteSeq, backlog::spare, fifo::Fifo};
 
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "replay", derive(serde::Deserialize))]
 pub(crate) struct Log {
     /// What a snapshot has replaced.
     base: LogId,
@@ -26,6 +28,8 @@ pub(crate) struct Log {
 
 /// A part of the log up to `last`, that `seq` writes.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "replay", derive(serde::Deserialize))]
 struct Segment {
     last: Index,
     seq: WriteSeq,
@@ -63,6 +67,11 @@ impl Log {
 
     pub(crate) const fn durable(&self) -> Index {
         self.durable
+    }
+
+    #[cfg(feature = "replay")]
+    pub(crate) fn terms(&self) -> &[TermStart] {
+        &self.terms
     }
 
     pub(crate) const fn cached_bytes(&self) -> usize {

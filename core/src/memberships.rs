@@ -7,6 +7,8 @@ use crate::{Index, Membership};
 
 /// The memberships that the log holds, and the one it begins with.
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "replay", derive(serde::Deserialize))]
 pub(crate) struct Memberships {
     current: (Index, Membership),
     /// Those before it, in order.
@@ -35,6 +37,13 @@ impl Memberships {
         let newest_first = core::iter::once(&self.current).chain(self.older.iter().rev());
         let oldest = self.older.first().unwrap_or(&self.current);
         &newest_first.into_iter().find(|(at, _)| *at <= index).unwrap_or(oldest).1
+    }
+
+    /// Those that came after `index`, in order.
+    #[cfg(feature = "replay")]
+    pub(crate) fn above(&self, index: Index) -> impl Iterator<Item = (Index, &Membership)> {
+        let all = self.older.iter().chain(core::iter::once(&self.current));
+        all.filter(move |(at, _)| *at > index).map(|(at, membership)| (*at, membership))
     }
 
     /// An entry with a membership was appended.

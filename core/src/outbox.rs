@@ -18,6 +18,8 @@ use crate::{
 const MAX_PARKED: usize = 256;
 
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "replay", derive(serde::Deserialize))]
 pub(crate) struct Outbox {
     group: GroupId,
     incarnation: Incarnation,
@@ -37,6 +39,8 @@ pub(crate) struct Outbox {
 }
 
 #[derive(Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "replay", derive(serde::Deserialize))]
 struct Draft {
     hard_state: Option<HardState>,
     rebase: Option<Box<Rebase>>,
@@ -46,6 +50,8 @@ struct Draft {
 
 /// A message that waits for a write.
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "replay", derive(serde::Deserialize))]
 struct Parked {
     seq: WriteSeq,
     to: NodeId,
@@ -58,6 +64,8 @@ struct Parked {
 /// acknowledgement would always be waiting and none would ever leave. What leaves instead is as much of it as is
 /// durable already; the log binds that to writes.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "replay", derive(serde::Deserialize))]
 struct Owed {
     to: NodeId,
     up_to: Index,
@@ -93,6 +101,11 @@ impl Outbox {
 
     pub(crate) const fn unpersisted_bytes(&self) -> usize {
         self.writes.bytes()
+    }
+
+    #[cfg(feature = "replay")]
+    pub(crate) const fn writes(&self) -> (WriteSeq, WriteSeq) {
+        (self.issued, self.persisted)
     }
 
     pub(crate) fn parked(&self) -> usize {

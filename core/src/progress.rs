@@ -4,6 +4,8 @@
 use crate::{Index, Instant, LoadId, LogId, Mode, NodeId, PeerStatus, SendId, backlog::Backlog, log::Log};
 
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "replay", derive(serde::Deserialize))]
 pub(crate) struct Peer {
     pub(crate) id: NodeId,
     /// matchIndex: its durable log agrees with ours up to here. Never goes back.

@@ -23,9 +23,10 @@
 //! [lost](crate::Input::Unreachable), or [forgotten](crate::Input::ForgetLeader). It waits for an election timeout then, drawn
 //! anew. So it comes down to the transport to notice that a leader is gone while everybody sleeps.
 //!
-//! *Votes.* Who sleeps doesn't hear its leader: it judges a member's request for a vote by the log alone. Others are ignored as
-//! they are by whoever hears a leader: the membership of a group that sleeps is settled, and who was removed deposes nobody.
-//! A leader that is asked is awake with that, and answers as any leader does.
+//! *Votes.* A follower that sleeps doesn't count as one that hears its leader, but who asks it first for its vote is not helped:
+//! that wakes it, as it wakes the leader, which is heard again before anybody asks a second time. If it isn't, the log alone
+//! decides. Were the first one helped, then somebody who can speak and not hear would depose leader after leader, whenever all
+//! sleep. Only members wake anybody: the membership of a group that sleeps is settled, and who was removed disturbs nobody.
 
 use crate::{
     Body, Event, Index, Instant, LogId, Message, Mode, NodeId, Rejected,
@@ -37,6 +38,8 @@ use crate::{
 
 /// Since when a leader has nothing to do.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "replay", derive(serde::Deserialize))]
 pub(crate) struct Idle {
     pub(crate) since: Instant,
     /// The end of its log then.

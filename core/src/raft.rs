@@ -53,7 +53,12 @@ use crate::{
 /// assert_eq!(applied, 2); // the leader's first entry, and ours
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// With the feature `serde` all of it can be written at any moment between two calls, and with `replay` it is read back: from
+/// then on both do the same, bit for bit. Whoever reads one back mints receipts, so that is for replays only.
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "replay", derive(serde::Deserialize))]
 pub struct Raft {
     pub(crate) config: Config,
     pub(crate) timing: Timing,
@@ -102,6 +107,8 @@ pub struct Raft {
 ///   └─────────────── later term, no word from a quorum ──────────────────────────┘
 /// ```
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "replay", derive(serde::Deserialize))]
 pub(crate) enum Role {
     Follower(Follower),
     PreCandidate(PreCandidate),
@@ -111,6 +118,8 @@ pub(crate) enum Role {
 
 /// Answers others (paper §5.2).
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "replay", derive(serde::Deserialize))]
 pub(crate) struct Follower {
     pub(crate) leader: Option<NodeId>,
     /// This follower's randomised election timeout, in µs.
@@ -121,6 +130,8 @@ pub(crate) struct Follower {
 
 /// Asks whether it could win (dissertation 9.6).
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "replay", derive(serde::Deserialize))]
 pub(crate) struct PreCandidate {
     pub(crate) id: RequestId,
     pub(crate) votes: Votes,
@@ -129,6 +140,8 @@ pub(crate) struct PreCandidate {
 
 /// Asks for votes (paper §5.2).
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "replay", derive(serde::Deserialize))]
 pub(crate) struct Candidate {
     pub(crate) votes: Votes,
     /// The write that makes its own vote durable: until then that doesn't count.
@@ -138,6 +151,8 @@ pub(crate) struct Candidate {
 
 /// Decides (paper §5.3).
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "replay", derive(serde::Deserialize))]
 pub(crate) struct Leader {
     /// The index of the entry with which its term begins: nothing is known to be committed before that is.
     pub(crate) term_start: Index,
@@ -168,6 +183,8 @@ pub(crate) struct Leader {
 
 /// The configuration's durations, in µs.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "replay", derive(serde::Deserialize))]
 pub(crate) struct Timing {
     pub(crate) election: u64,
     pub(crate) heartbeat: u64,
@@ -195,6 +212,8 @@ impl Timing {
 
 /// Numbers for questions, never used twice: the incarnation is part of them (contract, point 7).
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "replay", derive(serde::Deserialize))]
 pub(crate) struct RequestIds(RequestId);
 
 impl RequestIds {
@@ -399,6 +418,12 @@ impl Raft {
     #[must_use]
     pub const fn id(&self) -> NodeId {
         self.config.id
+    }
+
+    /// How it is set up.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
     }
 
     /// Its term.

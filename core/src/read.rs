@@ -22,6 +22,8 @@ use crate::{
 
 /// Who waits for an index.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "replay", derive(serde::Deserialize))]
 pub(crate) enum Reader {
     Here(Token),
     There { from: NodeId, id: RequestId },
@@ -29,6 +31,8 @@ pub(crate) enum Reader {
 
 /// Reads that a leader has not confirmed.
 #[derive(Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "replay", derive(serde::Deserialize))]
 pub(crate) struct LeaderReads {
     /// Came before the term's first commit: until then the leader doesn't know what is committed.
     early: Vec<Reader>,
@@ -71,6 +75,8 @@ impl LeaderReads {
 
 /// Reads that a follower has passed on, or will.
 #[derive(Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "replay", derive(serde::Deserialize))]
 pub(crate) struct ForwardedReads {
     asked: Option<Asked>,
     queued: Vec<Token>,
@@ -78,6 +84,8 @@ pub(crate) struct ForwardedReads {
 
 /// A question to the leader, on behalf of these.
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "replay", derive(serde::Deserialize))]
 struct Asked {
     /// Each time it was asked it had another id, from `first` to `latest`. An answer to any of them will do: all were
     /// asked after the last of these reads came.

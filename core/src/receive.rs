@@ -106,7 +106,7 @@ impl Raft {
         let transfer =
             matches!(body, Body::Vote { transfer: true, .. }) && self.memberships.current().is_voter(from);
         // Differs from the paper: the candidate gets no answer at all (§6 has its request "disregarded").
-        if voice == Voice::Candidate && !transfer && self.hears_leader_for_votes(from) {
+        if voice == Voice::Candidate && !transfer && self.hears_leader_for_votes() {
             return Ok(false);
         }
         self.check_later_term(from, body)?;
@@ -163,7 +163,7 @@ impl Raft {
 
     /// A leader that isn't held to a quorum (check-quorum off) could hold on to a cluster that it can't lead: only with it
     /// on does a leader ignore candidates.
-    pub(crate) fn hears_leader_for_votes(&self, from: NodeId) -> bool {
-        self.keeps_vote_back(from) && (self.config.check_quorum || !matches!(self.role, Role::Leader(_)))
+    pub(crate) fn hears_leader_for_votes(&self) -> bool {
+        self.keeps_vote_back() && (self.config.check_quorum || !matches!(self.role, Role::Leader(_)))
     }
 }

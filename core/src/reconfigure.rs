@@ -16,6 +16,8 @@ use crate::{
 
 /// A change that somebody waits for.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "replay", derive(serde::Deserialize))]
 pub(crate) struct PendingChange {
     pub(crate) token: Token,
 }

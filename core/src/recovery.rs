@@ -2,6 +2,34 @@
 
 use crate::{Index, LogId, NodeId, Recovered, Term};
 
+#[cfg(feature = "replay")]
+impl crate::Raft {
+    /// What its store would bring back if all that was ever issued were durable, and its state machine had applied all that
+    /// was handed out. For a replay that begins in the middle.
+    #[must_use]
+    pub fn as_recovered(&self) -> Recovered {
+        let base = self.log.base();
+        let memberships = self.memberships.above(base.index);
+        Recovered {
+            incarnation: self.incarnation,
+            hard_state: self.hard_state,
+            base,
+            base_membership: self.memberships.at(base.index).clone(),
+            snapshot: self.snapshot.as_deref().cloned(),
+            terms: self.log.terms().to_vec(),
+            last: self.log.last().index,
+            memberships: memberships.map(|(index, membership)| (index, membership.clone())).collect(),
+            applied: self.applying.handed(),
+        }
+    }
+
+    /// The newest write that it has issued, and the newest of which it knows that it is durable.
+    #[must_use]
+    pub const fn writes(&self) -> (crate::WriteSeq, crate::WriteSeq) {
+        self.outbox.writes()
+    }
+}
+
 /// Could a correct node have left this behind?
 pub(crate) fn validate(recovered: &Recovered) -> Result<(), &'static str> {
     let Recovered { incarnation, hard_state, base, snapshot, terms, last, memberships, applied, .. } =

@@ -88,6 +88,33 @@ impl<T> Ring<T> {
     }
 }
 
+/// As what is in it, in order: how it is kept makes no difference.
+#[cfg(feature = "serde")]
+impl<T: serde::Serialize> serde::Serialize for Ring<T> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeSeq as _;
+        let mut seq = serializer.serialize_seq(Some(self.len()))?;
+        for n in 0..self.len() {
+            if let Some(Some(item)) = self.slots.get(self.head.wrapping_add(n) & self.mask()) {
+                seq.serialize_element(item)?;
+            }
+        }
+        seq.end()
+    }
+}
+
+#[cfg(feature = "replay")]
+impl<'de, T: serde::Deserialize<'de>> serde::Deserialize<'de> for Ring<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut ring = Self::new();
+        for item in Vec::deserialize(deserializer)? {
+            ring.reserve();
+            ring.put(item);
+        }
+        Ok(ring)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,8 @@
 
 /// A small generator for election timeouts. Not for secrets.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "replay", derive(serde::Deserialize))]
 pub(crate) struct Rng(u64);
 
 impl Rng {

@@ -12,6 +12,8 @@ use crate::{
 
 /// Leadership is being handed over. It outlives the leadership, until it is known who leads next.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "replay", derive(serde::Deserialize))]
 pub(crate) struct Transfer {
     pub(crate) token: Token,
     pub(crate) to: NodeId,

@@ -372,7 +372,7 @@ impl<S: StateMachine> Builder<S> {
         // Not before the core has found what was recovered to be in order.
         #[cfg(feature = "record")]
         let recorder = origin.map(|(recording, config, recovered)| {
-            let (recorder, tape) = recording.start(config, recovered, now, snapshots.alive());
+            let (recorder, tape) = recording.start(&config, &recovered, now, snapshots.alive());
             shared.tape.get_or_init(|| tape);
             recorder
         });

@@ -132,6 +132,8 @@ impl<S: StateMachine> Driver<S> {
             tokio::task::coop::consume_budget().await;
         };
         self.resolve_all(&why);
+        #[cfg(feature = "record")]
+        self.raft.stopped(&why);
         self.last_word.why = why;
         self.last_word.say();
         let last_word = self.dissolve();

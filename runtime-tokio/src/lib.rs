@@ -64,6 +64,7 @@
 //! | queue | bound | beyond it |
 //! | --- | --- | --- |
 //! | proposals without an outcome | [`Builder::max_pending`] | [`ProposeError::Overloaded`] |
+//! | time that the oldest of 256 and more proposals has waited, while somebody leads | a quarter of [`Builder::request_timeout`] | the same |
 //! | bytes of proposals not yet taken up | `Config::max_uncommitted_bytes` | the same |
 //! | bytes of proposals not yet committed | `Config::max_uncommitted_bytes`, in the core | the same |
 //! | bytes of commands for another node, or until one leads | `Config::max_uncommitted_bytes` | [`ProposeError::Overloaded`] |
@@ -95,6 +96,7 @@
 //! [`Transport`] that carries no streams none are sent, and who lags too far can't be helped. A snapshot is written
 //! whole each time: there are no incremental ones.
 
+mod admission;
 mod alarm;
 mod apply;
 mod builder;
@@ -149,7 +151,9 @@ pub use memory::{
 };
 pub use node::Node;
 #[cfg(feature = "record")]
-pub use record::{Recording, RecordingEnded, RecordingStatus};
+pub use quorate_core::recording::Payloads;
+#[cfg(feature = "record")]
+pub use record::{DumpError, Recording, RecordingDump, RecordingEnded, RecordingStatus};
 pub use snapshot::SnapshotSource;
 pub use snapshots::{
     SnapshotActivity, SnapshotConfigError, SnapshotCounts, SnapshotLimits, SnapshotPolicy, SnapshotProgress,

@@ -277,6 +277,20 @@ impl<S: StateMachine> Node<S> {
         self.shared().tape.get().map(|tape| tape.status())
     }
 
+    /// Copies the ring of its recording, with all that has happened so far, into a directory that isn't there yet, while the
+    /// node goes on.
+    ///
+    /// # Errors
+    /// As [`DumpError`](crate::DumpError) says.
+    #[cfg(feature = "record")]
+    pub async fn dump_recording(
+        &self,
+        dir: impl Into<std::path::PathBuf>,
+    ) -> Result<crate::RecordingDump, crate::DumpError> {
+        let tape = self.shared().tape.get().ok_or(crate::DumpError::NotRecorded)?;
+        tape.dump(dir.into()).await
+    }
+
     /// Stops the node: takes no more requests, lets those under way end, hands leadership over if it leads and another voter
     /// is in touch (both within [`Builder::shutdown_timeout`]), writes what is queued. When it returns all of the node's threads have ended, store and state machine are dropped, and the
     /// transport is shut down; a call of the state machine or the store that doesn't return holds it up.

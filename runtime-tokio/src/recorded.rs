@@ -39,12 +39,22 @@ impl Recorded {
         let action = self.raft.poll();
         #[cfg(feature = "record")]
         if let Some(recorder) = &mut self.recorder {
-            recorder.polled(action.as_ref());
+            recorder.polled(&self.raft, action.as_ref());
             if recorder.is_over() {
                 self.recorder = None;
             }
         }
         action
+    }
+}
+
+#[cfg(feature = "record")]
+impl Recorded {
+    /// The node has come to its end: what there is of an end that should not be is kept.
+    pub(crate) const fn stopped(&mut self, why: &crate::error::StopReason) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.stopped(why);
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use tokio::{
 use tracing::{Instrument as _, debug, warn};
 
 use crate::{
+    admission::Admission,
     apply::{Closure, Read, Ticket},
     consistency::Consistency,
     control::{Control, Verdict, Wish},
@@ -45,6 +46,8 @@ pub(crate) struct Shared<S: StateMachine> {
     pub(crate) leadership: watch::Sender<Leadership>,
     pub(crate) progress: watch::Sender<Progress>,
     pub(crate) stopped: watch::Sender<Option<Stopped>>,
+    /// Proposals of this node's callers that wait for an outcome.
+    admission: Arc<Admission>,
     /// Reads that wait for an answer.
     reads: Arc<AtomicUsize>,
     /// Bytes of commands on their way to another node, or waiting for one that leads.
@@ -84,6 +87,7 @@ impl<S: StateMachine> Shared<S> {
                 applied: Index(0),
             }),
             stopped: watch::Sender::new(None),
+            admission: Admission::new(request_timeout),
             reads: Arc::default(),
             elsewhere: Arc::default(),
             applied: AtomicU64::new(0),
@@ -123,6 +127,12 @@ impl<S: StateMachine> Shared<S> {
     }
 
     async fn propose_in(&self, request: &Request, command: Bytes) -> Result<S::Reply, ProposeError> {
+        let leader = self.leadership.borrow().leader;
+        let _admitted = self.admission.admit(leader).map_err(|waited| {
+            count(&self.counters.overloaded, 1);
+            let what = format!("overloaded: the oldest proposal has been waiting for {waited:?}");
+            ProposeError::Overloaded { what }
+        })?;
         let mut attempts = Attempts::new(self.request_timeout);
         let mut hint = None;
         let mut ticket = None;

@@ -1,17 +1,23 @@
-//! The flight recorder: whatever becomes of the recording, the node goes on. That recordings replay is tested where the simulator is:
-//! `fuzz/tests/flight`.
+//! The flight recorder: what it leaves on the disk. That recordings replay is tested where the simulator is: `fuzz/tests/flight`.
 
 #![cfg(feature = "record")]
 
 use std::{
     fs, io,
-    sync::{Arc, Mutex, mpsc},
-    time::Duration,
+    path::{Path, PathBuf},
 };
 
 use bytes::Bytes;
-use quorate_core::{Entry, Membership, NodeId, StateMachine};
-use quorate_runtime_tokio::{MemoryStore, Node, Recording, RecordingEnded, RecordingStatus};
+use quorate_core::{
+    Entry, GroupId, Membership, NodeId, StateMachine,
+    recording::{MAGIC, VERSION},
+};
+use quorate_runtime_tokio::{
+    DumpError, MemoryStore, Node, Payloads, ProposeError, Recording, RecordingEnded, RecordingStatus,
+    StopReason,
+};
+
+const SECRET: &[u8] = b"the secret of a client";
 
 struct Nothing;
 
@@ -19,117 +25,200 @@ impl StateMachine for Nothing {
     type Command = Bytes;
     type Reply = Bytes;
 
-    fn apply(&mut self, _: &Entry) -> Bytes {
+    fn apply(&mut self, entry: &Entry) -> Bytes {
+        assert_ne!(entry.payload.as_ref(), b"panic");
         Bytes::new()
     }
 }
 
-async fn start(recording: Recording) -> Node<Nothing> {
-    let store = MemoryStore::new(Membership::of_voters([NodeId(1)]));
-    Node::builder(NodeId(1)).store(store).record(recording).start(Nothing).await.unwrap()
-}
+/// A directory that goes away with this.
+struct Temporary(PathBuf);
 
-/// Until the recording is over; the node must take proposals all the while.
-async fn ended(node: &Node<Nothing>) -> RecordingStatus {
-    loop {
-        node.propose(vec![7; 1000]).await.unwrap();
-        let status = node.recording().unwrap();
-        if status.ended.is_some() {
-            return status;
-        }
+impl Temporary {
+    fn new(name: &str) -> Self {
+        Self(std::env::temp_dir().join(format!("quorate-record-{name}-{}", std::process::id())))
+    }
+
+    fn group(&self) -> PathBuf {
+        self.0.join("group-0")
     }
 }
 
-/// A writer that keeps what it gets, as it likes.
-#[derive(Clone, Default)]
-struct Shared(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Shared {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _none = fs::remove_dir_all(&self.0);
     }
+}
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+fn store() -> MemoryStore {
+    MemoryStore::new(Membership::of_voters([NodeId(1)]))
+}
+
+async fn start(store: MemoryStore, recording: Recording) -> Node<Nothing> {
+    let node = Node::builder(NodeId(1)).store(store).record(recording);
+    // A small core, so that a small ring has several segments.
+    node.config(|config| config.max_cached_bytes = 2000).start(Nothing).await.unwrap()
+}
+
+async fn fill(node: &Node<Nothing>, is: impl Fn(&RecordingStatus) -> bool) {
+    while !is(&node.recording().unwrap()) {
+        node.propose(vec![7; 500]).await.unwrap();
     }
+}
+
+fn segments(dir: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    found.retain(|path| path.extension().is_some_and(|end| end == "flight"));
+    found.sort();
+    found
+}
+
+fn kept(dir: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    found.retain(|path| path.file_name().unwrap().to_string_lossy().starts_with("kept-"));
+    found.sort();
+    found
+}
+
+fn bytes(dir: &Path) -> u64 {
+    segments(dir).iter().map(|path| fs::metadata(path).unwrap().len()).sum()
 }
 
 #[tokio::test]
-async fn all_steps_are_written_when_the_node_has_stopped() {
-    let written = Shared::default();
-    let node = start(Recording::to_writer(written.clone())).await;
-    node.propose("word").await.unwrap();
+async fn the_ring_stays_within_its_bound_and_each_segment_says_what_it_is() {
+    let dir = Temporary::new("ring");
+    let node = start(store(), Recording::to_dir(&dir.0).max_bytes(100_000)).await;
+    fill(&node, |status| status.bytes > 500_000).await;
     node.shutdown().await;
-    let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
-    let lines: Vec<_> = text.lines().collect();
-    assert!(lines[0].starts_with("{\"quorate-flight\":1,\"release\":\""), "{}", lines[0]);
-    assert_eq!(lines.last(), Some(&"{\"end\":\"stopped\"}"));
-    let steps = lines.iter().filter(|line| line.starts_with('[')).count() as u64;
     let status = node.recording().unwrap();
-    assert_eq!((status.steps, status.ended), (steps, Some(RecordingEnded::Stopped)));
-    assert!(text.contains("{\"Propose\":{\"first_token\":"), "{text}");
-}
-
-#[tokio::test]
-async fn at_its_bound_the_recording_ends_and_says_so() {
-    let folder = std::env::temp_dir().join(format!("quorate-record-{}", std::process::id()));
-    fs::create_dir_all(&folder).unwrap();
-    let file = folder.join("flight");
-    let recording = || Recording::to_file(&file).max_bytes(20_000);
-    let node = start(recording()).await;
-    let status = ended(&node).await;
-    assert_eq!(status.ended, Some(RecordingEnded::Limit { bound: 20_000 }));
-    node.propose("on").await.unwrap();
-    let text = fs::read_to_string(&file).unwrap();
-    assert!(text.ends_with("\n{\"end\":\"limit\"}\n") && text.len() <= 20_000, "{} bytes", text.len());
-    node.shutdown().await;
-    // It is more than half full: it makes room.
-    let node = start(recording()).await;
-    node.shutdown().await;
-    assert_eq!(fs::read_to_string(folder.join("flight.old")).unwrap(), text);
-    assert!(fs::read_to_string(&file).unwrap().ends_with("\n{\"end\":\"stopped\"}\n"));
-    // And another life in it.
-    start(recording()).await.shutdown().await;
-    assert_eq!(fs::read_to_string(&file).unwrap().matches("quorate-flight").count(), 2);
-    // Anything else is left alone; so is what another node records into.
-    fs::write(&file, "precious").unwrap();
-    let node = start(recording()).await;
-    assert!(matches!(ended(&node).await.ended, Some(RecordingEnded::Failed { .. })));
-    node.shutdown().await;
-    assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
-    fs::remove_dir_all(&folder).unwrap();
-}
-
-/// A disk that is full, or slow.
-struct Odd(Option<mpsc::Receiver<()>>);
-
-impl io::Write for Odd {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let Some(stuck) = &self.0 else { return Err(io::ErrorKind::StorageFull.into()) };
-        let _until = stuck.recv_timeout(Duration::from_secs(60));
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    assert_eq!((status.ended, status.gaps, status.missing), (Some(RecordingEnded::Stopped), 0, 0));
+    let (found, total) = (segments(&dir.group()), bytes(&dir.group()));
+    assert!(total <= 100_000 && total > 50_000, "{total}");
+    assert_eq!((status.on_disk, status.segments), (total, found.len() as u64));
+    assert!((2..=5).contains(&found.len()), "{found:?}");
+    for path in found {
+        let segment = fs::read(path).unwrap();
+        assert_eq!(segment[..16], MAGIC);
+        assert_eq!(segment[16..20], VERSION.to_le_bytes());
     }
 }
 
 #[tokio::test]
-async fn a_recording_that_cannot_be_written_is_given_up() {
-    let node = start(Recording::to_writer(Odd(None))).await;
-    assert!(matches!(ended(&node).await.ended, Some(RecordingEnded::Failed { .. })));
-    node.propose("on").await.unwrap();
-    node.shutdown().await;
+async fn another_life_goes_on_in_the_same_ring_and_nobody_else_does_meanwhile() {
+    let (dir, store) = (Temporary::new("lives"), store());
+    let recording = || Recording::to_dir(&dir.0);
+    let first = start(store.clone(), recording()).await;
+    let other = start(self::store(), recording()).await;
+    fill(&other, |status| status.ended.is_some()).await;
+    assert!(matches!(other.recording().unwrap().ended, Some(RecordingEnded::Failed { .. })));
+    first.propose("word").await.unwrap();
+    first.shutdown().await;
+    start(store, recording()).await.shutdown().await;
+    let found = segments(&dir.group());
+    assert_eq!(found.len(), 2);
+    // A store that was made anew counts from one again: what was there is kept aside.
+    start(self::store(), recording()).await.shutdown().await;
+    assert_eq!(segments(&dir.group()).len(), 1);
+    let kept = kept(&dir.group());
+    assert_eq!((kept.len(), segments(&kept[0]).len()), (1, 2));
 }
 
 #[tokio::test]
-async fn a_recorder_that_cannot_keep_up_is_let_go() {
-    let (go_on, stuck) = mpsc::channel();
-    let node = start(Recording::to_writer(Odd(Some(stuck)))).await;
-    assert_eq!(ended(&node).await.ended, Some(RecordingEnded::Gap));
-    node.propose("on").await.unwrap();
-    drop(go_on);
+async fn each_group_has_a_directory_of_its_own() {
+    let dir = Temporary::new("groups");
+    for group in [3, 4].map(GroupId) {
+        let store = self::store().with_group(group, Membership::of_voters([NodeId(1)]));
+        let builder = Node::builder(NodeId(1)).group(group).store(store).record(Recording::to_dir(&dir.0));
+        builder.start(Nothing).await.unwrap().shutdown().await;
+        assert_eq!(segments(&dir.0.join(format!("group-{group}"))).len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_copy_is_made_on_request_while_the_node_runs() {
+    let dir = Temporary::new("dump");
+    let node = start(store(), Recording::to_dir(&dir.0).max_bytes(100_000)).await;
+    fill(&node, |status| status.segments >= 3).await;
+    node.propose(SECRET).await.unwrap();
+    let to = dir.0.join("some/where");
+    let dump = node.dump_recording(&to).await.unwrap();
+    assert_eq!((dump.segments as usize, dump.bytes), (segments(&to).len(), bytes(&to)));
+    // All of what was done before it was asked for.
+    let newest = fs::read(segments(&to).last().unwrap()).unwrap();
+    assert!(newest.windows(SECRET.len()).any(|window| window == SECRET));
+    // What is there is left alone.
+    let again = node.dump_recording(&to).await.unwrap_err();
+    assert!(matches!(&again, DumpError::Io { source, .. } if source.kind() == io::ErrorKind::AlreadyExists));
+    // It is a copy: the ring goes on without it.
+    let before: Vec<_> = segments(&to).iter().map(|path| fs::read(path).unwrap()).collect();
+    fill(&node, |status| status.bytes > 400_000).await;
+    let after: Vec<_> = segments(&to).iter().map(|path| fs::read(path).unwrap()).collect();
+    assert!(before == after);
     node.shutdown().await;
+    assert!(matches!(node.dump_recording(dir.0.join("late")).await, Err(DumpError::Ended { .. })));
+    let unrecorded = Node::builder(NodeId(1)).store(store()).start(Nothing).await.unwrap();
+    assert!(matches!(unrecorded.dump_recording(dir.0.join("none")).await, Err(DumpError::NotRecorded)));
+}
+
+#[tokio::test]
+async fn an_end_that_should_not_be_is_kept_and_not_many_of_them() {
+    let (dir, store) = (Temporary::new("kept"), store());
+    let recording = || Recording::to_dir(&dir.0);
+    start(store.clone(), recording()).await.shutdown().await;
+    assert!(kept(&dir.group()).is_empty(), "a shutdown is no such end");
+    let mut names = std::collections::BTreeSet::new();
+    for life in 0..6 {
+        // It panics as it applies that again.
+        let node = start(store.clone(), recording()).await;
+        if life == 0 {
+            let error = node.propose("panic").await.unwrap_err();
+            assert!(matches!(error, ProposeError::Unknown { .. }), "{error:?}");
+        }
+        assert!(matches!(node.stopped().await.why, StopReason::Panicked { .. }));
+        node.shutdown().await;
+        let kept = kept(&dir.group());
+        assert_eq!(kept.len(), usize::min(life + 1, 4));
+        assert!(names.insert(kept.last().unwrap().clone()), "a name was used twice");
+        // The newest has the newest life.
+        assert_eq!(
+            segments(kept.last().unwrap()).last().unwrap().file_name(),
+            segments(&dir.group()).last().unwrap().file_name()
+        );
+    }
+}
+
+#[tokio::test]
+async fn no_payload_is_left_in_the_files_if_they_are_left_out() {
+    for (payloads, there) in [(Payloads::Kept, true), (Payloads::LeftOut, false)] {
+        let dir = Temporary::new(if there { "in" } else { "out" });
+        // With the actions as well: they have payloads, too.
+        let recording = Recording::to_dir(&dir.0).max_bytes(100_000).payloads(payloads).actions(true);
+        let node = start(store(), recording).await;
+        for _ in 0..3 {
+            node.propose(SECRET).await.unwrap();
+        }
+        fill(&node, |status| status.segments >= 2).await;
+        // In a core at the beginning of a segment, too.
+        let begun = node.recording().unwrap().bytes;
+        while node.recording().unwrap().bytes < begun + 60_000 {
+            node.propose(SECRET).await.unwrap();
+        }
+        node.shutdown().await;
+        let all: Vec<u8> = segments(&dir.group()).iter().flat_map(|path| fs::read(path).unwrap()).collect();
+        let half = &SECRET[..SECRET.len() / 2];
+        assert_eq!(all.windows(half.len()).any(|window| window == half), there);
+    }
+}
+
+/// Nobody records into what isn't there to be recorded into.
+#[tokio::test]
+async fn a_directory_that_cannot_be_made_is_said_and_the_node_goes_on() {
+    let dir = Temporary::new("file");
+    fs::write(&dir.0, "precious").unwrap();
+    let node = start(store(), Recording::to_dir(&dir.0)).await;
+    fill(&node, |status| status.ended.is_some()).await;
+    assert!(matches!(node.recording().unwrap().ended, Some(RecordingEnded::Failed { .. })));
+    node.shutdown().await;
+    assert_eq!(fs::read_to_string(&dir.0).unwrap(), "precious");
+    fs::remove_file(&dir.0).unwrap();
 }

@@ -352,11 +352,10 @@ impl World {
             return Ok(());
         }
         self.lab.counts.bump(Count::LostAsleep);
-        self.lab.trace.line(self.now, || format!("n{} is lost while everyone sleeps", leader + 1));
         self.rest.back.retain(|other| *other != leader);
         let until = self.now + 2 * self.plan.idle_timeout + 20 * election;
         self.rest.stage = Stage::Orphaned { until };
-        self.crash(leader)
+        self.retire(leader)
     }
 
     /// Now and then a follower stops hearing the leader, and the leader alone: it asks around, and must be told to wait.
@@ -364,8 +363,7 @@ impl World {
         let Some((leader, _)) = self.settled_leader() else { return };
         let mut followers = self.members_back();
         followers.retain(|slot| *slot != leader);
-        // Who sleeps doesn't hear the leader either, and helps whoever asks.
-        if followers.is_empty() || self.fault_rng.chance(0.5) || self.may_sleep() {
+        if followers.is_empty() || self.fault_rng.chance(0.5) {
             return;
         }
         let slot = self.fault_rng.pick(&followers);

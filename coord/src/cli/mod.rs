@@ -11,6 +11,7 @@ mod inspect;
 mod logs;
 mod node_args;
 mod otel;
+mod recording;
 mod recover;
 mod restore;
 mod serve;

@@ -1,6 +1,6 @@
 //! `quorate serve`: one node.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use quorate_coord::{
     machine::Machine,
@@ -8,7 +8,7 @@ use quorate_coord::{
     server,
 };
 use quorate_core::{GroupId, Membership, NodeId};
-use quorate_runtime_tokio::{Node, Recording};
+use quorate_runtime_tokio::Node;
 use quorate_storage_redb::{self as storage, RedbStore};
 use quorate_transport_quic::{self as quic, ClusterId, QuicTransport, pki};
 use tokio::{
@@ -24,6 +24,7 @@ use super::{
     logs::{self, LogFormat},
     node_args::NodeArgs,
     otel::Otel,
+    recording::RecordArgs,
     supervise::{self, Event},
 };
 
@@ -65,12 +66,13 @@ all nodes the same; one that a client has begun, with the header traceparent
 program was built with `--features otel`; RUST_LOG=info,quorate::trace=debug
 shows in the log to which a line belongs.
 
---record FILE is a flight recorder. `quorate-sim flight FILE` replays it step by
-step, with the invariants that it can decide; so it is what to add to a report
-of something that should not have happened. It begins with the node's start and
-ends at 256 MiB; a restart adds to the file, or moves it to FILE.old if that is
-half full. Whatever becomes of it, the node goes on. What clients have written
-is in it.
+--record DIR is a flight recorder, made to be left on. `quorate-sim flight DIR`
+replays it step by step, with the invariants that it can decide; so it is what
+to add to a report of something that should not have happened. It keeps the
+newest of what has happened, over restarts too, up to --record-bytes. SIGUSR1
+has a copy made of it, DIR/dump-N, and an end that should not be leaves one in
+DIR/group-0/kept-N. Whatever becomes of it, the node goes on. What clients have
+written is in it, unless --record-redact leaves that out.
 
 Examples:
   quorate serve --config node-1/node.toml --bootstrap    the very first start
@@ -94,12 +96,8 @@ pub(crate) struct Args {
     /// Make the node's store; only at its very first start. Refused if there is one
     #[arg(long)]
     bootstrap: bool,
-    /// Record all that the node's core is told, for `quorate-sim flight`: see below
-    #[arg(long, value_name = "FILE")]
-    record: Option<PathBuf>,
-    /// Record what it did as well, not only a digest of that: several times as big
-    #[arg(long, requires = "record")]
-    record_actions: bool,
+    #[command(flatten)]
+    record: RecordArgs,
     /// Serve metrics for Prometheus here [default without IP:PORT: 127.0.0.1:2381]
     #[arg(long, value_name = "IP:PORT", num_args = 0..=1, default_missing_value = config::DEFAULT_METRICS)]
     metrics: Option<SocketAddr>,
@@ -121,9 +119,8 @@ pub(crate) async fn run(args: Args) -> Result {
     let otel = args.otlp.map(|endpoint| Otel::new(&endpoint, config.id)).transpose()?;
     logs::start(args.log_format, otel.as_ref())?;
     let (bootstrap, supervised) = (args.bootstrap, args.supervised);
-    let recording = args.record.as_ref().map(|file| Recording::to_file(file).actions(args.record_actions));
     let stop = Stop::watch(supervised)?;
-    let served = serve(&config, bootstrap, supervised, recording, stop).await;
+    let served = serve(&config, bootstrap, supervised, &args.record, stop).await;
     if let Some(otel) = otel {
         otel.end().await;
     }
@@ -162,13 +159,7 @@ pub(crate) fn identity(config: &NodeConfig) -> storage::Identity {
 }
 
 /// Runs the node of this configuration.
-async fn serve(
-    config: &NodeConfig,
-    make: bool,
-    supervised: bool,
-    recording: Option<Recording>,
-    stop: Stop,
-) -> Result {
+async fn serve(config: &NodeConfig, make: bool, supervised: bool, record: &RecordArgs, stop: Stop) -> Result {
     let id = NodeId(config.id);
     // What may be wrong with the configuration comes first: a store is made only if all else is well.
     let refused = |error: io::Error| {
@@ -190,10 +181,12 @@ async fn serve(
     if let Some(transport) = &transport {
         builder = builder.transport(transport.clone());
     }
-    if let Some(recording) = recording {
+    if let Some(recording) = record.recording() {
         builder = builder.record(recording);
     }
+    let requests = record.requests()?;
     let node = builder.start(Machine::new()).await.map_err(|error| Failure::new(error.to_string()))?;
+    let copies = requests.map(|requests| tokio::spawn(requests.serve(node.clone())));
 
     // Not before: whoever connected while the store is being opened would wait, instead of asking another node.
     let listener = socket.listen(BACKLOG).map_err(refused)?;
@@ -222,6 +215,9 @@ async fn serve(
     let served = served.await;
     drop(watched);
     node.shutdown().await;
+    if let Some(copies) = copies {
+        copies.abort();
+    }
     info!(node = %id, "stopped");
     stopped?;
     served.context("serving clients")?.context("serving clients")

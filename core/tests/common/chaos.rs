@@ -20,6 +20,8 @@ pub type Met = BTreeMap<String, u64>;
 pub trait Observer {
     /// A node starts.
     fn start(&mut self, _config: &Config, _recovered: &Recovered, _now: Instant) {}
+    /// The core, before each thing that happens.
+    fn look(&mut self, _raft: &Raft) {}
     /// Something is about to happen.
     fn input(&mut self, _now: Instant, _input: &Input) {}
     /// Something is to be done.
@@ -236,6 +238,7 @@ fn foreign_receipts() -> Vec<Receipt> {
 
 impl Chaos<'_> {
     fn once(&mut self) {
+        self.observer.look(&self.raft);
         let before = self.raft.status();
         let (name, input, token) = self.input();
         let clock = self.clock();

@@ -2,4 +2,5 @@
 
 mod cluster;
 mod damage;
+mod notes;
 mod tamper;

@@ -187,7 +187,11 @@ impl<St: Store> Writer<St> {
             return Ok(());
         }
         let begun = Instant::now();
-        self.guarded(|writer| writer.store.commit(&writer.batch))?.map_err(|error| Failed(chain(&error)))?;
+        while let Err(error) = self.guarded(|writer| writer.store.commit(&writer.batch))? {
+            let failed = Failed(chain(&error));
+            let refused = St::refused(&error).ok_or(failed)?;
+            self.leave_out(refused, &error)?;
+        }
         let bytes = self.batch.iter().map(Write::bytes).sum();
         self.meter.committed(begun.elapsed(), self.batch.len(), bytes);
         let mut merged: Option<(usize, Receipt)> = None;
@@ -205,6 +209,19 @@ impl<St: Store> Writer<St> {
         }
         if let Some((writes, receipt)) = merged {
             hand_in(&self.ports, writes, receipt);
+        }
+        Ok(())
+    }
+
+    /// The store refuses one group's writes, and goes on: that group ends, and no other.
+    fn leave_out(&mut self, group: GroupId, why: &St::Error) -> Result<(), Failed> {
+        let before = self.batch.len();
+        self.batch.retain(|write| write.receipt().group() != group);
+        if self.batch.len() == before {
+            return Err(Failed(format!("it refuses what it was not given: {}", chain(why))));
+        }
+        if let Some((_, port)) = self.ports.remove(&group) {
+            port.fail(StopReason::Storage(chain(why).into()));
         }
         Ok(())
     }

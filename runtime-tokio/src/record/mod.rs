@@ -1,39 +1,42 @@
 //! The flight recorder: takes down all that a node's core is told, so that `quorate-sim flight` can replay it step by step
-//! and hold every invariant against it.
+//! and hold every invariant against it. It is made to be left on.
 //!
-//! What is taken down is what the core's contract makes sufficient: the configuration, what the store had recovered, and
-//! then each input with its time, and when the queue of actions was polled. Of the actions there is a running digest; a
-//! replay must come to the same, and the first step that doesn't is found.
+//! What is taken down is what the core's contract makes sufficient: where the core stood, and then each input with its time, and
+//! when the queue of actions was polled. Of the actions there is a running digest; a replay must come to the same, and the first
+//! step that doesn't is found.
 //!
-//! The driver clones an input (payloads are shared, not copied), hashes what comes out, and hands both over a bounded queue
-//! to a thread of the recorder's own, which makes text of it. The node never waits: when the queue is full, or the file can't
-//! be written, the recording ends, says so in the log and in [`Node::recording`](crate::Node::recording), and the node goes
-//! on without it.
+//! It is a ring: segments, a file each, of which the oldest are removed. Each begins with the whole core (at the start of a life:
+//! with what that is made from), so that a replay can begin with any. `quorate_core::recording` says what is in them.
 //!
-//! A recording begins when the node starts, for the core's state can't be put into a file and so a replay can begin nowhere
-//! else; and it ends at [`Recording::max_bytes`]. What is kept of a node that runs for long is therefore its beginning. A
-//! restart adds another life to the file. Nothing is synced: what a killed process has handed to the operating system is
-//! there, and after a loss of power the end may be missing.
+//! The driver packs an input into a buffer in memory, and a thread of the recorder's own writes that to the disk, some times a
+//! second. The node never waits: when the disk can't keep up, a whole stretch is left out, and the recording goes on with a
+//! segment that says so. When it can't be written at all it ends, says so in the log and in
+//! [`Node::recording`](crate::Node::recording), and the node goes on without it. Nothing is synced: what a killed process
+//! has handed to the operating system is there (all but the last few milliseconds), and after a loss of power the end may be missing.
 //!
-//! Payloads are in it: a recording is as confidential as the log.
+//! Payloads are in it: a recording is as confidential as the log, unless they are left out ([`Recording::payloads`]).
 
+mod folder;
+mod queue;
 mod recorder;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::{
-    fmt, io,
+    fmt,
+    fs::File,
+    io::{self, Write as _},
     path::PathBuf,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
-    },
+    sync::Arc,
 };
 
 use quorate_core::{
-    Config, Instant, NodeId, Recovered,
-    recording::{Start, VERSION},
+    Config, Instant, Recovered,
+    recording::{Head, Payloads},
 };
 
+pub(crate) use queue::Tape;
 pub(crate) use recorder::Recorder;
 
 use crate::{clock, thread::Alive};
@@ -41,89 +44,119 @@ use crate::{clock, thread::Alive};
 /// Where a recording goes, and how much of it: see [`Builder::record`](crate::Builder::record).
 #[must_use = "it records nothing before it is handed to a node's builder"]
 pub struct Recording {
-    sink: Sink,
+    dir: PathBuf,
     max_bytes: u64,
+    payloads: Payloads,
     actions: bool,
+    put: Put,
 }
 
-enum Sink {
-    File(PathBuf),
-    Writer(Box<dyn io::Write + Send>),
-}
+/// Writes bytes to a file.
+type Put = Box<dyn FnMut(&mut File, &[u8]) -> io::Result<()> + Send>;
+
+/// No ring is smaller.
+const MIN_BYTES: u64 = 64 << 10;
 
 impl Recording {
-    /// Into this file. If it is there and holds recordings of earlier lives, this one is added; when it is half full it is
-    /// moved aside first, to the same name with `.old` at its end, where it takes the place of the one before. Any other
-    /// file is left alone, and nothing is recorded.
-    pub fn to_file(path: impl Into<PathBuf>) -> Self {
-        Self::new(Sink::File(path.into()))
+    /// Into this directory, which is made if it isn't there. Each group has a directory of its own in it, `group-0` and so on,
+    /// with its segments and, as `kept-…`, at most four copies of the ring as it was when a node came to an end that it
+    /// should not have.
+    ///
+    /// It is for one node alone. Two of one group at a time can't record there: the second goes on without a recording.
+    pub fn to_dir(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            max_bytes: 64 << 20,
+            payloads: Payloads::Kept,
+            actions: false,
+            put: Box::new(File::write_all),
+        }
     }
 
-    /// Into anything else.
-    pub fn to_writer(writer: impl io::Write + Send + 'static) -> Self {
-        Self::new(Sink::Writer(Box::new(writer)))
-    }
-
-    const fn new(sink: Sink) -> Self {
-        Self { sink, max_bytes: 256 << 20, actions: false }
-    }
-
-    /// The recording ends when the file is this big. Default 256 MiB.
+    /// Bytes that the ring may have on the disk, for each group; what was kept comes on top of it. Default 64 MiB, at least
+    /// 64 KiB. A segment is a quarter of it, with the core at its beginning, which takes some bytes for each entry that it holds
+    /// (up to the bounds in [`Config`]), whatever their payloads. Two segments are always there, so a ring that is small beside
+    /// its core takes more than this.
     pub const fn max_bytes(mut self, bytes: u64) -> Self {
-        self.max_bytes = bytes;
+        self.max_bytes = if bytes < MIN_BYTES { MIN_BYTES } else { bytes };
+        self
+    }
+
+    /// Are payloads in it? Without them it is far smaller, and not confidential, and replays as well. Default
+    /// [`Payloads::Kept`]: those that come while it is recorded are in it, once each.
+    pub const fn payloads(mut self, payloads: Payloads) -> Self {
+        self.payloads = payloads;
         self
     }
 
     /// Takes down the actions themselves, too: then a replay that goes another way can show both, and holds the invariants
-    /// against what was really done. It takes several times the room, and the driver's own time to make text of it. Default
-    /// off.
+    /// against what was really done. It takes several times the room, and of the driver's time. Default off.
     pub const fn actions(mut self, on: bool) -> Self {
         self.actions = on;
+        self
+    }
+
+    #[cfg(test)]
+    fn put(mut self, put: impl FnMut(&mut File, &[u8]) -> io::Result<()> + Send + 'static) -> Self {
+        self.put = Box::new(put);
         self
     }
 
     /// Starts the thread that writes; never fails, but may record nothing.
     pub(crate) fn start(
         self,
-        config: Config,
-        recovered: Recovered,
+        config: &Config,
+        recovered: &Recovered,
         now: Instant,
         alive: &Alive,
     ) -> (Recorder, Arc<Tape>) {
-        let tape = Arc::new(Tape::default());
-        let start = Start {
-            version: VERSION,
+        let head = Head {
             release: env!("CARGO_PKG_VERSION").to_owned(),
+            node: config.id,
+            group: config.group,
+            incarnation: recovered.incarnation,
+            segment: 0,
+            steps: 0,
             unix_us: clock::wall(),
             now,
-            config,
-            recovered,
+            payloads: self.payloads,
         };
-        let (node, actions) = (start.config.id, self.actions);
-        let queue = writer::start(self, start, &tape, alive);
-        (Recorder::new(node, queue, tape.clone(), actions), tape)
+        let tape = Arc::new(Tape::default());
+        let (max_bytes, actions) = (self.max_bytes, self.actions);
+        let recorder = Recorder::new(head.clone(), config, recovered, tape.clone(), max_bytes, actions);
+        writer::start(self, head, &tape, alive);
+        (recorder, tape)
     }
 }
 
 impl fmt::Debug for Recording {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { sink, max_bytes, actions } = self;
-        let path = if let Sink::File(path) = sink { Some(path) } else { None };
+        let Self { dir, max_bytes, payloads, actions, put: _ } = self;
         f.debug_struct("Recording")
-            .field("path", &path)
+            .field("dir", dir)
             .field("max_bytes", max_bytes)
+            .field("payloads", payloads)
             .field("actions", actions)
             .finish_non_exhaustive()
     }
 }
 
 /// How a node's recording is.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub struct RecordingStatus {
-    /// Steps taken down.
+    /// Steps taken down in this life.
     pub steps: u64,
+    /// Steps that were left out, because the disk couldn't keep up.
+    pub missing: u64,
+    /// How often that was.
+    pub gaps: u64,
     /// Bytes written in this life.
     pub bytes: u64,
+    /// Bytes that the ring has on the disk, earlier lives included.
+    pub on_disk: u64,
+    /// Segments on the disk, earlier lives included.
+    pub segments: u64,
     /// Why nothing more is recorded, if so.
     pub ended: Option<RecordingEnded>,
 }
@@ -134,15 +167,6 @@ pub enum RecordingEnded {
     /// The node has stopped: this is all there was.
     #[error("the node has stopped")]
     Stopped,
-    /// [`Recording::max_bytes`]: what comes later isn't in it.
-    #[error("it has reached its bound of {bound} bytes")]
-    Limit {
-        /// The bound.
-        bound: u64,
-    },
-    /// The recorder couldn't keep up: what comes later isn't in it.
-    #[error("the recorder couldn't keep up with the node")]
-    Gap,
     /// It can't be written.
     #[error("it can't be written: {why}")]
     Failed {
@@ -151,37 +175,34 @@ pub enum RecordingEnded {
     },
 }
 
-/// What the driver's side, the writer's and onlookers share.
-#[derive(Default, Debug)]
-pub(crate) struct Tape {
-    steps: AtomicU64,
-    bytes: AtomicU64,
-    /// Bytes between the driver and the writer.
-    queued: AtomicUsize,
-    ended: Mutex<Option<RecordingEnded>>,
+/// A copy of a ring.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct RecordingDump {
+    /// How many segments it has.
+    pub segments: u64,
+    /// How many bytes.
+    pub bytes: u64,
 }
 
-impl Tape {
-    pub(crate) fn status(&self) -> RecordingStatus {
-        RecordingStatus {
-            steps: self.steps.load(Relaxed),
-            bytes: self.bytes.load(Relaxed),
-            ended: self.ended(),
-        }
-    }
-
-    fn ended(&self) -> Option<RecordingEnded> {
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// The first reason counts. Says whether this is it.
-    fn end(&self, node: NodeId, why: RecordingEnded) -> bool {
-        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = ended.is_none();
-        if first && why != RecordingEnded::Stopped {
-            tracing::warn!(%node, %why, "nothing more is recorded of this node, which goes on without it");
-        }
-        ended.get_or_insert(why);
-        first
-    }
+/// Why a ring was not copied.
+#[derive(Debug, thiserror::Error)]
+pub enum DumpError {
+    /// The node was started without [`Builder::record`](crate::Builder::record).
+    #[error("this node is not recorded")]
+    NotRecorded,
+    /// It records no more. What there is lies where it was recorded.
+    #[error("nothing more is recorded: {why}")]
+    Ended {
+        /// Why.
+        why: RecordingEnded,
+    },
+    /// The copy can't be written; or there is something of that name already, which is left alone.
+    #[error("{}: {source}", dir.display())]
+    Io {
+        /// Where it should have gone.
+        dir: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
 }

@@ -1,197 +1,202 @@
-//! The driver's side of the recorder: notes down, hands over, and never waits.
+//! The driver's side of the recorder: packs what happens into a buffer, and never waits for anything.
 
-use std::{
-    mem,
-    sync::{Arc, atomic::Ordering::Relaxed, mpsc::Sender},
-};
+use std::{mem, sync::Arc, thread};
 
 use quorate_core::{
-    Action, Body, Input, Instant, Loaded, NodeId, Run,
-    recording::{Digest, Polled},
+    Action, Config, Input, Instant, Raft, Recovered,
+    recording::{Digest, Ended, Head, NoteRef, Origin, Payloads, Polled, pack},
 };
 
-use super::{RecordingEnded, Tape, writer};
-
-/// So many bytes may wait for the writer: of payload, and what a note takes beside that.
-const MAX_QUEUED: usize = 64 << 20;
-const NOTE: usize = 256;
-
-/// A sheet with so many notes is handed over even if the queue of actions hasn't been found empty.
-const MAX_NOTES: usize = 1024;
-
-/// Something to be written.
-pub(super) enum Note {
-    Step(Instant, Input),
-    /// An input of which there may be only one, as text: a receipt stands for a write once.
-    Text(Instant, String),
-    /// With the actions as text, if they are wanted.
-    Polled(Polled, Option<String>),
-}
-
-/// Some notes, handed over together.
-#[derive(Default)]
-pub(super) struct Sheet {
-    pub(super) notes: Vec<Note>,
-    /// Bytes that they hold on to.
-    pub(super) weight: usize,
-}
+use super::queue::{Tape, Waiting};
+use crate::{clock, error::StopReason};
 
 /// Takes down what happens to one core.
 pub(crate) struct Recorder {
-    node: NodeId,
-    /// Gone when the recording is over.
-    queue: Option<Sender<Sheet>>,
+    /// Of the present segment.
+    head: Head,
     tape: Arc<Tape>,
-    sheet: Sheet,
-    /// Steps in this life.
+    /// Bytes that the ring may have.
+    max_bytes: u64,
+    /// Are actions wanted?
+    actions: bool,
+    /// Nothing more is to be taken down.
+    ended: bool,
+    /// The node comes to an end that it should not.
+    failed: bool,
+    /// Bytes of this segment, and those of what it begins with.
+    bytes: u64,
+    begin_bytes: u64,
+    /// What happens is left out, until the writer has caught up.
+    lost: bool,
+    /// Steps in this life, those that were left out included.
     steps: u64,
     /// Something has happened since the queue of actions was found empty.
     dirty: bool,
     /// Actions since the last note of them.
     count: u64,
+    /// Of all actions in this segment.
     digest: Digest,
-    /// Those actions as text, if they are wanted.
-    actions: Option<String>,
 }
 
 impl Recorder {
-    pub(super) fn new(node: NodeId, queue: Sender<Sheet>, tape: Arc<Tape>, actions: bool) -> Self {
-        Self {
-            node,
-            queue: Some(queue),
+    pub(super) fn new(
+        head: Head,
+        config: &Config,
+        recovered: &Recovered,
+        tape: Arc<Tape>,
+        max_bytes: u64,
+        actions: bool,
+    ) -> Self {
+        let mut recorder = Self {
+            head,
             tape,
-            sheet: Sheet::default(),
+            max_bytes,
+            actions,
+            ended: false,
+            failed: false,
+            bytes: 0,
+            begin_bytes: 0,
+            lost: false,
             steps: 0,
             dirty: false,
             count: 0,
             digest: Digest::default(),
-            actions: actions.then(String::new),
-        }
+        };
+        recorder.begin(Origin::Start(config, recovered));
+        recorder
     }
 
     /// The core is told something.
     pub(crate) fn step(&mut self, now: Instant, input: &Input) {
-        // It is told in the middle of what it wants done: where exactly, matters.
-        self.note_polled(true);
         self.steps += 1;
+        self.head.now = now;
         self.dirty = true;
-        self.sheet.weight += weight(input);
-        self.sheet.notes.push(note(now, input));
+        if self.lost {
+            return self.miss();
+        }
+        // It is told in the middle of what it wants done: where exactly, matters.
+        let before = (self.count > 0).then(|| self.polls(true));
+        self.put(|note, waiting| {
+            if let Some(polled) = before {
+                note(&NoteRef::Polled(polled), waiting);
+            }
+            note(&NoteRef::Step(now, input), waiting);
+            waiting.status.steps += 1;
+        });
     }
 
     /// The queue of actions was asked for the next one.
-    pub(crate) fn polled(&mut self, action: Option<&Action>) {
+    pub(crate) fn polled(&mut self, raft: &Raft, action: Option<&Action>) {
         match action {
             Some(action) => {
                 self.dirty = true;
+                if self.lost {
+                    return;
+                }
                 self.count += 1;
-                self.digest.add(action);
-                if let Some(text) = &mut self.actions {
-                    if !text.is_empty() {
-                        text.push(',');
-                    }
-                    text.push_str(&writer::text(action));
+                self.digest.action(action);
+                if self.actions {
+                    self.put(|note, waiting| note(&NoteRef::Action(action), waiting));
                 }
             }
             // Asking again changes nothing.
-            None if !self.dirty => {}
+            None if !self.dirty && !self.lost => {}
             None => {
-                self.note_polled(false);
                 self.dirty = false;
-                self.hand_over();
+                if !self.lost {
+                    let polled = self.polls(false);
+                    self.put(|note, waiting| note(&NoteRef::Polled(polled), waiting));
+                }
+                self.begin_another(raft);
             }
-        }
-        if self.sheet.notes.len() >= MAX_NOTES {
-            self.hand_over();
         }
     }
 
     /// Nothing more is to be taken down.
     pub(crate) const fn is_over(&self) -> bool {
-        self.queue.is_none()
+        self.ended
     }
 
-    /// Notes what has come out of the queue since the last note; `more`: nobody has found it empty yet.
-    fn note_polled(&mut self, more: bool) {
-        if more && self.count == 0 {
+    /// The node has come to its end.
+    pub(crate) const fn stopped(&mut self, why: &StopReason) {
+        self.failed = !matches!(why, StopReason::Shutdown | StopReason::Dropped);
+    }
+
+    /// Where the queue of actions is empty, a segment may begin: so no action that is still queued need be kept to judge what
+    /// comes later.
+    fn begin_another(&mut self, raft: &Raft) {
+        let inputs = self.bytes - self.begin_bytes;
+        let full = self.bytes >= self.max_bytes / 4 && inputs >= self.begin_bytes.max(self.max_bytes / 8);
+        // Cores that wait for the writer take room as well; and without any the next stretch would be lost, too.
+        if (full || self.lost) && self.tape.lock().has_room() {
+            let origin = if mem::take(&mut self.lost) { Origin::Gap(raft) } else { Origin::Full(raft) };
+            self.begin(origin);
+        }
+    }
+
+    fn begin(&mut self, origin: Origin<'_>) {
+        if !matches!(origin, Origin::Start(..)) {
+            self.head.segment += 1;
+            self.head.unix_us = clock::wall();
+        }
+        self.head.steps = self.steps;
+        self.digest = Digest::default();
+        self.count = 0;
+        self.bytes = 0;
+        let head = self.head.clone();
+        self.put(|_, waiting| {
+            waiting.begins.push(waiting.notes.len());
+            // Of what the core holds, payloads are always left out: a replay does the same without them, and with them a core is
+            // a hundred times as big.
+            pack(&NoteRef::Begin(&head, origin), Payloads::LeftOut, &mut waiting.notes);
+            waiting.begin_bytes += waiting.notes.len() - waiting.begins.last().copied().unwrap_or_default();
+        });
+        self.begin_bytes = self.bytes;
+    }
+
+    /// What has come out of the queue since the last note of that; `more`: nobody has found it empty yet.
+    const fn polls(&mut self, more: bool) -> Polled {
+        Polled { count: mem::replace(&mut self.count, 0), more, digest: self.digest.value().to_le_bytes() }
+    }
+
+    /// Adds notes, unless too much waits already.
+    fn put(&mut self, put: impl FnOnce(&dyn Fn(&NoteRef<'_>, &mut Waiting), &mut Waiting)) {
+        let payloads = self.head.payloads;
+        let tape = &*self.tape;
+        let mut waiting = tape.lock();
+        if waiting.status.ended.is_some() {
+            self.ended = true;
             return;
         }
-        let actions = self.actions.as_mut().map(mem::take);
-        self.sheet.weight += actions.as_ref().map_or(0, String::len);
-        let polled = Polled {
-            count: mem::take(&mut self.count),
-            more,
-            steps: self.steps,
-            digest: self.digest.value(),
-            actions: None,
-        };
-        self.sheet.notes.push(Note::Polled(polled, actions));
+        let before = waiting.notes.len();
+        put(&|note, waiting| pack(note, payloads, &mut waiting.notes), &mut waiting);
+        self.bytes += (waiting.notes.len() - before) as u64;
+        if waiting.is_full() && !self.lost {
+            self.lost = true;
+            waiting.status.gaps += 1;
+        }
+        tape.added(waiting);
     }
 
-    fn hand_over(&mut self) {
-        let Some(queue) = &self.queue else { return };
-        let mut sheet = mem::take(&mut self.sheet);
-        sheet.weight += sheet.notes.len() * NOTE;
-        let queued = self.tape.queued.fetch_add(sheet.weight, Relaxed);
-        if queued > MAX_QUEUED {
-            self.tape.end(self.node, RecordingEnded::Gap);
-            self.queue = None;
-        } else if queue.send(sheet).is_err() {
-            // The writer has said why.
-            self.queue = None;
-        } else {
-            self.tape.steps.store(self.steps, Relaxed);
-        }
+    fn miss(&mut self) {
+        self.tape.lock().status.missing += 1;
     }
 }
 
-/// The node has stopped, or its runtime drops it.
+/// The node has stopped, or its runtime drops it, or its driver has panicked.
 impl Drop for Recorder {
     fn drop(&mut self) {
-        if !self.sheet.notes.is_empty() || self.count > 0 {
-            self.note_polled(true);
-            self.hand_over();
+        if self.lost {
+            self.put(|note, waiting| note(&NoteRef::End(Ended::Gap), waiting));
+        } else {
+            let polled = self.polls(true);
+            self.put(|note, waiting| {
+                if polled.count > 0 {
+                    note(&NoteRef::Polled(polled), waiting);
+                }
+                note(&NoteRef::End(Ended::Stopped), waiting);
+            });
         }
-    }
-}
-
-/// Shares what is big in an input, and copies the rest.
-fn note(now: Instant, input: &Input) -> Note {
-    let copy = match input {
-        Input::Persisted(_) => return Note::Text(now, writer::text(input)),
-        Input::Tick => Input::Tick,
-        Input::Receive { from, message } => Input::Receive { from: *from, message: message.clone() },
-        Input::Propose(proposal) => Input::Propose(proposal.clone()),
-        Input::Read { token, kind } => Input::Read { token: *token, kind: *kind },
-        Input::CancelRead { token } => Input::CancelRead { token: *token },
-        Input::ChangeMembership { token, change } => {
-            Input::ChangeMembership { token: *token, change: change.clone() }
-        }
-        Input::TransferLeadership { token, to } => Input::TransferLeadership { token: *token, to: *to },
-        Input::AbortTransfer => Input::AbortTransfer,
-        Input::StepDown => Input::StepDown,
-        Input::Campaign => Input::Campaign,
-        Input::ForgetLeader => Input::ForgetLeader,
-        Input::Compact { snapshot, keep } => Input::Compact { snapshot: *snapshot, keep: *keep },
-        Input::SnapshotSent { id, arrived } => Input::SnapshotSent { id: *id, arrived: *arrived },
-        Input::Unreachable { peer } => Input::Unreachable { peer: *peer },
-        Input::Reachable { peer } => Input::Reachable { peer: *peer },
-        Input::Loaded { id, result } => Input::Loaded { id: *id, result: result.clone() },
-        Input::Applied { up_to } => Input::Applied { up_to: *up_to },
-        Input::StorageFailed => Input::StorageFailed,
-    };
-    Note::Step(now, copy)
-}
-
-/// Bytes of payload that a note of it holds on to.
-fn weight(input: &Input) -> usize {
-    match input {
-        Input::Propose(proposal) => proposal.batch.bytes(),
-        Input::Receive { message, .. } => match &message.body {
-            Body::Append { entries, .. } => entries.iter().map(Run::bytes).sum(),
-            _ => 0,
-        },
-        Input::Loaded { result: Loaded::Entries(runs), .. } => runs.iter().map(Run::bytes).sum(),
-        _ => 0,
+        self.tape.over(self.failed || thread::panicking());
     }
 }

@@ -8,17 +8,17 @@ use crate::{MOST_EVENTS, Trace, Violation, picture::watched};
 /// Replay what real nodes have recorded, with every invariant that this can decide.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
-A recording is made by `quorate serve --record FILE`, or by Builder::record. Files of several nodes of one cluster are \
-brought together.
+A recording is made by `quorate serve --record DIR`, or by Builder::record. Those of several nodes of one cluster are \
+brought together. It is a ring: what is older is forgotten, and what can't be judged without it is not checked.
 Exit code 1: an invariant is violated, or the core does something else than was recorded. 2: a file can't be read.
 
 Examples:
-  quorate-sim flight node-1.flight
-  quorate-sim flight node-*.flight
-  quorate-sim flight node-1.flight --trace | less")]
+  quorate-sim flight node-1/flight
+  quorate-sim flight node-*/flight
+  quorate-sim flight node-1/flight/group-0/kept-00001764028406000000 --trace | less")]
 pub struct FlightArgs {
-    /// Recordings.
-    #[arg(required = true, value_name = "FILE")]
+    /// Recordings: directories, or single segments.
+    #[arg(required = true, value_name = "DIR")]
     files: Vec<PathBuf>,
     /// Print everything that happens.
     #[arg(long, conflicts_with = "json")]
@@ -88,12 +88,18 @@ fn as_text(report: &FlightReport) -> String {
         nodes.len(),
         *duration as f64 / 1e6
     );
-    for Totals { node, lives, steps, refused, ended, torn, .. } in nodes {
-        let torn = if *torn { ", with half a line" } else { "" };
+    for Totals { node, lives, segments, midway, gaps, steps, refused, ended, torn, .. } in nodes {
+        let torn = if *torn { ", with half a chunk" } else { "" };
         text.push_str(&format!(
-            "\n  node {node}: {lives} lives, {steps} steps, {refused} refused; the last ends: {}{torn}",
+            "\n  node {node}: {lives} lives in {segments} segments, {steps} steps, {refused} refused; the last ends: {}{torn}",
             how(*ended)
         ));
+        if midway + gaps > 0 {
+            text.push_str(&format!(
+                "\n    met in the middle of a life {midway} times, and behind a gap {gaps} times: not checked there are the votes of \
+                 that term (S1), what of its writes was durable (D1 to D3, S8), and requests that were open (T1, R1)"
+            ));
+        }
     }
     text
 }

@@ -16,33 +16,31 @@ pub enum FlightError {
         source: io::Error,
     },
     /// It is something else.
-    #[error("{} is no recording: it begins with {found:?}; `quorate serve --record FILE` makes one", file.display())]
+    #[error("{} is no recording: {found}; `quorate serve --record DIR` makes one", file.display())]
     NotARecording {
         /// Which.
         file: PathBuf,
-        /// How it begins.
+        /// What it is.
         found: String,
     },
     /// It was made by another release.
     #[error(
-        "{}, line {line}: format {found} is not known here (known: {VERSION}); replay it with the release that made it",
+        "{}: format {found} is not known here (known: {VERSION}); replay it with the release that made it",
         file.display()
     )]
     UnknownVersion {
         /// Which.
         file: PathBuf,
-        /// Where in it.
-        line: u64,
         /// The version that it says.
-        found: String,
+        found: u32,
     },
     /// It is damaged.
-    #[error("{}, line {line}: {what}", file.display())]
+    #[error("{}, note {note}: {what}", file.display())]
     Malformed {
         /// Which.
         file: PathBuf,
-        /// Where in it.
-        line: u64,
+        /// Where in it: notes count from 1.
+        note: u64,
         /// What is wrong, and what to do.
         what: String,
     },
@@ -60,7 +58,7 @@ pub enum FlightError {
 /// Something that must never be, and was.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, thiserror::Error)]
 #[error(
-    "{invariant} violated by node {node} at step {step} of its life {incarnation}, {:.6} s ({}, line {line}): {what}",
+    "{invariant} violated by node {node} at step {step} of its life {incarnation}, {:.6} s ({}, note {note}): {what}",
     *at as f64 / 1e6, file.display()
 )]
 pub struct FlightViolation {
@@ -76,8 +74,8 @@ pub struct FlightViolation {
     pub at: u64,
     /// Where it is recorded.
     pub file: PathBuf,
-    /// In which line.
-    pub line: u64,
+    /// In which note of that file, from 1.
+    pub note: u64,
     /// What was seen.
     pub what: String,
 }

@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use quorate_core::{Apply, EntryKind, Run, recording::Digest};
+use quorate_core::{
+    Apply, EntryKind, Run,
+    recording::{Digest, Payloads},
+};
 
 use super::log::Log;
 use crate::violation::{Verdict, hold};
@@ -18,6 +21,7 @@ struct Fact {
 
 #[derive(Default, Debug)]
 pub(super) struct Known {
+    pub(super) contents: Contents,
     /// By index and term: Log Matching says that each is there once (S4).
     entries: BTreeMap<(u64, u64), Fact>,
     /// `C`: which term's entries are committed, in ranges: first, last, term.
@@ -31,6 +35,10 @@ pub(super) struct Known {
 }
 
 impl Known {
+    pub(super) fn new(contents: Contents) -> Self {
+        Self { contents, ..Self::default() }
+    }
+
     /// The end of what is known to be committed.
     pub(super) fn committed(&self) -> u64 {
         self.committed.last().map_or(0, |(_, last, _)| *last)
@@ -52,7 +60,7 @@ impl Known {
         let term = run.term().0;
         let mut before = before;
         for (index, entry) in (run.first().0..).zip(run.iter()) {
-            let content = content(entry.kind, entry.payload);
+            let content = self.contents.of(entry.kind, entry.payload);
             let fact = self.entries.entry((index, term)).or_insert(Fact { before, content });
             let follows = before.is_none() || fact.before.is_none() || fact.before == before;
             hold!(
@@ -148,9 +156,19 @@ impl Known {
     }
 }
 
-/// What an entry says, as one number.
-pub(super) fn content(kind: EntryKind, payload: &[u8]) -> u64 {
-    let mut digest = Digest::default();
-    digest.add(&(kind as u64, payload));
-    digest.value()
+/// What entries say, as far as it can be compared: if payloads were left out of any of the recordings, by their lengths alone.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Contents(pub(super) Payloads);
+
+impl Contents {
+    /// As one number.
+    pub(super) fn of(self, kind: EntryKind, payload: &[u8]) -> u64 {
+        let mut digest = Digest::default();
+        if self.0 == Payloads::LeftOut && kind != EntryKind::Membership {
+            digest.add(&(kind as u64, payload.len()));
+        } else {
+            digest.add(&(kind as u64, payload));
+        }
+        digest.value()
+    }
 }

@@ -1,8 +1,10 @@
-//! Flights: what real nodes have recorded (`quorate serve --record FILE`), replayed step by step, with the invariants checked on
+//! Flights: what real nodes have recorded (`quorate serve --record DIR`), replayed step by step, with the invariants checked on
 //! the way.
 //!
-//! A recording says how a node's core started, each input and its time, and when its queue of actions was polled; so a core here
-//! does the same again, bit for bit (contract, point 3), or the first step in which it doesn't is named (`replay`).
+//! A recording says where a node's core stood, each input and its time, and when its queue of actions was polled; so a core here
+//! does the same again, bit for bit (contract, point 3), or the first step in which it doesn't is named (`replay`). It is a ring
+//! of segments. Where one follows another, the core that is recorded there must be, bit for bit but for payloads, the one to which
+//! the replay has come.
 //! Recordings of several nodes of one cluster are brought together by their wall clocks, but never so that a message arrives
 //! before it has left: clocks of two machines are never quite the same.
 //!
@@ -28,8 +30,24 @@
 //!
 //! Not here: R2 (no clock is known to be right), X1 and the state machine, D5 and D6 (what a disk really holds), liveness.
 //!
-//! A recording that ends because it was full, or because the recorder couldn't keep up, says so; one whose process was killed just
-//! ends, maybe in half a line. All of that is reported and nothing of it is a violation.
+//! # Flights that begin in the middle
+//!
+//! The ring forgets the beginning, and where the recorder couldn't keep up there is a gap. What came before such a point isn't
+//! known, and is taken to have been right:
+//!
+//! | not checked | until |
+//! | --- | --- |
+//! | S1: by whose votes it is elected | a term later than the one that it is in there |
+//! | D1, D2, S8: what of the writes that are under way there is durable | the last of them is |
+//! | D3: what the next life recovers | the same; and if a life in between is not here, only that nothing is lost that was committed |
+//! | T1, R1: how requests end that were open there, and what reads must see that was acknowledged before | they have ended |
+//! | S4, T1: what entries say, but for how long they are | never: a core in the middle is recorded without payloads |
+//! | B1: what was handed to the state machine and not applied there | it is applied |
+//!
+//! Over a gap, S7 is held: term, commit and what was handed out don't go back. If payloads were left out of any of the
+//! recordings, entries are compared by their lengths as well.
+//!
+//! A recording whose process was killed just ends, maybe in half a chunk. That is reported and is no violation.
 
 mod actions;
 mod command;
@@ -45,14 +63,11 @@ mod track;
 mod view;
 mod wire;
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    path::PathBuf,
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use quorate_core::{
     GroupId, Input,
-    recording::{Ended, Start},
+    recording::{Ended, Payloads},
 };
 
 use crate::{Trace, watch::Watch};
@@ -60,8 +75,8 @@ use crate::{Trace, watch::Watch};
 pub use command::{FlightArgs, main};
 pub use error::{FlightError, FlightViolation};
 
-use known::Known;
-use read::{Item, Recording};
+use known::{Contents, Known};
+use read::{Item, Recording, Segment};
 use track::Track;
 use wire::Wire;
 
@@ -89,6 +104,12 @@ pub struct Totals {
     pub node: u64,
     /// How many lives of it.
     pub lives: u64,
+    /// How many segments.
+    pub segments: u64,
+    /// How many of the lives are met in the middle, for the ring has forgotten how they began: what was open then isn't checked.
+    pub midway: u64,
+    /// How often a stretch is missing in the middle of a life.
+    pub gaps: u64,
     /// The number of the last.
     pub incarnation: u64,
     /// Steps taken again.
@@ -99,11 +120,12 @@ pub struct Totals {
     pub actions: u64,
     /// How the recording of its last life ended; `None` if it was cut off.
     pub ended: Option<Ended>,
-    /// It ends, or a life in it does, in half a line.
+    /// It ends, or a life in it does, in half a chunk.
     pub torn: bool,
 }
 
-/// Replays the recordings in these files: of one node, or of several of one cluster.
+/// Replays the recordings in these directories or files: of one node, or of several of one cluster. A directory is what was
+/// recorded into, the one of a group in it, or a copy of that.
 ///
 /// # Errors
 /// If a file can't be read or is no recording that is known here; or the first violation.
@@ -123,17 +145,17 @@ pub(crate) fn replay_watched(
     watchers: Vec<Box<dyn Watch>>,
 ) -> (Result<FlightReport, FlightError>, Trace) {
     let mut wire = Wire::new(trace, watchers);
-    let result = files
-        .iter()
-        .map(|file| Recording::open(file))
-        .collect::<Result<_, _>>()
-        .and_then(|recordings| fly(recordings, &mut wire));
+    let result = read::find(files).and_then(|segments| fly(segments, &mut wire));
     (result, wire.trace)
 }
 
-fn fly(recordings: Vec<Recording>, wire: &mut Wire) -> Result<FlightReport, FlightError> {
-    let (mut tracks, epoch) = sort(recordings)?;
-    let mut known = Known::default();
+fn fly(segments: Vec<Segment>, wire: &mut Wire) -> Result<FlightReport, FlightError> {
+    let Sorted { nodes, epoch, contents } = sort(segments)?;
+    let mut known = Known::new(contents);
+    let of_node = |(node, segments): (u64, BTreeMap<_, _>)| {
+        Track::new(node, Recording::of(segments.into_values().collect()))
+    };
+    let mut tracks: Vec<_> = nodes.into_iter().map(of_node).collect();
     let mut duration = 0;
     loop {
         for track in &mut tracks {
@@ -164,7 +186,7 @@ fn choose(tracks: &[Track], wire: &Wire) -> Option<usize> {
             let author = tracks.iter().find(|author| author.node == from.0);
             author.is_some_and(|author| author.next().is_some()) && !wire.has_left(*from, track.node, message)
         }
-        Item::Step(..) | Item::Start(_) | Item::Polled(_) | Item::End(_) => false,
+        Item::Step(..) | Item::Begin(..) | Item::Polled(..) | Item::End(_) => false,
     };
     let next = tracks.iter().enumerate().filter_map(|(k, track)| {
         let (at, item) = track.next()?;
@@ -173,33 +195,48 @@ fn choose(tracks: &[Track], wire: &Wire) -> Option<usize> {
     next.min().map(|(.., k)| k)
 }
 
-/// Puts recordings in order: by node, and by life. Returns the earliest moment of all, by the wall clock.
-fn sort(recordings: Vec<Recording>) -> Result<(Vec<Track>, u64), FlightError> {
+/// Segments in order.
+struct Sorted {
+    /// By node; then by life and number.
+    nodes: BTreeMap<u64, BTreeMap<(u64, u64), Segment>>,
+    /// The earliest moment of all, by the wall clock.
+    epoch: u64,
+    contents: Contents,
+}
+
+/// Puts segments in order.
+fn sort(segments: Vec<Segment>) -> Result<Sorted, FlightError> {
     let unrelated = |what: String| FlightError::Unrelated { what };
     let mut group: Option<GroupId> = None;
     let mut epoch = u64::MAX;
-    let mut nodes: BTreeMap<u64, BTreeMap<u64, Recording>> = BTreeMap::new();
-    for mut recording in recordings {
-        let start = recording.first()?;
-        let Start { config, recovered, unix_us, .. } = &start;
-        if group.is_some_and(|group| group != config.group) {
+    let mut nodes: BTreeMap<u64, BTreeMap<(u64, u64), Segment>> = BTreeMap::new();
+    for segment in segments {
+        let head = &segment.head;
+        if group.is_some_and(|group| group != head.group) {
             let what = "these are recordings of different groups: replay those of one group together";
             return Err(unrelated(what.to_owned()));
         }
-        group = Some(config.group);
-        epoch = epoch.min(*unix_us);
-        let file = recording.file.display().to_string();
-        let lives = nodes.entry(config.id.0).or_default();
-        if lives.insert(recovered.incarnation.0, recording).is_some() {
-            let (node, life) = (config.id, recovered.incarnation);
+        group = Some(head.group);
+        epoch = epoch.min(head.unix_us);
+        let (node, life, number) = (head.node, head.incarnation, head.segment);
+        let file = segment.file.display().to_string();
+        if nodes.entry(node.0).or_default().insert((life.0, number), segment).is_some() {
             return Err(unrelated(format!(
-                "{file}: another file begins with the same life {life} of node {node}"
+                "{file}: another file holds the same segment {number} of life {life} of node {node}"
             )));
         }
     }
-    let tracks =
-        nodes.into_iter().map(|(node, lives)| Track::new(node, lives.into_values().collect::<VecDeque<_>>()));
-    Ok((tracks.collect(), epoch))
+    let left_out = nodes.values().any(|segments| {
+        let mut before = None;
+        segments.iter().any(|(&(life, number), segment)| {
+            // A core that is met in the middle comes without payloads.
+            let follows = number == 0 || before.replace((life, number)) == Some((life, number - 1));
+            before = Some((life, number));
+            !follows || segment.is_gap || segment.head.payloads == Payloads::LeftOut
+        })
+    });
+    let contents = Contents(if left_out { Payloads::LeftOut } else { Payloads::Kept });
+    Ok(Sorted { nodes, epoch, contents })
 }
 
 /// How a life's recording ended, in words.
@@ -207,7 +244,6 @@ const fn how(ended: Option<Ended>) -> &'static str {
     match ended {
         None => "cut off",
         Some(Ended::Stopped) => "stopped",
-        Some(Ended::Limit) => "the recording was full",
         Some(Ended::Gap) => "the recorder couldn't keep up",
     }
 }

@@ -8,7 +8,7 @@ use quorate_core::{
 };
 
 use super::{
-    known::{Known, content},
+    known::{Contents, Known},
     log::Log,
 };
 use crate::{
@@ -37,17 +37,25 @@ pub(super) struct Requests {
     pub(super) floor: u64,
     /// Who was seen to lead: node, and the last term.
     leaders: BTreeMap<u64, u64>,
+    contents: Contents,
+    /// How many were open when the recording began, in the middle of a life. Which they are, and what they asked for, is not
+    /// known.
+    earlier: u64,
 }
 
 /// A request, before it is known whether it is taken.
 pub(super) struct Asked(Vec<(u64, Kind)>);
 
 impl Requests {
+    pub(super) fn new(contents: Contents, earlier: u64) -> Self {
+        Self { contents, earlier, ..Self::default() }
+    }
+
     /// What an input asks for.
     pub(super) fn ask(&self, input: &Input, raft: &Raft) -> Asked {
         Asked(match input {
             Input::Propose(proposal) => {
-                let contents = contents(&proposal.batch);
+                let contents = contents(self.contents, &proposal.batch);
                 proposal
                     .tokens()
                     .iter()
@@ -82,9 +90,17 @@ impl Requests {
         Ok(())
     }
 
-    /// How many are open, other than reads.
-    pub(super) fn open(&self) -> u64 {
-        self.open.values().filter(|kind| !matches!(kind, Kind::Read(_))).count() as u64
+    /// How many of those that `pending` counts are open, other than reads; of those whose asking was not seen, as many as may be.
+    pub(super) fn open(&self, pending: u64) -> u64 {
+        let seen = self.open.values().filter(|kind| !matches!(kind, Kind::Read(_))).count() as u64;
+        seen + self.earlier.min(pending.saturating_sub(seen))
+    }
+
+    /// Was it asked for before the recording began?
+    fn is_earlier(&mut self, seen: bool) -> bool {
+        let earlier = !seen && self.earlier > 0;
+        self.earlier -= u64::from(earlier);
+        earlier
     }
 
     /// Nobody may be left waiting.
@@ -100,7 +116,12 @@ impl Requests {
         for Done { first, tokens } in &apply.done {
             for (index, token) in (first.0..).zip(tokens.iter()) {
                 hold!(index <= last, "T1", "{token:?} is done at {index}, which was not applied");
-                let Some(Kind::Proposal(content)) = self.open.remove(&token.0) else {
+                let asked = self.open.remove(&token.0);
+                if self.is_earlier(asked.is_some()) {
+                    self.floor = self.floor.max(index);
+                    continue;
+                }
+                let Some(Kind::Proposal(content)) = asked else {
                     hold!(false, "T1", "node {node} says that {token:?} is done, which is no open proposal");
                     continue;
                 };
@@ -128,6 +149,9 @@ impl Requests {
     ) -> Verdict {
         for Token(token) in tokens.iter() {
             let kind = self.open.remove(&token);
+            if self.is_earlier(kind.is_some()) {
+                continue;
+            }
             match (outcome, &kind) {
                 (Outcome::Read { index: Index(index) }, Some(Kind::Read(floor))) => {
                     hold!(
@@ -173,8 +197,8 @@ impl Requests {
 }
 
 /// What each command of a batch says.
-fn contents(batch: &quorate_core::Batch) -> Vec<u64> {
+fn contents(contents: Contents, batch: &quorate_core::Batch) -> Vec<u64> {
     let run = Run::parse(Term(1), Index(1), batch.clone().into());
-    run.map(|run| run.iter().map(|entry| content(EntryKind::Command, entry.payload)).collect())
+    run.map(|run| run.iter().map(|entry| contents.of(EntryKind::Command, entry.payload)).collect())
         .unwrap_or_default()
 }

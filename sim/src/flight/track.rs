@@ -1,10 +1,8 @@
 //! Replays one node: a core of its own for each of its lives, told what was recorded, when it was recorded, and held against it.
 
-use std::collections::VecDeque;
-
 use quorate_core::{
-    Action, Input, Instant, Raft, Rejected,
-    recording::{Digest, Ended, Polled, Start},
+    Action, Config, Input, Instant, Raft, Recovered, Rejected,
+    recording::{Begin, Digest, Ended, Head, Payloads, Polled, pack},
 };
 
 use super::{
@@ -23,11 +21,8 @@ use crate::{
 /// The recordings of one node, in the order of its lives.
 pub(super) struct Track {
     pub(super) node: u64,
-    /// The first is the one that is being read.
-    recordings: VecDeque<Recording>,
+    recording: Recording,
     next: Option<Item>,
-    /// The line and file of `next`, or of the last one.
-    line: u64,
     /// µs between the earliest start of all and this life's.
     begins: u64,
     origin: Instant,
@@ -41,21 +36,24 @@ pub(super) struct Track {
 struct Life {
     raft: Raft,
     incarnation: u64,
+    /// Which segment of it is being read.
+    segment: u64,
+    /// Those that were left out are counted.
     steps: u64,
+    /// Of all actions in this segment.
     digest: Digest,
     /// The last step, not told to onlookers yet: what it led to comes with the next poll.
     step: Option<(Instant, Stimulus, Result<(), Rejected>)>,
 }
 
 impl Track {
-    pub(super) fn new(node: u64, recordings: VecDeque<Recording>) -> Self {
+    pub(super) fn new(node: u64, recording: Recording) -> Self {
         let totals = Totals { node, ..Totals::default() };
         let zero = Instant(0);
         Self {
             node,
-            recordings,
+            recording,
             next: None,
-            line: 0,
             begins: 0,
             origin: zero,
             now: zero,
@@ -65,31 +63,28 @@ impl Track {
         }
     }
 
-    /// Reads what comes next. `epoch`: when the earliest of all lives began, by the wall clock.
+    /// Reads what comes next. `epoch`: when the earliest of all recordings began, by the wall clock.
     pub(super) fn fetch(&mut self, epoch: u64) -> Result<(), FlightError> {
         if self.next.is_some() {
             return Ok(());
         }
-        while let Some(recording) = self.recordings.front_mut() {
-            self.next = recording.next()?;
-            self.line = recording.line;
-            self.totals.torn |= recording.torn;
-            match &self.next {
-                Some(Item::Start(start)) => {
-                    self.begins = start.unix_us.saturating_sub(epoch);
-                    (self.origin, self.now) = (start.now, start.now);
-                }
-                Some(Item::Step(now, _)) => self.now = *now,
-                Some(Item::Polled(_) | Item::End(_)) => {}
-                None if self.recordings.len() > 1 => {
-                    self.recordings.pop_front();
-                    continue;
-                }
-                None => {}
+        self.next = self.recording.next()?;
+        self.totals.torn |= self.recording.torn;
+        match &self.next {
+            Some(Item::Begin(head, begin)) if !self.follows(head, begin) => {
+                self.begins = head.unix_us.saturating_sub(epoch);
+                (self.origin, self.now) = (head.now, head.now);
             }
-            return Ok(());
+            Some(Item::Step(now, _)) => self.now = *now,
+            Some(Item::Begin(..) | Item::Polled(..) | Item::End(_)) | None => {}
         }
         Ok(())
+    }
+
+    /// Does this segment go on where the last one ended?
+    fn follows(&self, head: &Head, begin: &Begin) -> bool {
+        let next = |life: &Life| life.incarnation == head.incarnation.0 && life.segment + 1 == head.segment;
+        matches!(begin, Begin::Full(_)) && self.life.as_ref().is_some_and(next)
     }
 
     /// What comes next, and when: µs since the earliest start.
@@ -105,32 +100,21 @@ impl Track {
     pub(super) fn advance(&mut self, known: &mut Known, wire: &mut Wire) -> Result<(), FlightError> {
         let Some(item) = self.next.take() else { return Ok(()) };
         match item {
-            Item::Start(start) => {
-                self.end_life(wire, None).map_err(|broken| self.violated(broken))?;
-                self.start(&start, known, wire)
-            }
+            Item::Begin(head, begin) => self.begin(&head, begin, known, wire),
             Item::End(ended) => {
                 if self.life.is_none() {
-                    return Err(self.malformed("an end before any start: the recording is damaged"));
+                    return Err(self.malformed("an end before any beginning: the recording is damaged"));
                 }
                 self.end_life(wire, Some(ended)).map_err(|broken| self.violated(broken))
             }
-            Item::Step(..) | Item::Polled(_) if self.life.is_none() => {
+            Item::Step(..) | Item::Polled(..) if self.life.is_none() => {
                 Err(self.malformed("a life has no beginning: the recording is damaged"))
             }
             Item::Step(now, input) => {
                 self.step(now, input, known, wire).map_err(|broken| self.violated(broken))
             }
-            Item::Polled(polled) => {
-                let counted = self.life.as_ref().map_or(0, |life| life.steps);
-                if counted != polled.steps {
-                    let what = format!(
-                        "there are {counted} steps before it, but {} were recorded: lines are missing, or too many",
-                        polled.steps
-                    );
-                    return Err(self.malformed(&what));
-                }
-                self.polled(&polled, known, wire).map_err(|broken| self.violated(broken))
+            Item::Polled(polled, actions) => {
+                self.polled(&polled, actions.as_deref(), known, wire).map_err(|broken| self.violated(broken))
             }
         }
     }
@@ -140,42 +124,61 @@ impl Track {
         self.end_life(wire, None).map_err(|broken| self.violated(broken))
     }
 
-    fn start(&mut self, start: &Start, known: &mut Known, wire: &mut Wire) -> Result<(), FlightError> {
-        let (config, recovered) = (&start.config, &start.recovered);
+    /// A segment begins.
+    fn begin(
+        &mut self,
+        head: &Head,
+        begin: Begin,
+        known: &mut Known,
+        wire: &mut Wire,
+    ) -> Result<(), FlightError> {
+        if head.node.0 != self.node {
+            let what = format!("a life of node {} in a recording of node {}", head.node, self.node);
+            return Err(self.malformed(&what));
+        }
+        let follows = self.follows(head, &begin);
+        match begin {
+            Begin::Start(start) => {
+                self.end_life(wire, None).map_err(|broken| self.violated(broken))?;
+                let (config, recovered) = *start;
+                self.start(head, &config, &recovered, known, wire)
+            }
+            Begin::Full(raft) if follows => self.go_on(head, &raft).map_err(|broken| self.violated(broken)),
+            Begin::Full(raft) | Begin::Gap(raft) => self.begin_midway(head, *raft, known, wire),
+        }
+    }
+
+    fn start(
+        &mut self,
+        head: &Head,
+        config: &Config,
+        recovered: &Recovered,
+        known: &mut Known,
+        wire: &mut Wire,
+    ) -> Result<(), FlightError> {
         let incarnation = recovered.incarnation.0;
-        let raft = Raft::new(config.clone(), recovered.clone(), start.now)
+        let raft = Raft::new(config.clone(), recovered.clone(), head.now)
             .map_err(|error| self.malformed(&format!("no node starts from this: {error}")))?;
-        if config.id.0 != self.node {
-            return Err(
-                self.malformed(&format!("a life of node {} in a recording of node {}", config.id, self.node))
-            );
+        if config.id.0 != self.node || recovered.incarnation != head.incarnation {
+            return Err(self.malformed("another node or life starts than the recording says"));
         }
         let slot = self.slot();
         let at = self.at();
-        wire.trace
-            .line(at, || format!("n{} starts, life {incarnation}, format {}", self.node, start.version));
+        wire.trace.line(at, || format!("n{} starts, life {incarnation}", self.node));
         let checked = match &self.view {
             None => {
                 let seen = Seen::Provisioned { slot, membership: &recovered.base_membership };
                 wire.see(at, &seen)
             }
-            Some(view) => {
-                let complete = self.totals.ended == Some(Ended::Stopped);
-                let later = incarnation > self.totals.incarnation;
-                later
-                    .then_some(())
-                    .ok_or_else(|| {
-                        let last = self.totals.incarnation;
-                        Broken(
-                            "contract",
-                            format!("life {incarnation} of node {} comes after life {last}", self.node),
-                        )
-                    })
-                    .and_then(|()| view.check_next_life(recovered, complete))
-            }
+            Some(view) => self.is_later(incarnation).and_then(|()| {
+                // A life in between may not have been recorded.
+                let next = incarnation == self.totals.incarnation + 1;
+                view.check_next_life(recovered, next && self.totals.ended == Some(Ended::Stopped))
+            }),
         };
         self.totals.incarnation = incarnation;
         self.totals.lives += 1;
+        self.totals.segments += 1;
         self.totals.ended = None;
         let floor = self.view.as_ref().map_or(0, |view| view.requests.floor);
         let viewed = checked.and_then(|()| View::start(config, recovered, &raft, known));
@@ -183,8 +186,87 @@ impl Track {
         view.requests.floor = floor;
         self.view = Some(view);
         let seen = wire.see(at, &Seen::Started { slot, raft: &raft });
-        self.life = Some(Life { raft, incarnation, steps: 0, digest: Digest::default(), step: None });
+        self.life = Some(Life::new(raft, head));
         seen.map_err(|broken| self.violated(broken))
+    }
+
+    fn is_later(&self, incarnation: u64) -> Verdict {
+        let (n, last) = (self.node, self.totals.incarnation);
+        hold!(incarnation > last, "contract", "life {incarnation} of node {n} comes after life {last}");
+        Ok(())
+    }
+
+    /// A segment goes on where the last one ended: its core must be the one to which the steps there have led.
+    fn go_on(&mut self, head: &Head, raft: &Raft) -> Verdict {
+        let n = self.node;
+        let Some(life) = &mut self.life else { return Ok(()) };
+        hold!(
+            life.steps == head.steps,
+            "replay",
+            "node {n} has taken {} steps before segment {}, but {} were recorded",
+            life.steps,
+            head.segment,
+            head.steps
+        );
+        let packed = |raft: &Raft| {
+            let mut bytes = Vec::new();
+            pack(raft, Payloads::LeftOut, &mut bytes);
+            bytes
+        };
+        hold!(
+            packed(raft) == packed(&life.raft),
+            "replay",
+            "the core with which segment {} of node {n} begins is not the one to which the steps before it lead: {:?}, {:?}",
+            head.segment,
+            raft.status(),
+            life.raft.status()
+        );
+        (life.segment, life.digest) = (head.segment, Digest::default());
+        self.totals.segments += 1;
+        Ok(())
+    }
+
+    /// The recording begins in the middle of a life, or goes on there behind a gap.
+    fn begin_midway(
+        &mut self,
+        head: &Head,
+        raft: Raft,
+        known: &mut Known,
+        wire: &mut Wire,
+    ) -> Result<(), FlightError> {
+        raft.config()
+            .validate()
+            .map_err(|error| self.malformed(&format!("no node is set up like this: {error}")))?;
+        if raft.id().0 != self.node || raft.status().incarnation != head.incarnation {
+            return Err(self.malformed("the core is another's than the recording says"));
+        }
+        let (slot, at, incarnation) = (self.slot(), self.at(), head.incarnation.0);
+        let same = self.life.as_ref().is_some_and(|life| life.incarnation == incarnation);
+        self.end_life(wire, None).map_err(|broken| self.violated(broken))?;
+        let what = if same { "goes on behind a gap" } else { "is met in the middle" };
+        wire.trace
+            .line(at, || format!("n{} {what}, life {incarnation}, after {} steps", self.node, head.steps));
+        let viewed = View::midway(&raft, known).and_then(|mut view| {
+            if let Some(before) = &self.view {
+                if same { before.check_gap(&view) } else { self.is_later(incarnation) }?;
+                view.requests.floor = before.requests.floor;
+            } else {
+                let recovered = raft.as_recovered();
+                wire.see(at, &Seen::Provisioned { slot, membership: &recovered.base_membership })?;
+            }
+            wire.see(at, &Seen::Started { slot, raft: &raft })?;
+            Ok(view)
+        });
+        self.view = Some(viewed.map_err(|broken| self.violated(broken))?);
+        if same {
+            self.totals.gaps += 1;
+        } else {
+            (self.totals.midway, self.totals.lives) = (self.totals.midway + 1, self.totals.lives + 1);
+        }
+        (self.totals.incarnation, self.totals.ended) = (incarnation, None);
+        self.totals.segments += 1;
+        self.life = Some(Life::new(raft, head));
+        Ok(())
     }
 
     fn step(&mut self, now: Instant, input: Input, known: &mut Known, wire: &mut Wire) -> Verdict {
@@ -233,7 +315,13 @@ impl Track {
         view.after_step(&life.raft)
     }
 
-    fn polled(&mut self, polled: &Polled, known: &mut Known, wire: &mut Wire) -> Verdict {
+    fn polled(
+        &mut self,
+        polled: &Polled,
+        recorded: Option<&[Action]>,
+        known: &mut Known,
+        wire: &mut Wire,
+    ) -> Verdict {
         let (at, slot, n) = (self.at(), self.slot(), self.node);
         let (Some(life), Some(view)) = (&mut self.life, &mut self.view) else { return Ok(()) };
         let mut actions = Vec::new();
@@ -241,12 +329,12 @@ impl Track {
         // One more than was recorded is asked for if the recorder did, too: it found nothing.
         while actions.len() < wanted || !polled.more && actions.len() == wanted {
             let Some(action) = life.raft.poll() else { break };
-            life.digest.add(&action);
+            life.digest.action(&action);
             actions.push(action);
         }
-        let same = actions.len() == wanted && life.digest.value() == polled.digest;
-        let difference = || difference(&actions, polled);
-        if same || polled.actions.is_none() {
+        let same = actions.len() == wanted && life.digest.value().to_le_bytes() == polled.digest;
+        let difference = || difference(&actions, polled, recorded);
+        if same || recorded.is_none() {
             hold!(same, "replay", "{}", difference());
         }
         self.totals.actions += actions.len() as u64;
@@ -254,7 +342,7 @@ impl Track {
             wire.trace.line(at, || format!("n{n} -> {action:?}"));
         }
         // What was really done is held against the invariants, though this core does something else.
-        let others = (!same).then_some(polled.actions.as_deref()).flatten();
+        let others = (!same).then_some(recorded).flatten();
         let done = others.unwrap_or(&actions);
         for action in done {
             if let Action::Write(write) = action {
@@ -272,7 +360,8 @@ impl Track {
         }
         // Who looks through all of a node each time, looks long.
         if same && !polled.more && self.totals.actions.is_multiple_of(8) {
-            bounds::check_status(&life.raft.status(), &view.config, view.requests.open())?;
+            let status = life.raft.status();
+            bounds::check_status(&status, &view.config, view.requests.open(status.pending))?;
         }
         hold!(same, "replay", "{}", difference());
         if view.stopped && !polled.more {
@@ -306,12 +395,8 @@ impl Track {
         usize::try_from(self.node - 1).unwrap_or(usize::MAX)
     }
 
-    fn file(&self) -> std::path::PathBuf {
-        self.recordings.front().map(|recording| recording.file.clone()).unwrap_or_default()
-    }
-
     fn malformed(&self, what: &str) -> FlightError {
-        FlightError::Malformed { file: self.file(), line: self.line, what: what.to_owned() }
+        self.recording.malformed(what)
     }
 
     fn violated(&self, Broken(invariant, what): Broken) -> FlightError {
@@ -321,14 +406,25 @@ impl Track {
             incarnation: self.life.as_ref().map_or(self.totals.incarnation, |life| life.incarnation),
             step: self.life.as_ref().map_or(0, |life| life.steps),
             at: self.at(),
-            file: self.file(),
-            line: self.line,
+            file: self.recording.file(),
+            note: self.recording.note,
             what,
         }))
     }
 }
 
 impl Life {
+    fn new(raft: Raft, head: &Head) -> Self {
+        Self {
+            raft,
+            incarnation: head.incarnation.0,
+            segment: head.segment,
+            steps: head.steps,
+            digest: Digest::default(),
+            step: None,
+        }
+    }
+
     /// Tells onlookers of the last step, and what has come out since.
     fn tell(&mut self, slot: usize, at: u64, actions: &[Action], wire: &mut Wire) -> Verdict {
         let Some((now, stimulus, result)) = self.step.take() else { return Ok(()) };
@@ -354,8 +450,8 @@ impl View {
 }
 
 /// The first action that isn't what was recorded, in words.
-fn difference(actions: &[Action], polled: &Polled) -> String {
-    let Some(recorded) = &polled.actions else {
+fn difference(actions: &[Action], polled: &Polled, recorded: Option<&[Action]>) -> String {
+    let Some(recorded) = recorded else {
         return format!(
             "the core does something else than was recorded: {} actions then, {} now: {actions:?}",
             polled.count,

@@ -60,6 +60,17 @@ pub(super) struct View {
     pub(super) decisions: Vec<Decision>,
     pub(super) stopped: bool,
     pub(super) requests: Requests,
+    /// What was not seen, for the recording begins in the middle of a life.
+    unseen: Unseen,
+}
+
+/// What a recording that begins in the middle of a life doesn't show. It is taken to have been right.
+#[derive(Clone, Copy, Default, Debug)]
+struct Unseen {
+    /// Writes up to this one were issued, and may not have been durable.
+    writes: Option<u64>,
+    /// Votes in this term were granted.
+    votes: Option<u64>,
 }
 
 /// The commit index has advanced.
@@ -111,13 +122,53 @@ impl View {
             elections: Vec::new(),
             decisions: Vec::new(),
             stopped: false,
-            requests: Requests::default(),
+            requests: Requests::new(known.contents, 0),
+            unseen: Unseen::default(),
             live: log,
         })
     }
 
+    /// A recording begins in the middle of a life: what is on the disk is taken to be all that was issued, until it is.
+    pub(super) fn midway(raft: &Raft, known: &mut Known) -> Result<Self, crate::violation::Broken> {
+        let mut view = Self::start(raft.config(), &raft.as_recovered(), raft, known)?;
+        let (status, (issued, durable)) = (raft.status(), raft.writes());
+        view.requests = Requests::new(known.contents, status.pending);
+        view.stopped = status.stopped;
+        view.unseen.writes = (durable < issued).then_some(issued.0);
+        view.unseen.votes = Some(view.term);
+        if view.role == RoleKind::Leader {
+            view.led.insert(view.term);
+            view.acked = raft.progress().map(|peer| (peer.id.0, peer.match_index.0)).collect();
+            view.matches.clone_from(&view.acked);
+            known.note_leader(view.node, view.term, &view.live)?;
+        }
+        Ok(view)
+    }
+
+    /// The same life, a stretch of which is missing: nothing may have gone back meanwhile (S7).
+    pub(super) fn check_gap(&self, later: &Self) -> Verdict {
+        let forth = later.term >= self.term && later.commit >= self.commit && later.handed >= self.handed;
+        hold!(
+            forth,
+            "S7",
+            "node {} was in term {} with {} committed and {} handed out before a gap, and is in term {} with {} and {} after it",
+            self.node,
+            self.term,
+            self.commit,
+            self.handed,
+            later.term,
+            later.commit,
+            later.handed
+        );
+        Ok(())
+    }
+
     /// The node's next life begins with this. `complete`: nothing of this one is missing in the recording (D3).
     pub(super) fn check_next_life(&self, recovered: &Recovered, complete: bool) -> Verdict {
+        if self.unseen.writes.is_some() {
+            // What was durable isn't known.
+            return Ok(());
+        }
         let (n, found, state) = (self.node, Log::of(recovered), recovered.hard_state);
         let (mut log, mut issued) = (self.durable.clone(), self.durable_state);
         let mut between = found == log && state == issued;
@@ -199,7 +250,7 @@ impl View {
         hold!(self.durable_state == state, "D1", "node {n} leads term {term}, but its vote is not durable");
         let voted = |slot: usize| slot as u64 + 1 == n || self.grants.contains(&(slot as u64 + 1));
         hold!(
-            agree(raft.membership(), voted),
+            self.unseen.votes == Some(term) || agree(raft.membership(), voted),
             "S1",
             "node {n} leads term {term} by its own vote and those of {:?}, which is no quorum of {:?}",
             self.grants,
@@ -356,6 +407,7 @@ impl View {
             *most = self.durable.last().max(*most);
             each(&write)?;
         }
+        self.unseen.writes = self.unseen.writes.filter(|issued| *issued > seq);
         Ok(())
     }
 

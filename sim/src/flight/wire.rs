@@ -71,6 +71,7 @@ impl Wire {
 
 fn key(from: u64, to: u64, message: &Message) -> u64 {
     let mut digest = Digest::default();
-    digest.add(&(from, to, message));
+    digest.add(&(from, to));
+    digest.message(message);
     digest.value()
 }

@@ -1,7 +1,7 @@
 //! Whoever sleeps may: a leader by everyone's leave, a follower with all of the log; no lease rests on who sleeps; and who wakes has
 //! time to find its quorum again.
 
-use quorate_core::{Action, Body, Config, Event, Input, Instant, NodeId, Raft, RoleKind};
+use quorate_core::{Action, Body, Config, Event, Input, Instant, NodeId, Raft, Reason, RoleKind};
 
 use super::Lab;
 use crate::{
@@ -136,7 +136,9 @@ impl Vigil {
             Word::Back(id) => self.peer(id).lost = false,
             Word::StepDown => {
                 counts.bump(Count::StepDowns);
-                let due = raft.deadline().map_or(0, |(at, _)| at.0.saturating_sub(now.0));
+                // A transfer may outlive the leadership, and end before that.
+                let due = raft.deadline().filter(|(_, reason)| *reason == Reason::Election);
+                let due = due.map_or(2 * election, |(at, _)| at.0.saturating_sub(now.0));
                 hold!(
                     raft.role() == RoleKind::Follower && raft.leader().is_none(),
                     "contract",

@@ -81,8 +81,8 @@ pub(crate) struct Keeper {
     pub(crate) program: PathBuf,
     /// Start again what has ended?
     pub(crate) restart: bool,
-    /// Record what each node's core is told?
-    pub(crate) record: bool,
+    /// Record what each node's core is told? With these flags then.
+    pub(crate) record: Option<Vec<String>>,
     /// Tell every line that is logged?
     pub(crate) verbose: bool,
     /// Where news goes.
@@ -118,8 +118,8 @@ impl Keeper {
         let log = Log::open(&plan.dir)?;
         let mut command = Command::new(&self.program);
         command.args(["serve", "--supervised", "--config"]).arg(plan.config());
-        if self.record {
-            command.arg("--record").arg(plan.dir.join("flight"));
+        if let Some(how) = &self.record {
+            command.arg("--record").arg(plan.dir.join("flight")).args(how);
         }
         let mut child = command
             .stdin(Stdio::piped())

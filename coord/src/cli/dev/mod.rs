@@ -21,7 +21,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Failure, Result, client, failure::Context as _, supervise::Event};
+use super::{Failure, Result, client, failure::Context as _, recording::How, supervise::Event};
 
 const EXAMPLES: &str = "\
 Every node is a process of its own, so it can be killed to see what happens:
@@ -58,6 +58,8 @@ pub(crate) struct Args {
     /// Record what each node's core is told, in DIR/node-N/flight: see `quorate serve --help`
     #[arg(long)]
     record: bool,
+    #[command(flatten)]
+    how: How,
     /// Show what the nodes log
     #[arg(long, short)]
     verbose: bool,
@@ -83,7 +85,7 @@ pub(crate) async fn run(args: Args) -> Result {
     let keeper = Keeper {
         program,
         restart: !args.no_restart,
-        record: args.record,
+        record: args.record.then(|| args.how.flags()),
         verbose: args.verbose,
         news,
         order: orders,
