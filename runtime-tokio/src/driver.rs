@@ -451,7 +451,9 @@ impl<S: StateMachine> Driver<S> {
     /// Tells those who watch what has changed.
     fn publish(&self) {
         let leadership = Leadership::of(&self.raft);
-        update(&self.shared.leadership, leadership);
+        if update(&self.shared.leadership, leadership) {
+            self.shared.led.notify_waiters();
+        }
         update(&self.shared.progress, Progress::of(&self.raft, self.applied));
     }
 
@@ -516,12 +518,13 @@ async fn wait<S: StateMachine>(inbox: &Inbox<S>, alarm: &mut Alarm) {
     .await;
 }
 
-fn update<T: PartialEq>(watched: &watch::Sender<T>, now: T) {
+/// Tells those who watch, if it is something new; says whether it is.
+fn update<T: PartialEq>(watched: &watch::Sender<T>, now: T) -> bool {
     watched.send_if_modified(|before| {
         let changed = *before != now;
         *before = now;
         changed
-    });
+    })
 }
 
 /// How many of these go into one batch.

@@ -13,7 +13,7 @@ use quorate_core::{
     Body, ChangeError, GroupId, Index, Input, LogId, Message, NodeId, RoleKind, Snapshot, StateMachine, Term,
 };
 use tokio::{
-    sync::{oneshot, watch},
+    sync::{Notify, oneshot, watch},
     time::{self, Instant, timeout_at},
 };
 use tracing::{Instrument as _, debug, warn};
@@ -44,6 +44,9 @@ pub(crate) struct Shared<S: StateMachine> {
     /// Goes up whenever the driver has done something: nothing is different as long as it doesn't.
     turns: AtomicU64,
     pub(crate) leadership: watch::Sender<Leadership>,
+    /// Wakes requests that wait for another leader, in the order in which they came: those who watch a channel are woken in
+    /// any order, and with virtual time a run must be the same each time.
+    pub(crate) led: Notify,
     pub(crate) progress: watch::Sender<Progress>,
     pub(crate) stopped: watch::Sender<Option<Stopped>>,
     /// Proposals of this node's callers that wait for an outcome.
@@ -79,6 +82,7 @@ impl<S: StateMachine> Shared<S> {
             meter,
             turns: AtomicU64::new(0),
             leadership: watch::Sender::new(leadership),
+            led: Notify::new(),
             progress: watch::Sender::new(Progress {
                 leadership,
                 last: Index(0),
@@ -167,7 +171,7 @@ impl<S: StateMachine> Shared<S> {
                 Err(Retry::NotDelivered(why)) => why,
                 Err(Retry::Refused(refusal)) => return Err(self.propose_error(refusal)),
             };
-            if !attempts.another(hint.is_some(), &self.leadership).await {
+            if !attempts.another(hint.is_some(), &self.led).await {
                 return Err(ProposeError::NoLeader { waited: self.request_timeout, last });
             }
         }
@@ -296,7 +300,7 @@ impl<S: StateMachine> Shared<S> {
                 Refusal::TooBig { .. } => return Err(ReadError::Refused { why: "too big".into() }),
                 Refusal::Other(why) => return Err(ReadError::Refused { why }),
             }
-            if !attempts.another(false, &self.leadership).await {
+            if !attempts.another(false, &self.led).await {
                 return Err(no_leader("no leader is known"));
             }
         }
@@ -323,7 +327,7 @@ impl<S: StateMachine> Shared<S> {
             };
             // A leader that has just been elected learns within a round trip what it needs to know first.
             let early = matches!(verdict, Err(ControlError::Membership(ChangeError::Early { .. })));
-            if !early || !attempts.another(false, &self.leadership).await {
+            if !early || !attempts.another(false, &self.led).await {
                 return verdict;
             }
         }
@@ -541,7 +545,7 @@ impl Attempts {
     /// Waits before another attempt: not at all if somebody new is known to `ask_at_once` (but not twice in a row, or two
     /// nodes that take each other for the leader would be asked in turn without end); else until another leader is
     /// known, or for a while. `false` if there is no time left.
-    async fn another(&mut self, ask_at_once: bool, leadership: &watch::Sender<Leadership>) -> bool {
+    async fn another(&mut self, ask_at_once: bool, led: &Notify) -> bool {
         if ask_at_once && !self.hurried {
             self.hurried = true;
             return true;
@@ -552,7 +556,7 @@ impl Attempts {
             return false;
         }
         self.pause = (self.pause * 2).min(Self::MAX_PAUSE);
-        let _changed_or_elapsed = time::timeout_at(until, leadership.subscribe().changed()).await;
+        let _changed_or_elapsed = time::timeout_at(until, led.notified()).await;
         true
     }
 }
