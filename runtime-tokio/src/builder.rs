@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     fmt, io,
     marker::PhantomData,
+    num::NonZeroU64,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -12,7 +13,7 @@ use std::{
 };
 
 use quorate_core::{
-    Config, ConfigError, GroupId, LogId, NodeId, Raft, Snapshot, StateError, StateMachine, Store,
+    Config, ConfigError, GroupId, Index, LogId, NodeId, Raft, Snapshot, StateError, StateMachine, Store,
 };
 use tokio::{runtime::Handle, sync::oneshot};
 use tracing::{info, warn};
@@ -21,6 +22,7 @@ use tracing::{info, warn};
 use crate::record::Recording;
 use crate::{
     apply,
+    compare::{Online, Origin, Stride},
     control::Controls,
     driver::{Driver, Lanes, LastWord, Reads},
     health::DiskHealth,
@@ -48,10 +50,15 @@ pub struct Builder<S> {
     max_pending: usize,
     snapshots: SnapshotPolicy,
     disk_stall_timeout: Option<Duration>,
+    feed_bytes: usize,
+    compare_state_every: Option<NonZeroU64>,
     machine: PhantomData<fn(S)>,
     #[cfg(feature = "record")]
     recording: Option<Recording>,
 }
+
+/// [`Builder::feed_bytes`], unless said otherwise.
+pub(crate) const DEFAULT_FEED_BYTES: usize = 1 << 20;
 
 /// Where a node is to live.
 enum Home {
@@ -146,6 +153,8 @@ impl<S: StateMachine> Builder<S> {
             max_pending: 65_536,
             snapshots: SnapshotPolicy::default(),
             disk_stall_timeout: None,
+            feed_bytes: DEFAULT_FEED_BYTES,
+            compare_state_every: None,
             machine: PhantomData,
             #[cfg(feature = "record")]
             recording: None,
@@ -228,6 +237,24 @@ impl<S: StateMachine> Builder<S> {
     /// Default: an election timeout.
     pub const fn disk_stall_timeout(mut self, timeout: Duration) -> Self {
         self.disk_stall_timeout = Some(timeout);
+        self
+    }
+
+    /// Looks for replicas that have applied the same and are not the same, as a state machine that is not deterministic, or bad
+    /// memory, would make them: after every so many entries each replica tells the others what its state
+    /// [hashes to](StateMachine::state_hash), in a small request of its own. The first difference with each of the others is
+    /// logged as an error, counted ([`DIVERGENCES`](crate::metrics::names::DIVERGENCES)) and told by [`Node::divergences`]. Give all
+    /// nodes the same number: they compare where both have hashed. A node of a version that knows no such requests refuses
+    /// them, with a warning in its log. Default: never.
+    pub const fn compare_state_every(mut self, entries: NonZeroU64) -> Self {
+        self.compare_state_every = Some(entries);
+        self
+    }
+
+    /// So many bytes of what was applied last stay in memory for [feeds](Node::subscribe), all together; nothing as long as
+    /// there are none. They are the log's own blocks, not copies. 0: feeds are told from the log. Default 1 MiB.
+    pub const fn feed_bytes(mut self, bytes: usize) -> Self {
+        self.feed_bytes = bytes;
         self
     }
 
@@ -318,7 +345,8 @@ impl<S: StateMachine> Builder<S> {
         let (id, group) = (host.id(), self.config.group);
         let place = Place::take(&host.shared, group).ok_or(StartError::AlreadyOpen(group))?;
         let lanes = host.shared.lanes().ok_or(StartError::HostClosed)?;
-        let shared = Arc::new(Shared::new(group, self.limits(), host.shared.clone(), self.request_timeout));
+        let (requests, feeds) = (self.request_timeout, self.feed_bytes);
+        let shared = Shared::new(group, self.limits(), host.shared.clone(), requests, feeds);
 
         let (answer, opened) = oneshot::channel();
         let job = host::Job::Open(Opening { group, port: shared.clone(), answer });
@@ -355,6 +383,15 @@ impl<S: StateMachine> Builder<S> {
         })??;
         recovered.applied = at.last.index;
         shared.applied.store(at.last.index.0, Relaxed);
+        if let Some(every) = self.compare_state_every {
+            let restored = recovered.snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.last.index);
+            let origin = Origin { incarnation: recovered.incarnation, restored };
+            let (host, meter, found) =
+                (host.shared.clone(), shared.meter.clone(), shared.divergences.clone());
+            let members = at.membership.members();
+            let online = Online::new(group, Stride::new(every), origin, members, host, meter, found);
+            shared.online.get_or_init(|| online);
+        }
         let snapshots = Keeper::new(self.snapshots, &shared, &lanes, alive, &recovered, snapshot_bytes);
         info!(
             node = %id, %group, members,

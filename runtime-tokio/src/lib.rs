@@ -99,7 +99,6 @@ mod alarm;
 mod apply;
 mod builder;
 mod clock;
-#[allow(dead_code, unused_imports, reason = "the host feeds it")]
 mod compare;
 mod config;
 #[cfg(feature = "conformance")]
@@ -108,7 +107,6 @@ mod consistency;
 mod control;
 mod driver;
 mod error;
-#[allow(dead_code, unused_imports, reason = "the host feeds it")]
 mod feed;
 mod forward;
 mod health;
