@@ -1,6 +1,13 @@
 //! A replica that goes astray: what online comparison is to find.
 
-use std::{num::NonZeroU64, sync::Arc, time::Duration};
+use std::{
+    num::NonZeroU64,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use quorate_core::{
@@ -18,13 +25,15 @@ struct Sums {
     commands: u64,
     /// After so many commands it adds one too much, once.
     wrong_after: Option<u64>,
+    /// Set, it does so with the next one.
+    nudge: Arc<AtomicBool>,
     /// At which entry it did.
     astray: Option<Index>,
 }
 
 impl Sums {
     fn new(wrong_after: Option<u64>) -> Self {
-        Self { sum: 0, commands: 0, wrong_after, astray: None }
+        Self { sum: 0, commands: 0, wrong_after, nudge: Arc::default(), astray: None }
     }
 }
 
@@ -35,7 +44,7 @@ impl StateMachine for Sums {
     fn apply(&mut self, entry: &Entry) -> Bytes {
         self.commands += 1;
         self.sum += entry.payload.iter().map(|byte| u64::from(*byte)).sum::<u64>();
-        if self.wrong_after == Some(self.commands) {
+        if self.wrong_after == Some(self.commands) || self.nudge.swap(false, SeqCst) {
             self.sum += 1;
             self.astray = Some(entry.id.index);
         }
@@ -182,12 +191,30 @@ async fn found(nodes: &[Node<Sums>], wanted: impl Fn(&[(NodeId, Divergence)]) ->
     .await;
 }
 
-/// Whatever is done to a cluster, who is the same is not alarmed; and who is not the same afterwards is found.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn restarts_snapshots_and_other_leaders_alarm_nobody() {
-    let (network, ids, every) = (MemoryNetwork::new(), [1, 2, 3].map(NodeId), NonZeroU64::new(4).unwrap());
-    let stores = ids.map(|_| MemoryStore::new(Membership::of_voters(ids)));
-    let start = async |at: usize, wrong_after| {
+/// Some nodes of which one may be cut off, stopped, or nudged to go astray.
+struct Trio {
+    network: MemoryNetwork,
+    stores: Vec<MemoryStore>,
+    nudge: Vec<Arc<AtomicBool>>,
+    nodes: Vec<Node<Sums>>,
+}
+
+impl Trio {
+    const IDS: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
+
+    /// The group has these members at first.
+    async fn start(members: &[NodeId]) -> Self {
+        let store = |_| MemoryStore::new(Membership::of_voters(members.iter().copied()));
+        let stores = Self::IDS.into_iter().map(store).collect();
+        let nudge = Self::IDS.map(|_| Arc::default()).into();
+        let mut trio = Self { network: MemoryNetwork::new(), stores, nudge, nodes: Vec::new() };
+        for at in 0..3 {
+            trio.nodes.push(trio.node(at).await);
+        }
+        trio
+    }
+
+    async fn node(&self, at: usize) -> Node<Sums> {
         let policy = SnapshotPolicy {
             entries: 40,
             min_pause: Duration::ZERO,
@@ -195,51 +222,99 @@ async fn restarts_snapshots_and_other_leaders_alarm_nobody() {
             keep_entries: 4,
             ..SnapshotPolicy::default()
         };
-        let builder = Node::builder(ids[at]).election_timeout(ELECTION).request_timeout(LONG / 2);
-        let builder =
-            builder.snapshots(policy).compare_state_every(every).transport(network.transport(ids[at]));
-        builder.store(stores[at].clone()).start(Sums::new(wrong_after)).await.unwrap()
-    };
-    let mut nodes = Vec::new();
-    for at in 0..3 {
-        nodes.push(start(at, None).await);
+        let builder = Node::builder(Self::IDS[at]).election_timeout(ELECTION).request_timeout(LONG / 2);
+        let builder = builder.snapshots(policy).compare_state_every(NonZeroU64::new(4).unwrap());
+        let builder = builder.transport(self.network.transport(Self::IDS[at])).store(self.stores[at].clone());
+        let machine = Sums { nudge: self.nudge[at].clone(), ..Sums::new(None) };
+        builder.start(machine).await.unwrap()
     }
-    let mut installed = 0;
-    for round in 0..6_usize {
-        let (left, other) = (round % 3, (round + 1) % 3);
-        network.isolate(ids[left]);
-        until(|| {
-            (nodes[other].leadership().borrow().leader.is_some_and(|led| led != ids[left])).then_some(())
+
+    /// Cuts it off until the others' logs don't reach back to where it is, and joins them again.
+    async fn leave_behind(&self, left: usize) {
+        let (id, others) = (Self::IDS[left], [(left + 1) % 3, (left + 2) % 3]);
+        let last = within(self.nodes[left].status()).await.unwrap().raft.last.index;
+        self.network.isolate(id);
+        let led = |at: usize| self.nodes[at].leadership().borrow().leader.is_some_and(|leader| leader != id);
+        until(|| led(others[0]).then_some(())).await;
+        within(async {
+            for other in others {
+                while self.nodes[other].status().await.unwrap().raft.base.index <= last.plus(100) {
+                    self.nodes[others[0]].propose("on and on").await.unwrap();
+                }
+            }
         })
         .await;
-        for n in 0..90 {
-            within(nodes[other].propose(vec![n, round as u8])).await.unwrap();
-        }
-        network.heal();
-        // It comes back as it is, or from its store; and is restored from a snapshot, as the log doesn't reach back so far.
-        if round % 2 == 0 {
-            within(nodes[left].shutdown()).await;
-            nodes[left] = start(left, None).await;
-        }
-        let sums = within(nodes[other].read(|sums| sums.sum)).await.unwrap();
-        assert_eq!(within(nodes[left].read(|sums| sums.sum)).await.unwrap(), sums);
-        let leader = within(nodes[left].until_led()).await.unwrap();
-        let leader = ids.iter().position(|id| *id == leader).unwrap();
-        let _refused_if_it_leads_no_more = within(nodes[leader].transfer_leadership(None)).await;
-        for n in 0..12 {
-            within(nodes[left].propose(vec![n])).await.unwrap();
-        }
-        installed += u64::from(nodes[left].snapshot_counts().received > 0);
-        assert_eq!(divergences(&nodes), [], "in round {round}");
+        self.network.heal();
     }
-    assert!(installed > 0, "no snapshot was ever installed");
+
+    /// All have the same state.
+    async fn agree(&self) {
+        let sum = within(self.nodes[0].read(|sums| sums.sum)).await.unwrap();
+        for node in &self.nodes {
+            assert_eq!(within(node.read(|sums| sums.sum)).await.unwrap(), sum, "node {}", node.id());
+        }
+    }
+}
+
+/// Whatever is done to a cluster, who is the same is not alarmed; and who is not the same afterwards is found.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restarts_snapshots_and_other_leaders_alarm_nobody() {
+    let mut trio = Trio::start(&Trio::IDS).await;
+    within(trio.nodes[0].propose("first")).await.unwrap();
+    for round in 0..6_usize {
+        let left = round % 3;
+        trio.leave_behind(left).await;
+        // It comes back as it is, or from its store; and is restored from a snapshot, as no log reaches back so far.
+        if round % 2 == 0 {
+            within(trio.nodes[left].shutdown()).await;
+            trio.nodes[left] = trio.node(left).await;
+        }
+        trio.agree().await;
+        assert!(trio.nodes[left].snapshot_counts().received > 0, "in round {round}");
+        let leader = within(trio.nodes[left].until_led()).await.unwrap();
+        let _refused_if_it_leads_no_more =
+            within(trio.nodes[leader.0 as usize - 1].transfer_leadership(None)).await;
+        for n in 0..12 {
+            within(trio.nodes[left].propose(vec![n])).await.unwrap();
+        }
+        assert_eq!(divergences(&trio.nodes), [], "in round {round}");
+    }
     // All the while they were compared: one that goes astray is found.
-    let wrong = ids[1];
-    within(nodes[1].shutdown()).await;
-    nodes[1] = start(1, Some(5)).await;
-    found(&nodes, |all| all.iter().any(|(_, found)| found.node == wrong)).await;
-    for node in &nodes {
+    let (wrong, mut last) = (1, Index(0));
+    for time in 0..2 {
+        trio.nudge[wrong].store(true, SeqCst);
+        let news = |(me, found): &(NodeId, Divergence)| {
+            *me == NodeId(1) && found.node == Trio::IDS[wrong] && found.first_different > last
+        };
+        found(&trio.nodes, |all| all.iter().any(news)).await;
+        last = trio.nodes[0].divergences().borrow()[0].first_different;
+        // Restored, it is the same again; and if it goes astray once more, that is found once more.
+        if time == 0 {
+            trio.leave_behind(wrong).await;
+            trio.agree().await;
+        }
+    }
+    for node in &trio.nodes {
         within(node.shutdown()).await;
+    }
+}
+
+/// Who joins later is compared from then on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learner_that_goes_astray_is_found() {
+    let trio = Trio::start(&Trio::IDS[..2]).await;
+    let learner = Trio::IDS[2];
+    let leader = within(trio.nodes[0].until_led()).await.unwrap();
+    within(trio.nodes[leader.0 as usize - 1].add_learner(learner)).await.unwrap();
+    for n in 0..12 {
+        within(trio.nodes[0].propose(vec![n])).await.unwrap();
+    }
+    assert_eq!(divergences(&trio.nodes), []);
+    trio.nudge[2].store(true, SeqCst);
+    // By the others, and by itself: reports go both ways.
+    found(&trio.nodes, |all| all.len() == 4).await;
+    for (me, found) in divergences(&trio.nodes) {
+        assert!((me == learner) != (found.node == learner), "node {me} says: {found}");
     }
 }
 
