@@ -328,8 +328,8 @@ impl<S: StateMachine> Driver<S> {
                     drop(self.lanes.store.writes.send(host::Job::Write(write)));
                 }
                 Action::Load(load) => {
-                    let question =
-                        host::Question { group: self.shared.group, load, port: self.shared.clone() };
+                    let (group, port) = (self.shared.group, self.shared.clone());
+                    let question = host::Question { group, load, port, asker: host::Asker::Core };
                     drop(self.lanes.store.loads.send(question));
                 }
                 Action::Apply(apply) => self.apply(apply),
@@ -572,7 +572,13 @@ impl<S: StateMachine> LastWord<S> {
         self.shared.inbox.close(&stopped);
         let first = self.shared.stopped.send_if_modified(|known| {
             let first = known.is_none();
-            known.get_or_insert(stopped);
+            let stopped = known.get_or_insert(stopped);
+            if first {
+                self.shared.recent.stop(stopped.clone());
+                if let Some(online) = self.shared.online.get() {
+                    online.stop();
+                }
+            }
             first
         });
         match why {

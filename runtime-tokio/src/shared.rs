@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -21,12 +21,14 @@ use tracing::{Instrument as _, debug, warn};
 use crate::{
     admission::Admission,
     apply::{Closure, Read, Ticket},
+    compare::{Divergence, Online, Report, accepted},
     consistency::Consistency,
     control::{Control, Verdict, Wish},
     error::{ControlError, ProposeError, ReadError, Refusal, SnapshotError, StopReason, Stopped},
+    feed::{Feed, NodeLog, Recent},
     forward,
     host::{self, Port},
-    inbox::{Answer, Inbox, Limits},
+    inbox::{Answer, Inbox, Limits, Look},
     metrics::{Failure, GroupSample, Meter, QueueSample},
     snapshots::{self, Inlet, Local, Ways},
     status::{Counters, Leadership, Progress, count},
@@ -51,6 +53,12 @@ pub(crate) struct Shared<S: StateMachine> {
     pub(crate) stopped: watch::Sender<Option<Stopped>>,
     /// Proposals of this node's callers that wait for an outcome.
     admission: Arc<Admission>,
+    /// Compares this replica with the others, if it is to. Set before anything arrives.
+    pub(crate) online: OnceLock<Arc<Online>>,
+    /// What that has found.
+    pub(crate) divergences: watch::Sender<Vec<Divergence>>,
+    /// What feeds are told from.
+    pub(crate) recent: Arc<Recent>,
     /// Reads that wait for an answer.
     reads: Arc<AtomicUsize>,
     /// Bytes of commands on their way to another node, or waiting for one that leads.
@@ -62,7 +70,7 @@ pub(crate) struct Shared<S: StateMachine> {
     request_timeout: Duration,
     /// Set when the node is put together, if it is recorded.
     #[cfg(feature = "record")]
-    pub(crate) tape: std::sync::OnceLock<Arc<crate::record::Tape>>,
+    pub(crate) tape: OnceLock<Arc<crate::record::Tape>>,
 }
 
 impl<S: StateMachine> Shared<S> {
@@ -71,10 +79,11 @@ impl<S: StateMachine> Shared<S> {
         limits: Limits,
         host: Arc<host::Shared>,
         request_timeout: Duration,
-    ) -> Self {
+        feed_bytes: usize,
+    ) -> Arc<Self> {
         let leadership = Leadership { term: Term(0), leader: None, role: RoleKind::Follower };
         let meter = host.meters.of(group);
-        Self {
+        Arc::new_cyclic(|shared| Self {
             host,
             group,
             inbox: Inbox::new(limits),
@@ -92,14 +101,18 @@ impl<S: StateMachine> Shared<S> {
             }),
             stopped: watch::Sender::new(None),
             admission: Admission::new(request_timeout),
+            online: OnceLock::new(),
+            divergences: watch::Sender::new(Vec::new()),
+            // Where it begins is said when that is known.
+            recent: Arc::new(Recent::new(Index(0), feed_bytes, NodeLog::new(shared.clone()))),
             reads: Arc::default(),
             elsewhere: Arc::default(),
             applied: AtomicU64::new(0),
             ended: watch::Sender::new(false),
             request_timeout,
             #[cfg(feature = "record")]
-            tape: std::sync::OnceLock::new(),
-        }
+            tape: OnceLock::new(),
+        })
     }
 
     pub(crate) fn id(&self) -> NodeId {
@@ -350,6 +363,27 @@ impl<S: StateMachine> Shared<S> {
         }
     }
 
+    /// [`Node::subscribe`](crate::Node::subscribe).
+    pub(crate) fn subscribe(&self, from: Index) -> Feed {
+        Feed::new(self.recent.clone(), from)
+    }
+
+    /// A look at the protocol's state, as it is when the driver has taken up all that waits now.
+    ///
+    /// # Errors
+    /// If the node has stopped.
+    pub(crate) async fn look(&self) -> Result<Look, Stopped> {
+        loop {
+            let (question, answer) = oneshot::channel();
+            match self.inbox.ask(question) {
+                Ok(()) => return answer.await.map_err(|_dropped| self.why()),
+                Err(Refusal::Stopped(stopped)) => return Err(stopped),
+                // The queue is full, but not for long: the driver empties it whenever it runs.
+                Err(_full) => tokio::task::yield_now().await,
+            }
+        }
+    }
+
     /// [`Node::shutdown`](crate::Node::shutdown).
     pub(crate) async fn stop_and_wait(&self) {
         self.inbox.stop(StopReason::Shutdown);
@@ -430,6 +464,10 @@ impl<S: StateMachine> Port for Shared<S> {
 
     fn forwarded(self: Arc<Self>, from: NodeId, request: Bytes) -> BoxFuture<Result<Bytes, ForwardError>> {
         Box::pin(async move {
+            if Report::is_one(&request) {
+                // Who doesn't compare, not yet maybe, has nothing to say to it.
+                return Ok(self.online.get().map_or_else(accepted, |online| online.take(from, &request)));
+            }
             let answer = match forward::decode_request(request) {
                 Ok((command, trace)) => {
                     // It is not handed on again: whoever sent it here learns who leads and tries there.
