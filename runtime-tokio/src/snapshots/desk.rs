@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     num::NonZeroU64,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
@@ -11,7 +11,7 @@ use quorate_core::{GroupId, Term};
 use tokio::sync::{Semaphore, watch};
 
 use super::{frame::MAX_CHUNK, policy::SnapshotConfigError, progress::Board, throttle::Throttle};
-use crate::lane::Runner;
+use crate::{lane::Runner, sync::Mutex};
 
 /// How much snapshots may take of a process and its network, all groups together.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -214,6 +214,9 @@ impl Drop for Turn {
         }
     }
 }
+
+#[cfg(all(test, feature = "shuttle"))]
+mod races;
 
 #[cfg(test)]
 mod tests {
