@@ -8,12 +8,14 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
 use quorate_core::NodeId;
 use tokio::time::Instant;
+
+use crate::sync::{Mutex, MutexGuard};
 
 /// So few may always wait: one that is held up by something else than those before it tells nothing.
 const FEW: usize = 256;
@@ -81,6 +83,9 @@ impl Drop for Admitted {
         self.admission.state().waiting.remove(&self.ticket);
     }
 }
+
+#[cfg(all(test, feature = "shuttle"))]
+mod races;
 
 #[cfg(test)]
 mod tests {

@@ -11,7 +11,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
     vec,
@@ -33,6 +33,7 @@ use crate::{
     shared::Shared,
     snapshots::{AnySnapshots, AnySource, News},
     status::count,
+    sync::atomic::AtomicUsize,
     thread::Alive,
 };
 
@@ -403,6 +404,9 @@ fn apply_one<S: StateMachine>(machine: &mut S, entry: &Entry, in_force: &mut Mem
     }
     None
 }
+
+#[cfg(all(test, feature = "shuttle"))]
+mod races;
 
 #[cfg(test)]
 mod tests {

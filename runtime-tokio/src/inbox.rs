@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     mem,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::PoisonError,
     task::{Context, Poll, Waker},
 };
 
@@ -17,6 +17,7 @@ use crate::{
     control::Control,
     error::{Refusal, StopReason, Stopped},
     snapshots::{News, SnapshotAnswer},
+    sync::{Mutex, MutexGuard},
     trace::Stages,
 };
 
@@ -431,6 +432,9 @@ fn weight(message: &Message) -> usize {
     };
     MESSAGE_OVERHEAD + entries
 }
+
+#[cfg(all(test, feature = "shuttle"))]
+mod races;
 
 #[cfg(test)]
 mod tests {

@@ -5,8 +5,7 @@ use std::{
     collections::VecDeque,
     fmt, io, mem,
     ops::ControlFlow,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    thread,
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
@@ -17,12 +16,15 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use crate::sync::{Condvar, Mutex, MutexGuard, thread};
+
 /// Works off what is in a lane.
 pub(crate) trait Worker<J>: Send + 'static {
     /// Does all of these, in order. `Break`: it is at its end, and nothing more is taken.
     fn work(&mut self, jobs: &mut VecDeque<J>) -> ControlFlow<()>;
 
-    /// For how long nothing must have come before [`Worker::rest`]; `None`: it never rests.
+    /// For how long nothing must have come before [`Worker::rest`]; `None`: it never rests. In a lane that borrows its threads
+    /// none does.
     fn quiet(&self) -> Option<Duration> {
         None
     }
@@ -107,25 +109,21 @@ impl Runner {
         usage: Use,
         worker: impl Worker<J>,
     ) -> io::Result<Sender<J>> {
-        let queue = Queue::new();
-        let lane: Arc<dyn Lane<J>> = match (self, usage) {
+        match (self, usage) {
             (Self::Threads(_), Use::Steady) => {
-                let lane = Arc::new(Own { queue, arrived: Condvar::new() });
+                let lane = Own::new();
                 let own = lane.clone();
                 thread::Builder::new().name(name()).spawn(move || own.run(worker))?;
-                lane
+                Ok(Sender::new(lane))
             }
-            (Self::Threads(runtime), Use::Now) => {
-                Arc::new(Borrowed { queue, worker: Mutex::new(Some(worker)), runtime: runtime.clone() })
-            }
+            (Self::Threads(runtime), Use::Now) => Ok(Sender::new(Borrowed::new(worker, runtime.clone()))),
             #[cfg(feature = "virtual-time")]
             (Self::Inline(runtime, pace), _) => {
-                let lane = Arc::new(Task { queue, arrived: Notify::new() });
+                let lane = Arc::new(Task { queue: Queue::new(), arrived: Notify::new() });
                 runtime.spawn(lane.clone().run(worker, kind, pace.clone()));
-                lane
+                Ok(Sender::new(lane))
             }
-        };
-        Ok(Sender(Arc::new(Way { lane })))
+        }
     }
 }
 
@@ -137,6 +135,10 @@ struct Way<J: Send + 'static> {
 }
 
 impl<J: Send + 'static> Sender<J> {
+    fn new(lane: Arc<dyn Lane<J>>) -> Self {
+        Self(Arc::new(Way { lane }))
+    }
+
     /// Puts a job in; gives it back if the lane is at its end.
     pub(crate) fn send(&self, job: J) -> Result<(), J> {
         self.0.lane.clone().push(job)
@@ -258,6 +260,10 @@ struct Own<J> {
 }
 
 impl<J: Send> Own<J> {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { queue: Queue::new(), arrived: Condvar::new() })
+    }
+
     fn run(&self, mut worker: impl Worker<J>) {
         let _ends = Ends(&self.queue);
         let mut jobs = VecDeque::new();
@@ -315,14 +321,30 @@ impl<J: Send> Lane<J> for Own<J> {
     }
 }
 
-/// A lane that borrows a thread while there is something to do.
-struct Borrowed<J, W> {
-    queue: Queue<J>,
-    worker: Mutex<Option<W>>,
-    runtime: Handle,
+/// Lends threads.
+trait Lender: Clone + Send + Sync + 'static {
+    /// Does this on a thread, and doesn't wait for it. Dropped undone if there are none any more.
+    fn lend(&self, work: impl FnOnce() + Send + 'static);
 }
 
-impl<J: Send + 'static, W: Worker<J>> Borrowed<J, W> {
+impl Lender for Handle {
+    fn lend(&self, work: impl FnOnce() + Send + 'static) {
+        drop(self.spawn_blocking(work));
+    }
+}
+
+/// A lane that borrows a thread while there is something to do.
+struct Borrowed<J, W, L> {
+    queue: Queue<J>,
+    worker: Mutex<Option<W>>,
+    lender: L,
+}
+
+impl<J: Send + 'static, W: Worker<J>, L: Lender> Borrowed<J, W, L> {
+    fn new(worker: W, lender: L) -> Arc<Self> {
+        Arc::new(Self { queue: Queue::new(), worker: Mutex::new(Some(worker)), lender })
+    }
+
     fn run(&self) {
         let mut slot = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(mut worker) = slot.take() else { return };
@@ -347,13 +369,13 @@ impl<J: Send + 'static, W: Worker<J>> Borrowed<J, W> {
     }
 
     fn wake(self: Arc<Self>) {
-        let runtime = self.runtime.clone();
+        let lender = self.lender.clone();
         // If the runtime is being shut down nothing is done any more: what waits is dropped with the lane.
-        drop(runtime.spawn_blocking(move || self.run()));
+        lender.lend(move || self.run());
     }
 }
 
-impl<J: Send + 'static, W: Worker<J>> Lane<J> for Borrowed<J, W> {
+impl<J: Send + 'static, W: Worker<J>, L: Lender> Lane<J> for Borrowed<J, W, L> {
     fn queue(&self) -> &Queue<J> {
         &self.queue
     }
@@ -431,3 +453,6 @@ impl<J: Send> Lane<J> for Task<J> {
         self.arrived.notify_one();
     }
 }
+
+#[cfg(all(test, feature = "shuttle"))]
+mod races;

@@ -147,12 +147,15 @@ pub mod metrics;
 mod node;
 #[cfg(feature = "record")]
 mod record;
+#[cfg(all(test, feature = "shuttle"))]
+mod races;
 mod recorded;
 pub mod sessions;
 mod shared;
 mod snapshot;
 mod snapshots;
 mod status;
+mod sync;
 mod thread;
 pub mod trace;
 mod transport;

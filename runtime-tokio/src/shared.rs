@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -32,6 +32,7 @@ use crate::{
     metrics::{Failure, GroupSample, Meter, QueueSample},
     snapshots::{self, Inlet, Local, Ways},
     status::{Counters, Leadership, Progress, count},
+    sync::atomic::AtomicUsize,
     trace::Request,
     transport::{BoxFuture, BoxStream, ForwardError, Transport},
 };

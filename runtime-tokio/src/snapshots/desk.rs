@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     num::NonZeroU64,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use super::{frame::MAX_CHUNK, policy::SnapshotConfigError, progress::Board, throttle::Throttle};
 #[cfg(feature = "serde")]
 use crate::config::text;
-use crate::lane::Runner;
+use crate::{lane::Runner, sync::Mutex};
 
 /// How much snapshots may take of a process and its network, all groups together.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -229,6 +229,9 @@ impl Drop for Turn {
         }
     }
 }
+
+#[cfg(all(test, feature = "shuttle"))]
+mod races;
 
 #[cfg(test)]
 mod tests {
