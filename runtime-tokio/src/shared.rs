@@ -251,6 +251,10 @@ impl<S: StateMachine> Shared<S> {
                 self.inbox.touch(leader, true);
                 return Err(Retry::NotDelivered(error.to_string()));
             }
+            // The leader is there: it is not looked for, and this is not tried again.
+            Ok(Err(error @ ForwardError::Busy { .. })) => {
+                return Err(Refusal::Overloaded(format!("overloaded: {error}")).into());
+            }
             Ok(Err(error @ ForwardError::Unknown { .. })) => {
                 return Err(Refusal::Unknown(error.to_string()).into());
             }
