@@ -37,7 +37,7 @@ impl Renewals {
             match load(tls).and_then(|identity| transport.set_identity(&identity)) {
                 Ok(()) => info!(cert = %tls.cert.display(), "SIGHUP: the certificates were read again"),
                 Err(why) => {
-                    error!(%why, "SIGHUP: the certificates were not taken; those from before stay in force")
+                    error!(%why, "SIGHUP: the certificates were not taken; those from before stay in force");
                 }
             }
         }

@@ -242,8 +242,8 @@ impl NodeConfig {
         rule((1..=1 << 24).contains(&pending), "max_pending", pending, "from 1 to 16,777,216")?;
         let every = self.state_hash_every;
         rule(every != Some(0), "state_hash_every", 0, "at least 1, or left out")?;
-        self.snapshots.validate().map_err(|error| Self::of("snapshots", error))?;
-        self.snapshot_limits.validate().map_err(|error| Self::of("snapshot_limits", error))
+        self.snapshots.validate().map_err(|error| Self::of("snapshots", &error))?;
+        self.snapshot_limits.validate().map_err(|error| Self::of("snapshot_limits", &error))
     }
 
     /// Is there nothing in it that is the host's? Of a node of a [`Host`](crate::Host) there must not be.
@@ -272,7 +272,7 @@ impl NodeConfig {
     }
 
     /// What is wrong about snapshots, as a file has it.
-    fn of(table: &str, error: SnapshotConfigError) -> NodeConfigError {
+    fn of(table: &str, error: &SnapshotConfigError) -> NodeConfigError {
         let SnapshotConfigError { field, must, found } = error;
         NodeConfigError { field: format!("{table}.{field}"), value: found.to_string(), rule: must }
     }
