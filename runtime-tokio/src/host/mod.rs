@@ -164,6 +164,8 @@ impl fmt::Debug for HostBuilder {
         f.debug_struct("HostBuilder")
             .field("id", &self.id)
             .field("transport", &self.transport)
+            .field("metrics", &self.metrics)
+            .field("snapshot_limits", &self.snapshots)
             .finish_non_exhaustive()
     }
 }

@@ -169,7 +169,7 @@ async fn a_node_that_another_has_taken_the_store_from_stops() {
     let new = start_alone(&store).await;
     let outcome = within(old.propose("too late")).await;
     assert!(matches!(outcome, Err(ProposeError::Unknown { .. })), "{outcome:?}");
-    assert_stopped(&old, &storage("a write of 1 came after 2 had opened the group")).await;
+    assert_stopped(&old, &storage("a write of 1 came after 2 had opened group 0")).await;
     assert_eq!(new.propose("new").await, Ok(Place(2)));
     assert_eq!(store.log(GROUP).last().unwrap().term().0, 2);
 }

@@ -47,8 +47,9 @@ impl Told {
     }
 }
 
+/// Up to where it has applied, which is all that was acknowledged before.
 async fn applied(node: &Node<Words>) -> Index {
-    within(node.status()).await.unwrap().raft.applied
+    within(node.freeze()).await.unwrap().0.last.index
 }
 
 fn expected(words: std::ops::Range<u32>) -> Vec<String> {
@@ -159,6 +160,11 @@ async fn an_installed_snapshot_is_a_gap() {
         .await;
     }
     cluster.network.heal();
+    // It is told as soon as it is there, whether or not anything follows.
+    assert_eq!(within(cluster.node(left).read(Words::texts)).await.unwrap().len(), 30);
+    let restored = applied(cluster.node(left)).await;
+    told.up_to(&mut feed, restored).await;
+    assert_eq!(told.gaps.len(), 1, "{:?}", told.gaps);
     propose(cluster.node(leader), 30..35).await;
     assert_eq!(within(cluster.converged()).await.len(), 35);
     let last = applied(cluster.node(left)).await;
