@@ -71,7 +71,7 @@ impl Online {
     pub(crate) fn own(self: &Arc<Self>, index: Index, hash: u64) {
         let mut state = self.lock();
         let found = state.comparison.own(index, hash);
-        let idle = state.next_told();
+        let idle = state.due_news();
         self.alarm(state, &found);
         if self.host.transport.is_some() {
             for to in idle {
@@ -164,7 +164,7 @@ impl Online {
 
 impl State {
     /// All the others are to be told the newest. Returns those whom nobody is just telling something.
-    fn next_told(&mut self) -> Vec<NodeId> {
+    fn due_news(&mut self) -> Vec<NodeId> {
         let Self { others, busy, behind, stopped, .. } = self;
         if *stopped {
             return Vec::new();
