@@ -383,8 +383,7 @@ impl Raft {
         }
     }
 
-    /// Does it keep its vote back from candidates? Who sleeps does, from the first that asks: that wakes it, and the leader too, which
-    /// has its time to be heard. From then on the log alone decides.
+    /// Does it keep its vote back from candidates? Who sleeps does, from the first that asks (`quiesce.rs`).
     pub(crate) fn keeps_vote_back(&self) -> bool {
         self.hears_leader() || self.asleep
     }

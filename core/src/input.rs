@@ -88,8 +88,8 @@ pub enum Input {
         /// Which.
         peer: NodeId,
     },
-    /// The transport is in touch with a peer again, after [`Input::Unreachable`], or for the first time: a leader that sleeps without
-    /// it brings it up to date.
+    /// The transport is in touch with a peer again, or for the first time: a leader that sleeps without it brings it up to date. Owed
+    /// after each [`Input::Unreachable`], also one that was a mistake: until then nobody sleeps by that peer's leave.
     Reachable {
         /// Which.
         peer: NodeId,

@@ -23,10 +23,11 @@
 //! [lost](crate::Input::Unreachable), or [forgotten](crate::Input::ForgetLeader). It waits for an election timeout then, drawn
 //! anew. So it comes down to the transport to notice that a leader is gone while everybody sleeps.
 //!
-//! *Votes.* A follower that sleeps doesn't count as one that hears its leader, but who asks it first for its vote is not helped:
-//! that wakes it, as it wakes the leader, which is heard again before anybody asks a second time. If it isn't, the log alone
-//! decides. Were the first one helped, then somebody who can speak and not hear would depose leader after leader, whenever all
-//! sleep. Only members wake anybody: the membership of a group that sleeps is settled, and who was removed disturbs nobody.
+//! *Votes.* A follower that sleeps doesn't count as one that hears its leader, but whoever asks it for its vote is not helped at once:
+//! that wakes it, as it wakes the leader, which has an election timeout to be heard. If it isn't, or if something else has woken
+//! the follower, the log alone decides. Were the first one helped, then somebody who can speak and not hear would depose
+//! leader after leader, whenever all sleep. Only members wake anybody: the membership of a group that sleeps is settled, and who
+//! was removed disturbs nobody.
 
 use crate::{
     Body, Event, Index, Instant, LogId, Message, Mode, NodeId, Rejected,
@@ -59,14 +60,19 @@ impl Raft {
     #[inline(never)]
     pub(crate) fn receive_asleep(&mut self, from: NodeId, message: Message) -> Result<(), Rejected> {
         let voice = message.body.voice();
-        let wakes = if matches!(self.role, Role::Leader(_)) {
+        let leads = matches!(self.role, Role::Leader(_));
+        let wakes = if leads {
             self.wakes_leader(from, voice)
         } else {
             matches!(voice, Voice::PreCandidate | Voice::Candidate)
                 && self.memberships.current().contains(from)
         };
         let result = self.take_message(from, message);
-        if wakes && result.is_ok() {
+        if wakes && self.asleep && result.is_ok() {
+            if !leads {
+                // As if it had just heard its leader, who was asked as well.
+                self.heard = Some(self.now);
+            }
             self.wake();
         }
         result

@@ -217,22 +217,32 @@ fn what_wakes_a_follower() {
     }
 }
 
-/// The first request wakes it, and the leader has its time to be heard. Then the log alone counts, however lately the leader spoke.
+/// A request wakes it, and the leader has its time to be heard. Then, or if it was woken by something else, the log alone counts,
+/// however lately the leader spoke.
 #[test]
-fn who_was_woken_by_a_candidate_judges_the_next_by_the_log() {
+fn who_was_woken_by_a_candidate_waits_for_its_leader_and_then_judges_by_the_log() {
     let mut cluster = asleep();
     let (term, last) = (cluster.raft(1).term().0, cluster.raft(1).last());
-    cluster.receive(3, 2, term + 1, vote(last)).unwrap();
-    assert_eq!((cluster.raft(2).term().0, sleepers(&cluster)), (term, vec![1, 3]));
+    for since in [0, 500_000, 499_999] {
+        cluster.now = cluster.now.plus(since);
+        cluster.receive(3, 2, term + 1, vote(last)).unwrap();
+        assert_eq!((cluster.raft(2).term().0, sleepers(&cluster)), (term, vec![1, 3]));
+    }
+    cluster.now = cluster.now.plus(1);
     cluster.receive(3, 2, term + 2, vote(id(last.term.0, last.index.0 - 1))).unwrap();
     assert_eq!((cluster.raft(2).term().0, cluster.raft(2).hard_state().vote), (term + 2, None));
     cluster.receive(3, 2, term + 3, vote(last)).unwrap();
+    assert_eq!(cluster.raft(2).hard_state().vote, Some(NodeId(3)));
+    // Its transport has lost the leader: there is nobody to wait for.
+    let mut cluster = asleep();
+    cluster.step(2, Input::Unreachable { peer: NodeId(1) }).unwrap();
+    cluster.receive(3, 2, term + 1, vote(last)).unwrap();
     assert_eq!(cluster.raft(2).hard_state().vote, Some(NodeId(3)));
     // The leader is heard in time.
     let mut cluster = asleep();
     cluster.receive(3, 2, term + 1, vote(last)).unwrap();
     cluster.receive(3, 1, term + 1, vote(last)).unwrap();
-    cluster.deliver();
+    cluster.run(900_000);
     cluster.receive(3, 2, term + 2, vote(last)).unwrap();
     assert_eq!((cluster.leader(), cluster.raft(2).term().0), (Some(1), term));
 }

@@ -314,9 +314,10 @@ Sent(m) ==
     /\ UNCHANGED <<hard, role, log, commit, agreed, ballot, match, stored>>
 Committed(i, id) == id[2] <= commit[i] /\ Has(log[i], id)
 
-\* Pre-votes promise nothing.
+\* Pre-votes promise nothing. Who has no vote asks only to be led, in a group that may be asleep.
 SendPreVote(i, m) ==
-    /\ Says(i, m, "PreVote") /\ role[i] = "precandidate" /\ m.id = round[i]
+    /\ Says(i, m, "PreVote")
+    /\ (role[i] = "precandidate" /\ m.id = round[i]) \/ (role[i] = "follower" /\ ~MayLead(i))
     /\ m.last = LastId(log[i]) /\ Sent(m)
 SendPreVoteReply(i, m) == Says(i, m, "PreVoteReply") /\ Sent(m)
 

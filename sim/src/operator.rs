@@ -232,7 +232,10 @@ impl World {
             0 => self.ask(anyone, What::Campaign),
             1 => self.ask(anyone, What::ForgetLeader),
             2 => self.ask(slot, What::AbortTransfer),
-            _ => self.ask(slot, What::Unreachable { peer: id_of(anyone) }),
+            _ => {
+                self.lose_touch(slot, anyone);
+                self.ask(slot, What::Unreachable { peer: id_of(anyone) })
+            }
         }
     }
 }

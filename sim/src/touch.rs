@@ -112,6 +112,15 @@ impl World {
         well(one) && well(other) && !self.network.is_cut(one, other) && !self.network.is_cut(other, one)
     }
 
+    /// A transport says so, wrongly perhaps: then it will say, too, that there is touch again.
+    pub(crate) fn lose_touch(&mut self, one: usize, other: usize) {
+        let row = self.touch.lost.get_mut(one);
+        if let Some(lost) = row.and_then(|row| row.get_mut(other)) {
+            let since = lost.map_or(self.now, |(since, _)| since);
+            *lost = Some((since, true));
+        }
+    }
+
     /// Every transport looks at its connections.
     pub(crate) fn look_at_touch(&mut self) -> Verdict {
         self.push(self.plan.idle_timeout / 4 + 1, Event::Touch);
