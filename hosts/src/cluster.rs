@@ -332,8 +332,11 @@ impl Node {
         answer.ok()?.ok().map(tonic::Response::into_inner)
     }
 
-    /// Its metrics, each by its name and labels as Prometheus has them; none if it doesn't answer soon.
-    pub async fn metrics(&self) -> BTreeMap<String, f64> {
+    /// Its metrics, each by its name and labels as Prometheus has them.
+    ///
+    /// # Errors
+    /// If it doesn't tell them soon.
+    pub async fn metrics(&self) -> Result<BTreeMap<String, f64>> {
         let asked = async {
             let mut stream = TcpStream::connect((Net::address(self.place), METRICS_PORT)).await?;
             stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n").await?;
@@ -341,17 +344,17 @@ impl Node {
             stream.read_to_string(&mut text).await?;
             io::Result::Ok(text)
         };
-        let text = match tokio::time::timeout(Duration::from_secs(2), asked).await {
-            Ok(Ok(text)) if !self.stopped => text,
-            _ => return BTreeMap::new(),
-        };
-        let (_head, body) = text.split_once("\r\n\r\n").unwrap_or_default();
+        let text = tokio::time::timeout(Duration::from_secs(5), asked).await;
+        let text = text.map_err(io::Error::from).flatten();
+        let text = text.with_context(|| format!("the metrics of node {}", self.place + 1))?;
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_default();
+        ensure!(head.starts_with("HTTP/1.1 200 "), "the metrics of node {}: {head}", self.place + 1);
         let series = body.lines().filter(|line| !line.starts_with('#'));
         let series = series.filter_map(|line| {
             let (series, value) = line.rsplit_once(' ')?;
             Some((series.to_owned(), value.parse().ok()?))
         });
-        series.collect()
+        Ok(series.collect())
     }
 
     /// Revision and hash of all that it has.

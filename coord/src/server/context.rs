@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use quorate_runtime_tokio::Node;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::Status;
 
-use super::{Cluster, MAX_SNAPSHOTS, status};
+use super::{Cluster, MAX_REQUESTS, MAX_SNAPSHOTS, status};
 use crate::{
     machine::{Command, KvError, Machine, Response},
     pb::etcdserverpb::ResponseHeader,
@@ -17,13 +17,21 @@ use crate::{
 pub(super) struct Context {
     pub(super) node: Node<Machine>,
     pub(super) cluster: Arc<Cluster>,
+    /// How many more requests for keys may be under way.
+    requests: Arc<Semaphore>,
     /// How many snapshots may be sent yet.
     pub(super) snapshots: Arc<Semaphore>,
 }
 
 impl Context {
     pub(super) fn new(node: Node<Machine>, cluster: Cluster) -> Self {
-        Self { node, cluster: Arc::new(cluster), snapshots: Arc::new(Semaphore::new(MAX_SNAPSHOTS)) }
+        let [requests, snapshots] = [MAX_REQUESTS, MAX_SNAPSHOTS].map(|most| Arc::new(Semaphore::new(most)));
+        Self { node, cluster: Arc::new(cluster), requests, snapshots }
+    }
+
+    /// Lets one more request for keys be under way, until this is dropped.
+    pub(super) fn admit(&self) -> Result<SemaphorePermit<'_>, Status> {
+        self.requests.try_acquire().map_err(|_full| status::too_many())
     }
 
     /// Has a command replicated and applied.

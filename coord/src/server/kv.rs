@@ -20,6 +20,7 @@ use crate::{
 #[async_trait]
 impl Kv for Context {
     async fn range(&self, request: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
+        let _admitted = self.admit()?;
         let range = request.into_inner();
         check_range(&range).map_err(|error| of_request(&error))?;
         let mut response = self.read(range.serializable, move |machine| machine.range(&range)).await?;
@@ -28,6 +29,7 @@ impl Kv for Context {
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
+        let _admitted = self.admit()?;
         let put = request.into_inner();
         check_put(&put).map_err(|error| of_request(&error))?;
         let Applied::Put(mut response) = self.propose(Command::Put(put)).await? else {
@@ -41,6 +43,7 @@ impl Kv for Context {
         &self,
         request: Request<DeleteRangeRequest>,
     ) -> Result<Response<DeleteRangeResponse>, Status> {
+        let _admitted = self.admit()?;
         let delete = request.into_inner();
         check_delete_range(&delete).map_err(|error| of_request(&error))?;
         let Applied::DeleteRange(mut response) = self.propose(Command::DeleteRange(delete)).await? else {
@@ -51,6 +54,7 @@ impl Kv for Context {
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
+        let _admitted = self.admit()?;
         let txn = request.into_inner();
         check_txn(&txn).map_err(|error| of_request(&error))?;
         let mut response = if is_read_only(&txn) {

@@ -71,9 +71,12 @@ pub const ETCD_API_VERSION: &str = "3.5.21";
 /// How large a message may be that is taken in: a request, and 512 KiB for what surrounds it, as in etcd.
 pub const MAX_MESSAGE_BYTES: usize = MAX_REQUEST_BYTES + (512 << 10);
 
-/// How many requests a connection may have under way; more wait at the client. What all of them together may have is
-/// bounded by the node.
+/// How many requests a connection may have under way; more wait at the client.
 pub const MAX_STREAMS: u32 = 256;
+
+/// How many requests for keys one node has under way, of all connections together; more are refused at once with
+/// RESOURCE_EXHAUSTED and etcd's words, "too many requests". `Compact` is not one of them: it makes room.
+pub const MAX_REQUESTS: usize = 2048;
 
 /// How many snapshots may be sent at once by one node; more are refused with RESOURCE_EXHAUSTED. What each holds on to costs
 /// memory as the state goes on changing.

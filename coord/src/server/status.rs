@@ -31,11 +31,16 @@ pub(super) fn of_request(error: &KvError) -> Status {
     Status::new(code, error.to_string())
 }
 
+/// One that nothing is done about, for so many are under way.
+pub(super) fn too_many() -> Status {
+    Status::resource_exhausted(TOO_MANY)
+}
+
 /// A change without an answer.
 pub(super) fn of_proposal(error: &ProposeError) -> Status {
     match error {
         ProposeError::NoLeader { .. } => Status::unavailable(NO_LEADER),
-        ProposeError::Overloaded { .. } => Status::resource_exhausted(TOO_MANY),
+        ProposeError::Overloaded { .. } => too_many(),
         ProposeError::TooBig { .. } => of_request(&KvError::TooLarge),
         ProposeError::Refused { why } => {
             warn!(why, "a proposal was refused");
@@ -55,7 +60,7 @@ pub(super) fn of_proposal(error: &ProposeError) -> Status {
 pub(super) fn of_read(error: &ReadError) -> Status {
     match error {
         ReadError::NoLeader { .. } => Status::unavailable(NO_LEADER),
-        ReadError::Overloaded { .. } => Status::resource_exhausted(TOO_MANY),
+        ReadError::Overloaded { .. } => too_many(),
         ReadError::Refused { why } => {
             warn!(why, "a read was refused");
             Status::unavailable(UNHEALTHY)

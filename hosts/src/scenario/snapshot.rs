@@ -119,10 +119,10 @@ async fn flight(
     cluster.nodes[away].kill()?;
     // The log is compacted past what the node has: as much again is written, over what is there, until there is another
     // snapshot.
-    let had = snapshots(&cluster.nodes[leader], TAKEN).await;
+    let had = snapshots(&cluster.nodes[leader], TAKEN).await?;
     let deadline = Instant::now() + FLIGHT;
     let mut at = 0;
-    while snapshots(&cluster.nodes[leader], TAKEN).await <= had {
+    while snapshots(&cluster.nodes[leader], TAKEN).await? <= had {
         ensure!(Instant::now() < deadline, "no newer snapshot within {FLIGHT:?}");
         let some = at..(at + 64).min(values);
         at = if some.end == values { 0 } else { some.end };
@@ -147,7 +147,7 @@ async fn flight(
         sleep(Duration::from_millis(50)).await;
     }
     let disturbed = window(cluster, from, true).await;
-    let received = snapshots(&cluster.nodes[away], RECEIVED).await;
+    let received = snapshots(&cluster.nodes[away], RECEIVED).await?;
     ensure!(received > 0.0, "node {} has come back without a snapshot", away + 1);
     cluster.wait_for_leader(PATIENCE).await?;
     Ok([control, disturbed])
@@ -158,7 +158,7 @@ async fn flight(
 async fn settled(cluster: &Cluster, away: usize) -> Result<()> {
     let deadline = Instant::now() + FLIGHT;
     for (place, node) in cluster.nodes.iter().enumerate().filter(|(place, _)| *place != away) {
-        while active(node).await {
+        while active(node).await? {
             ensure!(Instant::now() < deadline, "node {} still takes a snapshot", place + 1);
             sleep(Duration::from_millis(100)).await;
         }
@@ -172,20 +172,18 @@ const TAKEN: &str = "taken";
 const RECEIVED: &str = "received";
 
 /// How many of a kind a node has done since it was started.
-async fn snapshots(node: &Node, kind: &str) -> f64 {
+async fn snapshots(node: &Node, kind: &str) -> Result<f64> {
     let kind = format!("kind=\"{kind}\"");
-    let all = node.metrics().await;
-    all.iter()
-        .filter(|(name, _)| name.starts_with("quorate_snapshots_total{") && name.contains(&kind))
-        .map(|(_, count)| count)
-        .sum()
+    let all = node.metrics().await?;
+    let counts =
+        all.iter().filter(|(name, _)| name.starts_with("quorate_snapshots_total{") && name.contains(&kind));
+    Ok(counts.map(|(_, count)| count).sum())
 }
 
-/// Does it do something with a snapshot now, or not say?
-async fn active(node: &Node) -> bool {
-    let all = node.metrics().await;
-    all.is_empty()
-        || all.iter().any(|(name, count)| name.starts_with("quorate_snapshots_active{") && *count > 0.0)
+/// Does it do something with a snapshot now?
+async fn active(node: &Node) -> Result<bool> {
+    let all = node.metrics().await?;
+    Ok(all.iter().any(|(name, count)| name.starts_with("quorate_snapshots_active{") && *count > 0.0))
 }
 
 /// How far it has applied the log; 0 if it doesn't say.
