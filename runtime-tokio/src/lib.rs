@@ -120,10 +120,10 @@ mod lane;
 mod memory;
 pub mod metrics;
 mod node;
-#[cfg(feature = "record")]
-mod record;
 #[cfg(all(test, feature = "shuttle"))]
 mod races;
+#[cfg(feature = "record")]
+mod record;
 mod recorded;
 pub mod sessions;
 mod shared;

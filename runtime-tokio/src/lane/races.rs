@@ -23,7 +23,9 @@ enum What {
     Break,
     Panic,
     /// Let go of this sender.
-    LetGo { _sender: Sender<Job> },
+    LetGo {
+        _sender: Sender<Job>,
+    },
 }
 
 struct Job {
