@@ -190,6 +190,7 @@ impl Raft {
         let new_term = term.next().is_some_and(|campaign| campaign > self.hard_state.term);
         let granted = new_term && !self.hears_leader_for_votes() && self.is_up_to_date(last);
         self.send(from, Body::PreVoteReply { id, granted });
+        self.stay_awake(from);
     }
 
     pub(crate) fn on_pre_vote_reply(&mut self, from: NodeId, term: Term, id: RequestId, granted: bool) {

@@ -86,7 +86,7 @@ pub enum Body {
     },
     /// "I still follow you."
     HeartbeatReply {
-        /// Which heartbeat is answered; 0: none, the author asks to be led, or is of a later term.
+        /// Which heartbeat is answered; 0: none, but the author is of a later term.
         round: u64,
         /// It asked to sleep, and the author does.
         asleep: bool,

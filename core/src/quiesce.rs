@@ -60,7 +60,7 @@ impl Raft {
     pub(crate) fn receive_asleep(&mut self, from: NodeId, message: Message) -> Result<(), Rejected> {
         let voice = message.body.voice();
         let wakes = if matches!(self.role, Role::Leader(_)) {
-            self.wakes_leader(from, voice, &message.body)
+            self.wakes_leader(from, voice)
         } else {
             matches!(voice, Voice::PreCandidate | Voice::Candidate)
                 && self.memberships.current().contains(from)
@@ -73,16 +73,21 @@ impl Raft {
     }
 
     /// Late answers wake no leader: everybody who could have sent one sleeps. Who was lost has not said so.
-    fn wakes_leader(&self, from: NodeId, voice: Voice, body: &Body) -> bool {
-        let Role::Leader(leader) = &self.role else { return false };
-        let Some(peer) = leader.peer(from) else { return false };
-        self.is_lost(peer.id)
-            || match voice {
-                Voice::PreCandidate | Voice::Candidate | Voice::Asker => true,
-                // Nobody answers round 0: it is how somebody without a vote asks to be led.
-                Voice::Answerer => matches!(body, Body::HeartbeatReply { round: 0, .. }),
-                Voice::PreVoter | Voice::Leader => false,
-            }
+    fn wakes_leader(&self, from: NodeId, voice: Voice) -> bool {
+        let asks = match voice {
+            Voice::PreCandidate | Voice::Candidate | Voice::Asker => true,
+            Voice::PreVoter | Voice::Answerer | Voice::Leader => false,
+        };
+        matches!(&self.role, Role::Leader(leader) if leader.peer(from).is_some())
+            && (asks || self.is_lost(from))
+    }
+
+    /// A leader is asked to be followed by somebody else. If it lets the others sleep, whoever was asked as well may be awake by now:
+    /// it is heard at once, and doesn't go to sleep by what they have said before.
+    pub(crate) fn stay_awake(&mut self, from: NodeId) {
+        if matches!(&self.role, Role::Leader(leader) if leader.quiescing && leader.peer(from).is_some()) {
+            self.broadcast_heartbeat();
+        }
     }
 
     /// Ends sleep; nothing, if it has ended already.
@@ -251,13 +256,13 @@ impl Raft {
         self.fall_asleep();
     }
 
-    /// Who has no vote can't ask for one when it hears of no leader. It asks to be led: the leader may sleep.
+    /// Who has no vote doesn't campaign when it hears of no leader. It asks all the same, if only to be heard: the leader may sleep. A
+    /// pre-vote changes nobody's state, and speaks for no term: so it can't depose a leader whom only the author doesn't hear.
     pub(crate) fn ask_to_be_led(&mut self) {
-        let (membership, me) = (self.memberships.current(), self.config.id);
-        if self.timing.quiesce == 0 || self.hard_state.term.0 == 0 || !membership.contains(me) {
-            return;
+        if self.timing.quiesce > 0 && self.memberships.current().contains(self.config.id) {
+            let (id, last) = (self.request_ids.next(), self.log.last());
+            self.ask_voters(&Body::PreVote { id, last });
         }
-        self.ask_voters(&Body::HeartbeatReply { round: 0, asleep: false });
     }
 }
 

@@ -107,6 +107,7 @@ impl Raft {
             matches!(body, Body::Vote { transfer: true, .. }) && self.memberships.current().is_voter(from);
         // Differs from the paper: the candidate gets no answer at all (§6 has its request "disregarded").
         if voice == Voice::Candidate && !transfer && self.hears_leader_for_votes() {
+            self.stay_awake(from);
             return Ok(false);
         }
         self.check_later_term(from, body)?;

@@ -277,14 +277,16 @@ impl Raft {
     /// Differs from the paper: a heartbeat is no AppendEntries. It never waits behind entries, and its answer speaks of term and
     /// vote only, so that a read's round never waits for a log write.
     pub(crate) fn broadcast_heartbeat(&mut self) {
-        if self.asleep {
-            self.end_sleep();
-            let (now, check) = (self.now, self.now.plus(self.timing.election));
-            if let Role::Leader(leader) = &mut self.role {
-                leader.idle.since = now;
+        let (asleep, now, check) = (self.asleep, self.now, self.now.plus(self.timing.election));
+        if let Role::Leader(leader) = &mut self.role
+            && leader.quiescing
+        {
+            leader.idle.since = now;
+            if asleep {
                 leader.quorum_due = check;
             }
         }
+        self.end_sleep();
         self.send_heartbeats(false);
     }
 

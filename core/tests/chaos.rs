@@ -103,6 +103,8 @@ const EXPECTED: &[&str] = &[
     "transfer Transferring",
     "transfer taken",
     "unreachable taken",
+    "reachable taken",
+    "step down taken",
     "vote Malformed",
     "vote reply taken",
     "vote taken",

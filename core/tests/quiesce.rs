@@ -91,10 +91,6 @@ fn what_wakes_a_leader() {
             "question",
             Box::new(move |c| receive(2, c.raft(1).term(), Body::ReadIndex { id: RequestId::default() })),
         ),
-        (
-            "learner that asks",
-            Box::new(move |c| receive(2, c.raft(1).term(), Body::HeartbeatReply { round: 0, asleep: false })),
-        ),
     ];
     for (name, input) in wakers {
         let mut cluster = asleep();

@@ -60,7 +60,9 @@ fn messages() -> Vec<(String, Vec<u8>)> {
         ("commit", Body::Commit { commit }),
         ("conflict", Body::Conflict { prev: Index(11), hint: last }),
         ("heartbeat", Body::Heartbeat { commit, round: 77, quiesce: false }),
+        ("heartbeat-quiesce", Body::Heartbeat { commit, round: 78, quiesce: true }),
         ("heartbeat-reply", Body::HeartbeatReply { round: 77, asleep: false }),
+        ("heartbeat-reply-asleep", Body::HeartbeatReply { round: 78, asleep: true }),
         (
             "install-snapshot",
             Body::InstallSnapshot { snapshot: Box::new(Snapshot { last, membership: joint }) },

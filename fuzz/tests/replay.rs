@@ -119,6 +119,10 @@ const EXPECTED: &[&str] = &[
     "timeout now taken",
     "transfer taken",
     "unreachable taken",
+    "reachable taken",
+    "step down taken",
+    "event Asleep",
+    "event Awake",
 ];
 
 #[test]

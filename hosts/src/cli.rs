@@ -112,7 +112,7 @@ enum Scenario {
         #[arg(long, default_value = "8")]
         clients: usize,
     },
-    /// A snapshot on its way, and what the others' clients notice of it. Skipped where the program takes none
+    /// A snapshot on its way to a node that was down, and what the others' clients notice of it
     Snapshot {
         /// MiB of the snapshot
         #[arg(long, default_value = "1024")]

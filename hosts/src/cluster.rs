@@ -1,8 +1,9 @@
 //! Node processes: `quorate serve`, each on a host of its own; stopped, killed and started again.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, OpenOptions},
+    io,
     os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::{Child, Stdio},
@@ -17,6 +18,10 @@ use quorate_core::NodeId;
 use quorate_transport_quic::{ClusterId, pki::Ca};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{net::Net, sandbox::command_in};
@@ -24,6 +29,7 @@ use crate::{net::Net, sandbox::command_in};
 const CLUSTER: u64 = 0x7e57_0000_0000_0077;
 const CLIENT_PORT: u16 = 2379;
 const PEER_PORT: u16 = 2380;
+const METRICS_PORT: u16 = 2381;
 
 /// The election timeout of `quorate serve`: a follower that hears nothing for one to two of these begins an election.
 pub const ELECTION_TIMEOUT: Duration = Duration::from_secs(1);
@@ -60,6 +66,14 @@ impl Cluster {
     /// # Errors
     /// If a host, the certificates or a process can't be made, or no leader is there in time.
     pub async fn start(program: &Path, nodes: usize, seed: u64) -> Result<Self> {
+        Self::start_with(program, nodes, seed, "").await
+    }
+
+    /// The same, with more in each node's configuration: tables, in TOML.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub async fn start_with(program: &Path, nodes: usize, seed: u64, tables: &str) -> Result<Self> {
         ensure!((1..=9).contains(&nodes), "from 1 to 9 nodes");
         let dir = tempfile::Builder::new().prefix("quorate-hosts-").tempdir()?;
         let net = Net::new(nodes, seed)?;
@@ -74,7 +88,8 @@ impl Cluster {
             let text = format!(
                 "format = 1\nid = {id}\ncluster = \"{CLUSTER:016x}\"\ndata = \"store\"\n\
                  listen-client = \"{address}:{CLIENT_PORT}\"\nlisten-peer = \"{address}:{PEER_PORT}\"\n\
-                 [tls]\nca = \"ca.pem\"\ncert = \"node.pem\"\nkey = \"node.key\"\n{members}"
+                 metrics = \"{address}:{METRICS_PORT}\"\n\
+                 [tls]\nca = \"ca.pem\"\ncert = \"node.pem\"\nkey = \"node.key\"\n{tables}{members}"
             );
             fs::write(node_dir.join("node.toml"), text)?;
             fs::write(node_dir.join("slow"), "0")?;
@@ -315,6 +330,28 @@ impl Node {
         let mut client = self.maintenance.clone();
         let answer = tokio::time::timeout(Duration::from_secs(1), client.status(StatusRequest {})).await;
         answer.ok()?.ok().map(tonic::Response::into_inner)
+    }
+
+    /// Its metrics, each by its name and labels as Prometheus has them; none if it doesn't answer soon.
+    pub async fn metrics(&self) -> BTreeMap<String, f64> {
+        let asked = async {
+            let mut stream = TcpStream::connect((Net::address(self.place), METRICS_PORT)).await?;
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n").await?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await?;
+            io::Result::Ok(text)
+        };
+        let text = match tokio::time::timeout(Duration::from_secs(2), asked).await {
+            Ok(Ok(text)) if !self.stopped => text,
+            _ => return BTreeMap::new(),
+        };
+        let (_head, body) = text.split_once("\r\n\r\n").unwrap_or_default();
+        let series = body.lines().filter(|line| !line.starts_with('#'));
+        let series = series.filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            Some((series.to_owned(), value.parse().ok()?))
+        });
+        series.collect()
     }
 
     /// Revision and hash of all that it has.

@@ -71,6 +71,14 @@ fn more_than_can_be_done_is_refused_as_overload_and_deposes_nobody() {
 }
 
 #[test]
+fn a_snapshot_on_its_way_causes_no_election_and_no_wrong_answer() {
+    let Some(found) = run(&["snapshot", "--mib", "24", "--runs", "1"]) else { return };
+    assert_eq!(found["flights"].as_array().unwrap().len(), 1, "{found}");
+    assert_eq!(found["compared"]["elections"], 0, "{found}");
+    assert!(found["verdict"]["linearizable"].as_u64().unwrap() > 0, "{found}");
+}
+
+#[test]
 fn a_slow_node_causes_no_election_and_no_wrong_answer() {
     let Some(found) = run(&["slow", "--runs", "1", "--millis", "1200"]) else { return };
     let compared = found["compared"].as_array().unwrap();

@@ -25,6 +25,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     builder::StartError,
+    compare::Online,
     error::{Refusal, StopReason, chain, panic_message},
     inbox::Answer,
     lane::Worker,
@@ -185,6 +186,7 @@ impl<S: StateMachine> Applier<S> {
         let go_on = begun.is_ok();
         if let Ok(at) = &begun {
             self.at = at.clone();
+            self.shared.recent.restored(at.last);
         }
         if answer.send(begun).is_ok() && go_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     }
@@ -229,11 +231,13 @@ impl<S: StateMachine> Applier<S> {
     ) -> ControlFlow<()> {
         // Dropped after a panic was told, so that those in it learn why they have no answer.
         let mut waiting = waiting.into_iter().peekable();
-        let Self { machine, at, quit, .. } = self;
+        let Self { machine, at, quit, shared, .. } = self;
+        let online = shared.online.get();
         // If it panics the state machine is never used again.
-        match catch_unwind(AssertUnwindSafe(|| apply(machine, entries, &mut waiting, quit, at))) {
+        match catch_unwind(AssertUnwindSafe(|| apply(machine, entries, &mut waiting, quit, at, online))) {
             Ok(Some(applied)) => {
                 let after = Duration::from_micros(self.shared.host.clock.now().since(handed));
+                self.shared.recent.push(entries);
                 self.shared.meter.applied(after, applied);
                 count(&self.shared.counters.applied, applied);
             }
@@ -267,6 +271,10 @@ impl<S: StateMachine> Applier<S> {
         match restored {
             Ok(bytes) => {
                 self.at = snapshot;
+                self.shared.recent.restored(at);
+                if let Some(online) = self.shared.online.get() {
+                    online.restored(at.index, self.at.membership.members());
+                }
                 self.unreported += 1;
                 self.shared.inbox.news(News::Restored { at: at.index, bytes });
                 self.report()
@@ -343,6 +351,7 @@ fn apply<S: StateMachine>(
     waiting: &mut Waiting<S::Reply>,
     quit: &AtomicBool,
     at: &mut Snapshot,
+    online: Option<&Arc<Online>>,
 ) -> Option<usize> {
     let mut applied = 0;
     for entry in runs.iter().flat_map(Run::entries) {
@@ -361,8 +370,24 @@ fn apply<S: StateMachine>(
         {
             answer.send(Ok(reply));
         }
+        if let Some(online) = online {
+            compare(machine, &entry, &at.membership, online);
+        }
     }
     Some(applied)
+}
+
+/// Has the state compared with that of the others, where all do that.
+fn compare<S: StateMachine>(machine: &S, applied: &Entry, in_force: &Membership, online: &Arc<Online>) {
+    if applied.kind == EntryKind::Membership {
+        online.members(in_force.members());
+    }
+    let index = applied.id.index;
+    if online.is_due(index)
+        && let Some(hash) = machine.state_hash()
+    {
+        online.own(index, hash);
+    }
 }
 
 fn apply_one<S: StateMachine>(machine: &mut S, entry: &Entry, in_force: &mut Membership) -> Option<S::Reply> {
@@ -439,7 +464,7 @@ mod tests {
         drop(gone);
         let mut at = start();
         let mut waiting = waiting.into_iter().peekable();
-        let applied = apply(&mut notes, &runs(), &mut waiting, &AtomicBool::new(false), &mut at);
+        let applied = apply(&mut notes, &runs(), &mut waiting, &AtomicBool::new(false), &mut at, None);
         let (last, membership) =
             (LogId::new(Term(2), Index(6)), Membership::of_voters([NodeId(1), NodeId(2)]));
         assert_eq!((applied, at), (Some(6), Snapshot { last, membership }));
@@ -456,7 +481,7 @@ mod tests {
         let mut notes = Notes::default();
         let mut at = start();
         let mut nobody = Vec::new().into_iter().peekable();
-        assert_eq!(apply(&mut notes, &runs(), &mut nobody, &AtomicBool::new(true), &mut at), None);
+        assert_eq!(apply(&mut notes, &runs(), &mut nobody, &AtomicBool::new(true), &mut at, None), None);
         assert_eq!((notes.0, at), (Vec::new(), start()));
     }
 }

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     fmt, io,
     marker::PhantomData,
+    num::NonZeroU64,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -12,7 +13,7 @@ use std::{
 };
 
 use quorate_core::{
-    Config, ConfigError, GroupId, LogId, NodeId, Raft, Snapshot, StateError, StateMachine, Store,
+    Config, ConfigError, GroupId, Index, LogId, NodeId, Raft, Snapshot, StateError, StateMachine, Store,
 };
 use tokio::{runtime::Handle, sync::oneshot};
 use tracing::{info, warn};
@@ -21,6 +22,8 @@ use tracing::{info, warn};
 use crate::record::Recording;
 use crate::{
     apply,
+    compare::{Online, Origin, Stride},
+    config::{NodeConfig, NodeConfigError},
     control::Controls,
     driver::{Driver, Lanes, LastWord, Reads},
     health::DiskHealth,
@@ -48,10 +51,20 @@ pub struct Builder<S> {
     max_pending: usize,
     snapshots: SnapshotPolicy,
     disk_stall_timeout: Option<Duration>,
+    feed_bytes: usize,
+    compare_state_every: Option<NonZeroU64>,
+    /// What was wrong with the settings in [`Builder::with_config`].
+    wrong: Option<NodeConfigError>,
     machine: PhantomData<fn(S)>,
     #[cfg(feature = "record")]
     recording: Option<Recording>,
 }
+
+// The defaults of [`NodeConfig`] as well.
+pub(crate) const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const DEFAULT_MAX_PENDING: usize = 65_536;
+pub(crate) const DEFAULT_FEED_BYTES: usize = 1 << 20;
 
 /// Where a node is to live.
 enum Home {
@@ -69,6 +82,9 @@ pub enum StartError {
     /// The configuration is not valid.
     #[error("the configuration: {0}")]
     Config(#[from] ConfigError),
+    /// The settings that [`Builder::with_config`] was given are not valid.
+    #[error("the settings: {0}")]
+    NodeConfig(#[from] NodeConfigError),
     /// What was said about snapshots is not valid.
     #[error(transparent)]
     Snapshots(#[from] SnapshotConfigError),
@@ -141,11 +157,14 @@ impl<S: StateMachine> Builder<S> {
         Self {
             config,
             home,
-            request_timeout: Duration::from_secs(5),
-            shutdown_timeout: Duration::from_secs(1),
-            max_pending: 65_536,
+            request_timeout: DEFAULT_REQUEST_TIMEOUT,
+            shutdown_timeout: DEFAULT_SHUTDOWN_TIMEOUT,
+            max_pending: DEFAULT_MAX_PENDING,
             snapshots: SnapshotPolicy::default(),
             disk_stall_timeout: None,
+            feed_bytes: DEFAULT_FEED_BYTES,
+            compare_state_every: None,
+            wrong: None,
             machine: PhantomData,
             #[cfg(feature = "record")]
             recording: None,
@@ -156,6 +175,70 @@ impl<S: StateMachine> Builder<S> {
     pub const fn group(mut self, group: GroupId) -> Self {
         self.config.group = group;
         self
+    }
+
+    /// Takes all settings at once, from a file maybe: each of them is as in `config` then, whatever was said before; what is
+    /// said afterwards counts. Who the node is, and its metrics, stay as they are. If they are not valid,
+    /// [`Builder::start`] says so. A node of a [`Host`] must leave `snapshot_limits` out: those are the host's.
+    ///
+    #[cfg_attr(feature = "serde", doc = "```")]
+    #[cfg_attr(not(feature = "serde"), doc = "```ignore")]
+    /// # use bytes::Bytes;
+    /// # use quorate_core::{Entry, Membership, NodeId, StateMachine};
+    /// # use quorate_runtime_tokio::{MemoryStore, Node, NodeConfig};
+    /// # struct Latest(Bytes);
+    /// # impl StateMachine for Latest {
+    /// #     type Command = Bytes;
+    /// #     type Reply = Bytes;
+    /// #     fn apply(&mut self, entry: &Entry) -> Bytes { std::mem::replace(&mut self.0, entry.payload.clone()) }
+    /// # }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let config: NodeConfig = toml::from_str(r#"
+    ///     election_timeout = "500ms"
+    ///     state_hash_every = 1000
+    ///
+    ///     [snapshots]
+    ///     bytes = "32MiB"
+    ///     min_pause = "1m"
+    ///
+    ///     [snapshot_limits]
+    ///     send_rate = "unlimited"
+    /// "#)?;
+    /// let store = MemoryStore::new(Membership::of_voters([NodeId(1)]));
+    /// let node = Node::builder(NodeId(1)).with_config(config).store(store).start(Latest(Bytes::new())).await?;
+    /// node.propose("one").await?;
+    /// # node.shutdown().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn with_config(mut self, config: NodeConfig) -> Self {
+        let valid = config.validate().and_then(|()| match &self.home {
+            Home::Host(_) => config.validate_at_host(),
+            Home::Own { .. } => Ok(()),
+        });
+        self.wrong = valid.err();
+        config.apply_to(&mut self.config);
+        // What is the core's was applied.
+        let NodeConfig {
+            request_timeout,
+            shutdown_timeout,
+            max_pending,
+            disk_stall_timeout,
+            state_hash_every,
+            feed_bytes,
+            snapshots,
+            snapshot_limits,
+            ..
+        } = config;
+        self.request_timeout = request_timeout;
+        self.shutdown_timeout = shutdown_timeout;
+        self.max_pending = max_pending;
+        self.disk_stall_timeout = disk_stall_timeout;
+        self.compare_state_every = state_hash_every.and_then(NonZeroU64::new);
+        self.feed_bytes = feed_bytes;
+        self.snapshots = snapshots;
+        self.snapshot_limits(snapshot_limits)
     }
 
     /// Changes anything in the protocol's configuration. Whose it is, [`Node::builder`] or [`Host::group`] has said.
@@ -231,6 +314,24 @@ impl<S: StateMachine> Builder<S> {
         self
     }
 
+    /// Looks for replicas that have applied the same and are not the same, as a state machine that is not deterministic, or bad
+    /// memory, would make them: after every so many entries each replica tells the others what its state
+    /// [hashes to](StateMachine::state_hash), in a small request of its own. The first difference with each of the others is
+    /// logged as an error, counted ([`DIVERGENCES`](crate::metrics::names::DIVERGENCES)) and told by [`Node::divergences`]. Give all
+    /// nodes the same number: they compare where both have hashed. A node of a version that knows no such requests refuses
+    /// them, with a warning in its log. Default: never.
+    pub const fn compare_state_every(mut self, entries: NonZeroU64) -> Self {
+        self.compare_state_every = Some(entries);
+        self
+    }
+
+    /// So many bytes of what was applied last stay in memory for [feeds](Node::subscribe), all together; nothing as long as
+    /// there are none. They are the log's own blocks, not copies. 0: feeds are told from the log. Default 1 MiB.
+    pub const fn feed_bytes(mut self, bytes: usize) -> Self {
+        self.feed_bytes = bytes;
+        self
+    }
+
     /// A group that has had nothing to do for so long falls asleep: it sends no heartbeats, and costs nothing, until
     /// something happens. On in the whole cluster, or nowhere; at least an election timeout, or zero for never, which is the
     /// default. While it sleeps, a leader that is gone is noticed by the transport, not by its silence.
@@ -282,6 +383,9 @@ impl<S: StateMachine> Builder<S> {
     /// If the configuration or what the store holds is not valid, or the store or a thread fails.
     pub async fn start(mut self, machine: S) -> Result<Node<S>, StartError> {
         Handle::try_current().map_err(|_| StartError::NoRuntime)?;
+        if let Some(wrong) = self.wrong.take() {
+            return Err(wrong.into());
+        }
         self.config.validate()?;
         self.snapshots.validate()?;
         let (host, own) = match std::mem::replace(
@@ -318,7 +422,8 @@ impl<S: StateMachine> Builder<S> {
         let (id, group) = (host.id(), self.config.group);
         let place = Place::take(&host.shared, group).ok_or(StartError::AlreadyOpen(group))?;
         let lanes = host.shared.lanes().ok_or(StartError::HostClosed)?;
-        let shared = Arc::new(Shared::new(group, self.limits(), host.shared.clone(), self.request_timeout));
+        let (requests, feeds) = (self.request_timeout, self.feed_bytes);
+        let shared = Shared::new(group, self.limits(), host.shared.clone(), requests, feeds);
 
         let (answer, opened) = oneshot::channel();
         let job = host::Job::Open(Opening { group, port: shared.clone(), answer });
@@ -355,6 +460,15 @@ impl<S: StateMachine> Builder<S> {
         })??;
         recovered.applied = at.last.index;
         shared.applied.store(at.last.index.0, Relaxed);
+        if let Some(every) = self.compare_state_every {
+            let restored = recovered.snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.last.index);
+            let origin = Origin { incarnation: recovered.incarnation, restored };
+            let (host, meter, found) =
+                (host.shared.clone(), shared.meter.clone(), shared.divergences.clone());
+            let members = at.membership.members();
+            let online = Online::new(group, Stride::new(every), origin, members, host, meter, found);
+            shared.online.get_or_init(|| online);
+        }
         let snapshots = Keeper::new(self.snapshots, &shared, &lanes, alive, &recovered, snapshot_bytes);
         info!(
             node = %id, %group, members,
@@ -417,12 +531,20 @@ impl<S: StateMachine> Builder<S> {
 
 impl<S> fmt::Debug for Builder<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let home: &dyn fmt::Debug = match &self.home {
+            Home::Host(host) => host,
+            Home::Own { host, .. } => host,
+        };
         f.debug_struct("Builder")
             .field("config", &self.config)
+            .field("host", home)
             .field("request_timeout", &self.request_timeout)
             .field("shutdown_timeout", &self.shutdown_timeout)
             .field("max_pending", &self.max_pending)
             .field("snapshots", &self.snapshots)
+            .field("disk_stall_timeout", &self.disk_stall_timeout)
+            .field("feed_bytes", &self.feed_bytes)
+            .field("compare_state_every", &self.compare_state_every)
             .finish_non_exhaustive()
     }
 }

@@ -328,8 +328,8 @@ impl<S: StateMachine> Driver<S> {
                     drop(self.lanes.store.writes.send(host::Job::Write(write)));
                 }
                 Action::Load(load) => {
-                    let question =
-                        host::Question { group: self.shared.group, load, port: self.shared.clone() };
+                    let (group, port) = (self.shared.group, self.shared.clone());
+                    let question = host::Question { group, load, port, asker: host::Asker::Core };
                     drop(self.lanes.store.loads.send(question));
                 }
                 Action::Apply(apply) => self.apply(apply),
@@ -451,7 +451,9 @@ impl<S: StateMachine> Driver<S> {
     /// Tells those who watch what has changed.
     fn publish(&self) {
         let leadership = Leadership::of(&self.raft);
-        update(&self.shared.leadership, leadership);
+        if update(&self.shared.leadership, leadership) {
+            self.shared.led.notify_waiters();
+        }
         update(&self.shared.progress, Progress::of(&self.raft, self.applied));
     }
 
@@ -516,12 +518,13 @@ async fn wait<S: StateMachine>(inbox: &Inbox<S>, alarm: &mut Alarm) {
     .await;
 }
 
-fn update<T: PartialEq>(watched: &watch::Sender<T>, now: T) {
+/// Tells those who watch, if it is something new; says whether it is.
+fn update<T: PartialEq>(watched: &watch::Sender<T>, now: T) -> bool {
     watched.send_if_modified(|before| {
         let changed = *before != now;
         *before = now;
         changed
-    });
+    })
 }
 
 /// How many of these go into one batch.
@@ -569,7 +572,13 @@ impl<S: StateMachine> LastWord<S> {
         self.shared.inbox.close(&stopped);
         let first = self.shared.stopped.send_if_modified(|known| {
             let first = known.is_none();
-            known.get_or_insert(stopped);
+            let stopped = known.get_or_insert(stopped);
+            if first {
+                self.shared.recent.stop(stopped.clone());
+                if let Some(online) = self.shared.online.get() {
+                    online.stop();
+                }
+            }
             first
         });
         match why {

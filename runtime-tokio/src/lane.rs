@@ -61,7 +61,10 @@ impl fmt::Debug for Runner {
 pub(crate) type Pace = Arc<dyn Fn(Kind) -> Duration + Send + Sync>;
 
 /// What is done in a lane.
-#[cfg_attr(not(feature = "virtual-time"), expect(unreachable_pub, reason = "told to nobody else then"))]
+#[cfg_attr(
+    not(feature = "virtual-time"),
+    expect(unreachable_pub, reason = "told to whoever sets a pace alone")
+)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Kind {
     /// Commits of the store.

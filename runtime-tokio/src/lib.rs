@@ -77,7 +77,34 @@
 //! | snapshots being sent, and received | [`SnapshotLimits`]; others wait their turn | refused as busy after a while, and offered again |
 //! | bytes of a snapshot in memory | one or two chunks for each transfer | the stream slows the sender down |
 //! | streams of which nobody knows yet what they want | 64 | dropped |
-//! | questions for the read thread | one for each peer and one for apply, in the core | no more come |
+//! | questions for the read thread | one for each peer and one for apply, in the core; one for each feed | no more come |
+//! | entries kept for feeds, all together | [`Builder::feed_bytes`], and 128 bytes for each run of entries count as well; nothing without feeds | feeds that lag read the log |
+//! | entries that a feed holds | what was asked for last: [`Feed::max_bytes`], or one entry | it is told no more before it is asked |
+//! | hashes of states to be compared | the last 256 of each replica | who lags by more is not compared |
+//! | reports of hashes under way | one to each peer, of 16 hashes | the next one says it all |
+//! | divergences that are told | one for each replica | the newest counts |
+//!
+//! # What was applied, for others
+//!
+//! [`Node::subscribe`] feeds a program with the entries that its node applies, from any index on, in order. Whoever keeps up
+//! is told from memory; who lags, from the log; and where a snapshot has taken the place of the log the [`Feed`] says so and goes
+//! on after the gap. A slow reader delays nobody.
+//!
+//! # Replicas that are not the same
+//!
+//! With [`Builder::compare_state_every`] the replicas tell each other what their [states hash
+//! to](quorate_core::StateMachine::state_hash) at the same indexes. Two that have applied the same and differ are found by both:
+//! [`Node::divergences`] says which, and between which two entries they began to.
+//!
+//! # Settings from a file
+//!
+//! [`NodeConfig`] is all settings of a node in one value, with the same defaults; [`Builder::with_config`] takes it. With the feature
+//! `serde` it is read from TOML or whatever else serde reads.
+//!
+//! # Tests without waiting
+//!
+//! With the feature `virtual-time` a host can live in the time of a tokio runtime whose clock is paused
+//! (`HostBuilder::in_virtual_time`): it starts no threads, and a run is the same whenever its seed is taken again.
 //!
 //! # Seeing what it does
 //!
@@ -101,7 +128,6 @@ mod alarm;
 mod apply;
 mod builder;
 mod clock;
-#[allow(dead_code, unused_imports, reason = "the host feeds it")]
 mod compare;
 mod config;
 #[cfg(feature = "conformance")]
@@ -110,7 +136,6 @@ mod consistency;
 mod control;
 mod driver;
 mod error;
-#[allow(dead_code, unused_imports, reason = "the host feeds it")]
 mod feed;
 mod forward;
 mod health;
@@ -139,7 +164,7 @@ mod waiters;
 pub use crate::metrics::MetricsLevel;
 pub use builder::{Builder, StartError};
 pub use compare::Divergence;
-pub use config::{LimitsConfig, NodeConfig, NodeConfigError, SnapshotConfig};
+pub use config::{LimitsConfig, NodeConfig, NodeConfigError};
 pub use consistency::Consistency;
 pub use error::{
     ControlError, FreezeError, GroupError, ProposeError, ReadError, SnapshotError, StopReason, Stopped,

@@ -5,18 +5,15 @@ use std::{fmt, sync::Arc};
 use quorate_core::{
     ChangeOp, Frozen, GroupId, Index, LogId, MembershipChange, NodeId, Outcome, Snapshot, StateMachine,
 };
-use tokio::{
-    sync::{oneshot, watch},
-    task,
-};
+use tokio::sync::watch;
 
 use crate::{
     builder::Builder,
+    compare::Divergence,
     consistency::Consistency,
     control::Wish,
-    error::{
-        ControlError, FreezeError, ProposeError, ReadError, Refusal, SnapshotError, StopReason, Stopped,
-    },
+    error::{ControlError, FreezeError, ProposeError, ReadError, SnapshotError, StopReason, Stopped},
+    feed::Feed,
     shared::Shared,
     snapshots::{SnapshotCounts, SnapshotProgress},
     status::{Leadership, NodeStatus, Progress},
@@ -175,18 +172,8 @@ impl<S: StateMachine> Node<S> {
     /// If it has stopped.
     pub async fn status(&self) -> Result<NodeStatus, Stopped> {
         let shared = self.shared();
-        loop {
-            let (question, answer) = oneshot::channel();
-            match shared.inbox.ask(question) {
-                Ok(()) => {
-                    let raft = answer.await.map_err(|_| shared.why())?.raft;
-                    return Ok(NodeStatus { raft, counts: shared.counters.look() });
-                }
-                Err(Refusal::Stopped(stopped)) => return Err(stopped),
-                // The queue is full, but not for long: the driver empties it whenever it runs.
-                Err(_full) => task::yield_now().await,
-            }
-        }
+        let raft = shared.look().await?.raft;
+        Ok(NodeStatus { raft, counts: shared.counters.look() })
     }
 
     /// Who leads, and how that changes.
@@ -195,10 +182,46 @@ impl<S: StateMachine> Node<S> {
         self.shared().leadership.subscribe()
     }
 
+    /// The replicas that were found to differ from this one since it started, one entry for each at most, and how that changes:
+    /// [`Builder::compare_state_every`] looks for them. What to do about it is for the program, or whoever runs it, to say; the
+    /// node goes on.
+    #[must_use]
+    pub fn divergences(&self) -> watch::Receiver<Vec<Divergence>> {
+        self.shared().divergences.subscribe()
+    }
+
     /// How far the node has come, and how that changes.
     #[must_use]
     pub fn progress(&self) -> watch::Receiver<Progress> {
         self.shared().progress.subscribe()
+    }
+
+    /// The entries of the log from `from` on, in order, each once, as this node applies them: for whoever keeps something beside
+    /// the state machine up to date. On any node. Whoever keeps up is told from memory ([`Builder::feed_bytes`]), and who lags
+    /// is told what the log still has; nobody waits for a feed. Of what a snapshot has taken the place of, only that is told.
+    ///
+    /// ```
+    /// # use quorate_core::{EntryKind, Index, StateMachine};
+    /// # use quorate_runtime_tokio::{FeedError, FeedItem, Node};
+    /// # async fn example<S: StateMachine>(node: Node<S>) -> Result<(), FeedError> {
+    /// let mut feed = node.subscribe(Index(1));
+    /// loop {
+    ///     match feed.next().await? {
+    ///         FeedItem::Entries(entries) => {
+    ///             for command in entries.iter().filter(|entry| entry.kind == EntryKind::Command) {
+    ///                 println!("{}: {:?}", command.id, command.payload);
+    ///             }
+    ///         }
+    ///         FeedItem::Gap { to, .. } => println!("up to {to} only the state machine knows"),
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// It ends with the node, and doesn't keep it alive.
+    #[must_use]
+    pub fn subscribe(&self, from: Index) -> Feed {
+        self.shared().subscribe(from)
     }
 
     /// Waits until `enough` is true of the node's progress, and returns that. It has no deadline of its own.

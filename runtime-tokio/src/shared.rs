@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -13,7 +13,7 @@ use quorate_core::{
     Body, ChangeError, GroupId, Index, Input, LogId, Message, NodeId, RoleKind, Snapshot, StateMachine, Term,
 };
 use tokio::{
-    sync::{oneshot, watch},
+    sync::{Notify, oneshot, watch},
     time::{self, Instant, timeout_at},
 };
 use tracing::{Instrument as _, debug, warn};
@@ -21,12 +21,14 @@ use tracing::{Instrument as _, debug, warn};
 use crate::{
     admission::Admission,
     apply::{Closure, Read, Ticket},
+    compare::{Divergence, Online, Report, accepted},
     consistency::Consistency,
     control::{Control, Verdict, Wish},
     error::{ControlError, ProposeError, ReadError, Refusal, SnapshotError, StopReason, Stopped},
+    feed::{Feed, NodeLog, Recent},
     forward,
     host::{self, Port},
-    inbox::{Answer, Inbox, Limits},
+    inbox::{Answer, Inbox, Limits, Look},
     metrics::{Failure, GroupSample, Meter, QueueSample},
     snapshots::{self, Inlet, Local, Ways},
     status::{Counters, Leadership, Progress, count},
@@ -45,10 +47,19 @@ pub(crate) struct Shared<S: StateMachine> {
     /// Goes up whenever the driver has done something: nothing is different as long as it doesn't.
     turns: AtomicU64,
     pub(crate) leadership: watch::Sender<Leadership>,
+    /// Wakes requests that wait for another leader, in the order in which they came: those who watch a channel are woken in
+    /// any order, and with virtual time a run must be the same each time.
+    pub(crate) led: Notify,
     pub(crate) progress: watch::Sender<Progress>,
     pub(crate) stopped: watch::Sender<Option<Stopped>>,
     /// Proposals of this node's callers that wait for an outcome.
     admission: Arc<Admission>,
+    /// Compares this replica with the others, if it is to. Set before anything arrives.
+    pub(crate) online: OnceLock<Arc<Online>>,
+    /// What that has found.
+    pub(crate) divergences: watch::Sender<Vec<Divergence>>,
+    /// What feeds are told from.
+    pub(crate) recent: Arc<Recent>,
     /// Reads that wait for an answer.
     reads: Arc<AtomicUsize>,
     /// Bytes of commands on their way to another node, or waiting for one that leads.
@@ -60,7 +71,7 @@ pub(crate) struct Shared<S: StateMachine> {
     request_timeout: Duration,
     /// Set when the node is put together, if it is recorded.
     #[cfg(feature = "record")]
-    pub(crate) tape: std::sync::OnceLock<Arc<crate::record::Tape>>,
+    pub(crate) tape: OnceLock<Arc<crate::record::Tape>>,
 }
 
 impl<S: StateMachine> Shared<S> {
@@ -69,10 +80,11 @@ impl<S: StateMachine> Shared<S> {
         limits: Limits,
         host: Arc<host::Shared>,
         request_timeout: Duration,
-    ) -> Self {
+        feed_bytes: usize,
+    ) -> Arc<Self> {
         let leadership = Leadership { term: Term(0), leader: None, role: RoleKind::Follower };
         let meter = host.meters.of(group);
-        Self {
+        Arc::new_cyclic(|shared| Self {
             host,
             group,
             inbox: Inbox::new(limits),
@@ -80,6 +92,7 @@ impl<S: StateMachine> Shared<S> {
             meter,
             turns: AtomicU64::new(0),
             leadership: watch::Sender::new(leadership),
+            led: Notify::new(),
             progress: watch::Sender::new(Progress {
                 leadership,
                 last: Index(0),
@@ -89,14 +102,18 @@ impl<S: StateMachine> Shared<S> {
             }),
             stopped: watch::Sender::new(None),
             admission: Admission::new(request_timeout),
+            online: OnceLock::new(),
+            divergences: watch::Sender::new(Vec::new()),
+            // Where it begins is said when that is known.
+            recent: Arc::new(Recent::new(Index(0), feed_bytes, NodeLog::new(shared.clone()))),
             reads: Arc::default(),
             elsewhere: Arc::default(),
             applied: AtomicU64::new(0),
             ended: watch::Sender::new(false),
             request_timeout,
             #[cfg(feature = "record")]
-            tape: std::sync::OnceLock::new(),
-        }
+            tape: OnceLock::new(),
+        })
     }
 
     pub(crate) fn id(&self) -> NodeId {
@@ -168,7 +185,7 @@ impl<S: StateMachine> Shared<S> {
                 Err(Retry::NotDelivered(why)) => why,
                 Err(Retry::Refused(refusal)) => return Err(self.propose_error(refusal)),
             };
-            if !attempts.another(hint.is_some(), &self.leadership).await {
+            if !attempts.another(hint.is_some(), &self.led).await {
                 return Err(ProposeError::NoLeader { waited: self.request_timeout, last });
             }
         }
@@ -234,6 +251,10 @@ impl<S: StateMachine> Shared<S> {
                 self.inbox.touch(leader, true);
                 return Err(Retry::NotDelivered(error.to_string()));
             }
+            // The leader is there: it is not looked for, and this is not tried again.
+            Ok(Err(error @ ForwardError::Busy { .. })) => {
+                return Err(Refusal::Overloaded(format!("overloaded: {error}")).into());
+            }
             Ok(Err(error @ ForwardError::Unknown { .. })) => {
                 return Err(Refusal::Unknown(error.to_string()).into());
             }
@@ -297,7 +318,7 @@ impl<S: StateMachine> Shared<S> {
                 Refusal::TooBig { .. } => return Err(ReadError::Refused { why: "too big".into() }),
                 Refusal::Other(why) => return Err(ReadError::Refused { why }),
             }
-            if !attempts.another(false, &self.leadership).await {
+            if !attempts.another(false, &self.led).await {
                 return Err(no_leader("no leader is known"));
             }
         }
@@ -324,7 +345,7 @@ impl<S: StateMachine> Shared<S> {
             };
             // A leader that has just been elected learns within a round trip what it needs to know first.
             let early = matches!(verdict, Err(ControlError::Membership(ChangeError::Early { .. })));
-            if !early || !attempts.another(false, &self.leadership).await {
+            if !early || !attempts.another(false, &self.led).await {
                 return verdict;
             }
         }
@@ -344,6 +365,27 @@ impl<S: StateMachine> Shared<S> {
             Refusal::Other(why) => ProposeError::Refused { why },
             Refusal::Stopped(stopped) => ProposeError::Stopped(stopped),
             Refusal::Unknown(why) => ProposeError::Unknown { why },
+        }
+    }
+
+    /// [`Node::subscribe`](crate::Node::subscribe).
+    pub(crate) fn subscribe(&self, from: Index) -> Feed {
+        Feed::new(self.recent.clone(), from)
+    }
+
+    /// A look at the protocol's state, as it is when the driver has taken up all that waits now.
+    ///
+    /// # Errors
+    /// If the node has stopped.
+    pub(crate) async fn look(&self) -> Result<Look, Stopped> {
+        loop {
+            let (question, answer) = oneshot::channel();
+            match self.inbox.ask(question) {
+                Ok(()) => return answer.await.map_err(|_dropped| self.why()),
+                Err(Refusal::Stopped(stopped)) => return Err(stopped),
+                // The queue is full, but not for long: the driver empties it whenever it runs.
+                Err(_full) => tokio::task::yield_now().await,
+            }
         }
     }
 
@@ -427,6 +469,10 @@ impl<S: StateMachine> Port for Shared<S> {
 
     fn forwarded(self: Arc<Self>, from: NodeId, request: Bytes) -> BoxFuture<Result<Bytes, ForwardError>> {
         Box::pin(async move {
+            if Report::is_one(&request) {
+                // Who doesn't compare, not yet maybe, has nothing to say to it.
+                return Ok(self.online.get().map_or_else(accepted, |online| online.take(from, &request)));
+            }
             let answer = match forward::decode_request(request) {
                 Ok((command, trace)) => {
                     // It is not handed on again: whoever sent it here learns who leads and tries there.
@@ -542,7 +588,7 @@ impl Attempts {
     /// Waits before another attempt: not at all if somebody new is known to `ask_at_once` (but not twice in a row, or two
     /// nodes that take each other for the leader would be asked in turn without end); else until another leader is
     /// known, or for a while. `false` if there is no time left.
-    async fn another(&mut self, ask_at_once: bool, leadership: &watch::Sender<Leadership>) -> bool {
+    async fn another(&mut self, ask_at_once: bool, led: &Notify) -> bool {
         if ask_at_once && !self.hurried {
             self.hurried = true;
             return true;
@@ -553,7 +599,7 @@ impl Attempts {
             return false;
         }
         self.pause = (self.pause * 2).min(Self::MAX_PAUSE);
-        let _changed_or_elapsed = time::timeout_at(until, leadership.subscribe().changed()).await;
+        let _changed_or_elapsed = time::timeout_at(until, led.notified()).await;
         true
     }
 }

@@ -76,6 +76,15 @@ pub enum ForwardError {
         /// Why it didn't.
         why: String,
     },
+    /// Nothing was done, for there is too much under way to that node, or at it. Trying again at once would only add to it:
+    /// whoever asked is told of overload.
+    #[error("node {to} is busy: {why}")]
+    Busy {
+        /// Where it should have gone.
+        to: NodeId,
+        /// What there is too much of.
+        why: String,
+    },
     /// It left, and what became of it is not known.
     #[error("no answer from node {to}: {why}")]
     Unknown {

@@ -6,11 +6,11 @@
 #[path = "node/support.rs"]
 mod support;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, num::NonZeroU64};
 
 use bytes::Bytes;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
-use quorate_core::{GroupId, Membership, NodeId};
+use quorate_core::{Entry, GroupId, Membership, NodeId, StateMachine};
 use quorate_runtime_tokio::{
     Host, MemoryNetwork, MemoryStore, MetricsLevel, Node, ProposeError,
     metrics::names::{self, Kind},
@@ -252,4 +252,49 @@ async fn without_a_recorder_nothing_is_different() {
         within(Node::builder(NodeId(1)).store(alone()).start(Words::default())).await.unwrap();
     within(node.propose("word")).await.unwrap();
     within(node.shutdown()).await;
+}
+
+/// Each node's state is another.
+struct Odd(u64);
+
+impl StateMachine for Odd {
+    type Command = Bytes;
+    type Reply = Bytes;
+
+    fn apply(&mut self, entry: &Entry) -> Bytes {
+        entry.payload.clone()
+    }
+
+    fn state_hash(&self) -> Option<u64> {
+        Some(self.0)
+    }
+}
+
+#[tokio::test]
+async fn replicas_that_differ_are_counted() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _recorder = metrics::set_default_local_recorder(&recorder);
+    let (network, ids) = (MemoryNetwork::new(), [1, 2].map(NodeId));
+    let mut nodes = Vec::new();
+    for id in ids {
+        let builder = Node::builder(id).election_timeout(ELECTION).request_timeout(LONG / 2);
+        let builder = builder.compare_state_every(NonZeroU64::MIN).transport(network.transport(id));
+        let store = MemoryStore::new(Membership::of_voters(ids));
+        nodes.push(builder.store(store).start(Odd(id.0)).await.unwrap());
+    }
+    for node in &nodes {
+        let mut found = node.divergences();
+        within(async {
+            while found.borrow_and_update().is_empty() {
+                node.propose("word").await.unwrap();
+            }
+        })
+        .await;
+    }
+    let mut seen = Seen::default();
+    seen.look(&snapshotter);
+    for id in ids {
+        assert_eq!(seen.number(&format!("quorate_divergences_total{{node={id}}}")), 1.0);
+    }
 }

@@ -58,7 +58,7 @@ pub(crate) enum Fault {
     Withdraw,
     /// Nobody asks for anything for a while.
     Idle,
-    /// The leader is cut off, in the middle of such a while.
+    /// Somebody is cut off, in the middle of such a while.
     Isolate,
     /// A leader is to lead no longer, by its driver's wish.
     StepDown,
@@ -222,7 +222,7 @@ impl World {
             }
             Fault::Planned(at) => self.strike_planned(at),
             Fault::Idle => self.begin_idle_spell(),
-            Fault::Isolate => self.isolate_leader(),
+            Fault::Isolate => self.isolate_somebody(),
             Fault::AfterDiskFailure { .. } | Fault::EarlyTick | Fault::StepDown => Ok(()),
         }
     }

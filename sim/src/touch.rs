@@ -46,18 +46,24 @@ impl World {
     /// Nobody asks for anything, long enough for everybody to sleep a while.
     pub(crate) fn begin_idle_spell(&mut self) -> Verdict {
         let quiesce = self.plan.setup.config.quiesce_after.as_micros() as u64;
-        let length = quiesce + self.sleep_rng.between(2, 12) * self.plan.election();
+        let mut length = quiesce + self.sleep_rng.between(2, 12) * self.plan.election();
+        if self.sleep_rng.chance(0.3) {
+            // Somebody is out of touch meanwhile, and back before it ends.
+            self.push(length, Event::Fault(Fault::Isolate));
+            length += self.out_of_touch_for() + 2 * self.plan.election();
+        }
         self.touch.idle_until = self.now + length;
         self.lab.counts.bump(Count::IdleSpells);
         let delay = length + self.sleep_rng.exponential(self.plan.idle_every);
         self.push(delay, Event::Fault(Fault::Idle));
-        // Some end by what only an operator asks for.
+        // Some end by what only an operator asks for, or by a question to a follower.
         if self.sleep_rng.chance(0.2) && self.plan.operations[1] > 0 {
             self.push(length - 1, Event::Fault(Fault::Transfer));
         }
-        if self.sleep_rng.chance(0.1) {
-            // Or with the loss of so many that nobody can lead: a leader must not sleep through it.
-            self.push(length / 2, Event::Fault(Fault::Isolate));
+        let slot = self.sleep_rng.index(self.hosts.len());
+        if self.sleep_rng.chance(0.2) {
+            let what = What::Read { kind: quorate_core::ReadKind::Linearizable, query: None };
+            self.push(length - 2, Event::Ask { slot, life: self.life(slot), what });
         }
         self.lab.tell(&[], || format!("nobody asks for anything for {length} µs"))
     }
@@ -66,15 +72,22 @@ impl World {
         self.now < self.touch.idle_until
     }
 
-    /// The leader is out of touch with everybody, for a while.
-    pub(crate) fn isolate_leader(&mut self) -> Verdict {
-        let Some(leader) = self.leader() else { return Ok(()) };
-        for other in (0..self.hosts.len()).filter(|other| *other != leader) {
-            self.network.set_cut(leader, other, true);
-            self.network.set_cut(other, leader, true);
+    /// Long enough to be noticed by everybody, and slept upon.
+    fn out_of_touch_for(&self) -> u64 {
+        let quiesce = self.plan.setup.config.quiesce_after.as_micros() as u64;
+        2 * self.plan.idle_timeout + quiesce + self.plan.election()
+    }
+
+    /// Somebody, mostly the leader, is out of touch with everybody, for a while.
+    pub(crate) fn isolate_somebody(&mut self) -> Verdict {
+        let anyone = self.sleep_rng.index(self.hosts.len());
+        let one = if self.sleep_rng.chance(0.4) { self.leader().unwrap_or(anyone) } else { anyone };
+        for other in (0..self.hosts.len()).filter(|other| *other != one) {
+            self.network.set_cut(one, other, true);
+            self.network.set_cut(other, one, true);
         }
-        self.push(2 * self.plan.idle_timeout + self.plan.election(), Event::Fault(Fault::Mend));
-        self.lab.tell(&[leader], || format!("n{} is cut off while nobody asks for anything", leader + 1))
+        self.push(self.out_of_touch_for(), Event::Fault(Fault::Mend));
+        self.lab.tell(&[one], || format!("n{} is cut off while nobody asks for anything", one + 1))
     }
 
     /// A leader's driver wishes that it didn't lead.

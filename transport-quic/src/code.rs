@@ -21,7 +21,7 @@ pub(crate) enum Code {
     Frame,
     /// A message that can't be read.
     Message,
-    /// A forwarded request was not looked at: there are too many. Or a connection is one too many, for now.
+    /// Nothing was done about a forwarded request: there are too many. Or a connection is one too many, for now.
     Busy,
     /// The node is not on the list of those that may speak.
     NotAllowed,

@@ -3,14 +3,14 @@
 //! Whether a request may have been acted upon is known: a node looks only at a whole request, so one of which some bytes
 //! never left was certainly not delivered.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use quinn::{ReadError, ReadToEndError, RecvStream, SendStream, WriteError};
 use quorate_core::{GroupId, NodeId};
 use quorate_runtime_tokio::{ForwardError, Inbound};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
     time::{Instant, timeout, timeout_at},
 };
 
@@ -41,6 +41,7 @@ pub(crate) async fn ask(
 ) -> Result<Bytes, ForwardError> {
     let to = peer.id;
     let not_delivered = |why: String| ForwardError::NotDelivered { to, why };
+    let busy = |why: String| ForwardError::Busy { to, why };
     let unknown = |why: String| ForwardError::Unknown { to, why };
     let limit = shared.limits.forward_bytes;
     if request.len() > limit {
@@ -48,13 +49,10 @@ pub(crate) async fn ask(
     }
     let link = peer.link().ok_or_else(|| not_delivered("there is no connection".into()))?;
     peer.forwarded.add(1);
-    let until = Instant::now() + shared.limits.forward_timeout;
     let bytes = request.len() + ENVELOPE;
-    let writing = async {
-        let turn = link.forwards.acquire().await.map_err(|_| WriteError::ClosedStream)?;
-        write(&link, group, request).await.map(|(send, recv)| (send, recv, turn))
-    };
-    let (mut send, mut answer, _turn) = match timeout_at(until, writing).await {
+    let until = Instant::now() + shared.limits.forward_timeout;
+    let _turn = turn(&link, shared.limits.forward_timeout / 2).await.map_err(busy)?;
+    let (mut send, mut answer) = match timeout_at(until, write(&link, group, request)).await {
         Ok(Ok(streams)) => streams,
         // Some of it was never taken by the stream: no whole request can arrive.
         Ok(Err(err)) => return Err(not_delivered(err.to_string())),
@@ -69,11 +67,23 @@ pub(crate) async fn ask(
             read_answer(to, answer)
         }
         Ok(Err(ReadToEndError::Read(ReadError::Reset(code)))) if code == Code::Busy.number() => {
-            Err(not_delivered("the peer is busy".into()))
+            Err(busy("it holds as much as it may".into()))
         }
         Ok(Err(ReadToEndError::Read(err))) => Err(unknown(err.to_string())),
         Ok(Err(ReadToEndError::TooLong)) => Err(unknown(format!("the answer is longer than {limit} bytes"))),
         Err(_) => Err(unknown(format!("nothing has come within {:?}", shared.limits.forward_timeout))),
+    }
+}
+
+/// Waits until one more request may be on its way, unless too many wait already, or for too long: why not is the error.
+async fn turn(link: &Link, patience: Duration) -> Result<SemaphorePermit<'_>, String> {
+    if let Ok(turn) = link.forwards.try_acquire() {
+        return Ok(turn);
+    }
+    let _place = link.waiting.try_acquire().map_err(|_full| "too many requests wait for their turn")?;
+    match timeout(patience, link.forwards.acquire()).await {
+        Ok(turn) => turn.map_err(|closed| closed.to_string()),
+        Err(_elapsed) => Err(format!("no turn has come within {patience:?}")),
     }
 }
 
@@ -145,6 +155,7 @@ pub(crate) async fn serve(
         // Whoever asked has gone away: nobody waits for the answer.
         _ = send.stopped() => return Ok(()),
     };
+
     // The request is gone. Whoever is slow to read the answer must not keep others from asking.
     drop(memory);
     let (status, body) = match answer {
@@ -154,6 +165,11 @@ pub(crate) async fn serve(
         }
         Ok(answer) => (status::ANSWERED, answer),
         Err(ForwardError::NotDelivered { why, .. }) => (status::NOT_DELIVERED, why.into()),
+        // As if it had not been looked at: it comes to the same, and every release knows the code.
+        Err(ForwardError::Busy { .. }) => {
+            let _already_closed = send.reset(Code::Busy.number());
+            return Ok(());
+        }
         Err(ForwardError::Unknown { why, .. }) => (status::UNKNOWN, why.into()),
     };
     let _best_effort = send.set_priority(link::priority(Kind::Forward));

@@ -86,7 +86,7 @@
 //! | 5 | a stream of another transport version than was agreed upon, or no version in common |
 //! | 6 | a frame of a forbidden length, or one that ends early |
 //! | 7 | a message that can't be read |
-//! | 8 | (stream) the request was not looked at: there are too many; (connection) the node connects too often |
+//! | 8 | (stream) nothing was done about the request: there are too many; (connection) the node connects too often |
 //! | 9 | the node is not on the list of those allowed |
 //! | 10 | the certificate shown on this connection would not be taken any more: connect again |
 //! | 11 | (stream) there are as many bulk streams as the node takes |

@@ -24,8 +24,11 @@ pub struct Limits {
     pub forward_bytes: usize,
     /// For how long a forwarded request is waited for, and how long it may take to open a bulk stream.
     pub forward_timeout: Duration,
-    /// How many forwarded requests of one peer are served at a time; further ones wait with the peer. At least 1.
+    /// How many forwarded requests of one peer are served at a time; further ones wait where they are asked. At least 1.
     pub forwards: u32,
+    /// How many requests to one peer may wait for their turn, beside those that it serves. Further ones are refused as
+    /// busy, and so is one whose turn has not come after half of `forward_timeout`.
+    pub forwards_waiting: u32,
     /// How many bytes of requests, of all peers together, are held while they are served; beyond it they are refused.
     pub forward_memory: usize,
     /// How many bulk streams each side of a connection may have open at a time, from 0 to 64; further ones are refused.
@@ -71,6 +74,7 @@ impl Default for Limits {
             forward_bytes: 4 << 20,
             forward_timeout: Duration::from_secs(5),
             forwards: 256,
+            forwards_waiting: 8192,
             forward_memory: 64 << 20,
             bulk_streams: 4,
             dial_timeout: Duration::from_secs(2),

@@ -77,6 +77,8 @@ pub(crate) struct Link {
     /// How many requests may still be on their way: no more than the peer serves, if it has the same limits. So those
     /// that wait leave streams for others.
     pub(crate) forwards: Semaphore,
+    /// How many more may wait until they may be on their way.
+    pub(crate) waiting: Semaphore,
     /// How many bulk streams may still be opened from here.
     pub(crate) bulk_out: Arc<Semaphore>,
     /// How many bulk streams may still be opened by the peer.
@@ -92,6 +94,7 @@ impl Link {
             version,
             since: Instant::now(),
             forwards: permits(limits.forwards),
+            waiting: permits(limits.forwards_waiting),
             bulk_out: Arc::new(permits(limits.bulk_streams)),
             bulk_in: Arc::new(permits(limits.bulk_streams)),
         }

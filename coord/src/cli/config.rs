@@ -8,6 +8,7 @@ use std::{
 };
 
 use quorate_runtime_tokio::SnapshotPolicy;
+use quorate_transport_quic::PeerAddress;
 use serde::{Deserialize, Serialize};
 
 use super::{Failure, Result, failure::Context as _};
@@ -119,7 +120,7 @@ pub(crate) struct Member {
     /// Its id.
     #[serde(deserialize_with = "node_id")]
     pub(crate) id: u64,
-    /// Where its peers find it: `HOST:PORT`.
+    /// Where its peers find it, as a `PeerAddress` is written. A name is looked up at each dial.
     #[serde(deserialize_with = "host_port")]
     pub(crate) peer: String,
     /// Where clients find it, as a URL; told to clients that ask.
@@ -205,8 +206,13 @@ fn node_id<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::
 
 fn host_port<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let address = String::deserialize(deserializer)?;
-    check_host_port(&address).map_err(serde::de::Error::custom)?;
+    check_peer(&address).map_err(serde::de::Error::custom)?;
     Ok(address)
+}
+
+/// Is it something that can be dialled?
+pub(crate) fn check_peer(address: &str) -> Result<(), String> {
+    address.parse::<PeerAddress>().map(drop).map_err(|error| error.to_string())
 }
 
 /// Is it `HOST:PORT`?
@@ -346,7 +352,11 @@ client = "http://127.0.0.1:2389"
         assert!(refused("00c0ffee00c0ffee", "c0ffee").contains("line 3: \"c0ffee\" is not a cluster id"));
         assert!(refused("127.0.0.1:2389", "127.0.0.1").contains("line 5: invalid socket address"));
         let message = refused("localhost:2390", "localhost");
-        assert_eq!(message, ", line 19: \"localhost\" is not HOST:PORT (at `peer = \"localhost\"`)");
+        assert_eq!(
+            message,
+            ", line 19: \"localhost\" is not the address of a peer: IP:PORT, [IPv6]:PORT or NAME:PORT, with a port from 1 to \
+             65535 (at `peer = \"localhost\"`)"
+        );
         assert!(refused("127.0.0.1:2391", "2391").contains("line 6: invalid socket address"));
         assert!(refused("id = 1", "id = 0").contains("line 14: node ids begin at 1"));
         assert_eq!(refused("id = 1", "id = 2"), ": members: node 2 is there twice");

@@ -3,6 +3,7 @@
 mod archive;
 mod backup;
 mod bench;
+mod certificates;
 mod client;
 mod config;
 mod dev;

@@ -27,7 +27,7 @@ pub(crate) struct NodeArgs {
     /// Where to meet peers
     #[arg(long, value_name = "IP:PORT", default_value = config::DEFAULT_PEER)]
     listen_peer: SocketAddr,
-    /// Another node, and where it meets its peers; once for each
+    /// Another node, and where it meets its peers; once for each. A name is looked up whenever the node is dialled
     #[arg(long, value_name = "ID=HOST:PORT", value_parser = peer, requires = "ca")]
     peer: Vec<(u64, String)>,
     /// Where a node serves clients, to be told to clients that ask; once for each
@@ -105,7 +105,7 @@ impl NodeArgs {
 
 fn peer(text: &str) -> Result<(u64, String), String> {
     let (id, address) = id_and(text)?;
-    config::check_host_port(address)?;
+    config::check_peer(address)?;
     Ok((id, address.to_owned()))
 }
 

@@ -10,7 +10,7 @@ use quorate_coord::{
 use quorate_core::{GroupId, Membership, NodeId};
 use quorate_runtime_tokio::Node;
 use quorate_storage_redb::{self as storage, RedbStore};
-use quorate_transport_quic::{self as quic, ClusterId, QuicTransport, pki};
+use quorate_transport_quic::{self as quic, ClusterId, PeerAddress, QuicTransport};
 use tokio::{
     net::TcpSocket,
     signal::unix::{SignalKind, signal},
@@ -19,7 +19,8 @@ use tracing::info;
 
 use super::{
     Failure, Result,
-    config::{self, Member, NodeConfig, Tls},
+    certificates::{self, Renewals},
+    config::{self, Member, NodeConfig},
     failure::Context as _,
     logs::{self, LogFormat},
     node_args::NodeArgs,
@@ -49,6 +50,12 @@ The file of --config is TOML; paths in it are relative to it:
   id = 1
   peer = \"127.0.0.1:2380\"
   client = \"http://127.0.0.1:2379\"  # told to clients that ask
+
+A peer's HOST may be a name: it is looked up whenever that node is dialled, so
+its address may change. A certificate is for one node of one cluster, whatever
+its address. SIGHUP has the files of --ca, --cert and --key (in the file: [tls])
+read again, for certificates and authorities to be replaced without a restart;
+what can't be used is refused in the log, and what was before stays in force.
 
 `quorate dev` writes such a file for each of its nodes, with certificates. A
 node whose store is lost must not be bootstrapped again: it would forget what it
@@ -169,7 +176,9 @@ async fn serve(config: &NodeConfig, make: bool, supervised: bool, record: &Recor
         ))
     };
     let socket = bind(config.listen_client).map_err(refused)?;
-    let transport = transport(config).await?.map(Arc::new);
+    let transport = transport(config)?.map(Arc::new);
+    let files = config.tls.clone().zip(transport.clone());
+    let renewals = tokio::spawn(Renewals::watch()?.serve(files));
     // Before the node: it is heard from its start on.
     let endpoint = config.metrics.map(Endpoint::open).transpose();
     let endpoint = endpoint.map_err(|error| Failure::new(error.to_string()))?;
@@ -215,6 +224,7 @@ async fn serve(config: &NodeConfig, make: bool, supervised: bool, record: &Recor
     let served = served.await;
     drop(watched);
     node.shutdown().await;
+    renewals.abort();
     if let Some(copies) = copies {
         copies.abort();
     }
@@ -245,30 +255,33 @@ fn members(config: &NodeConfig) -> server::Cluster {
 }
 
 /// The transport, if there is anybody to reach.
-async fn transport(config: &NodeConfig) -> Result<Option<QuicTransport>> {
-    let Some(Tls { ca, cert, key }) = &config.tls else { return Ok(None) };
-    let identity = pki::Identity::load(cert, key, ca).map_err(|error| Failure::new(error.to_string()))?;
-    let mut peers = Vec::new();
-    for member in config.members.iter().filter(|member| member.id != config.id) {
-        peers.push((NodeId(member.id), resolve(&member.peer, config.listen_peer).await?.into()));
-    }
+fn transport(config: &NodeConfig) -> Result<Option<QuicTransport>> {
+    let Some(tls) = &config.tls else { return Ok(None) };
+    let identity = certificates::load(tls).map_err(|error| Failure::new(error.to_string()))?;
+    let others = config.members.iter().filter(|member| member.id != config.id);
+    let peers = others.map(|member| Ok((NodeId(member.id), address_of(member, config.listen_peer)?)));
     let options = quic::Options {
         id: NodeId(config.id),
         cluster: ClusterId(config.cluster),
-        peers,
+        peers: peers.collect::<Result<_>>()?,
         ..quic::Options::new(config.listen_peer, identity)
     };
     QuicTransport::bind(options).map(Some).map_err(|error| Failure::new(error.to_string()))
 }
 
-/// An address of the same family as the own one, which is what it is dialled from.
-async fn resolve(host_port: &str, own: SocketAddr) -> Result<SocketAddr> {
-    let found = tokio::net::lookup_host(host_port).await.context(format_args!("peer {host_port}"))?;
-    found.into_iter().find(|address| address.is_ipv4() == own.is_ipv4()).ok_or_else(|| {
-        Failure::new(format!(
-            "peer {host_port} has no address that can be reached from {own}: one is IPv4, the other IPv6"
-        ))
-    })
+/// Where a peer is: a name is looked up when it is dialled, and so may be unknown yet. An address that can't be reached from
+/// the node's own never will be.
+fn address_of(member: &Member, own: SocketAddr) -> Result<PeerAddress> {
+    let address: PeerAddress = member.peer.parse().context(format_args!("node {}", member.id))?;
+    let both = own.is_ipv6() && own.ip().is_unspecified();
+    match address {
+        PeerAddress::Socket(peer) if !both && peer.ip().to_canonical().is_ipv4() != own.is_ipv4() => {
+            Err(Failure::new(format!(
+                "peer {peer} can't be reached from {own}: one is IPv4, the other IPv6; listen-peer may be [::], for both"
+            )))
+        }
+        address => Ok(address),
+    }
 }
 
 /// Tells the supervisor who leads, now and whenever it changes.
@@ -386,7 +399,7 @@ mod tests {
             (format!("{base} --peer 2=a:1"), "--ca <FILE>"),
             (format!("{base} --peer 2:a"), "has no ="),
             (format!("{base} --peer x=a:1"), "is not a node's id"),
-            (format!("{base} --peer 2=a"), "is not HOST:PORT"),
+            (format!("{base} --peer 2=a"), "is not the address of a peer"),
             (format!("{base} --client-url 7=a:1"), "no --peer has this id"),
             ("--id 0 --cluster 00c0ffee00c0ffee --data d".to_owned(), "0 is not in 1.."),
             ("--id 1 --cluster c0ffee --data d".to_owned(), "is not a cluster id"),

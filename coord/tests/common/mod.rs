@@ -218,6 +218,11 @@ impl Node {
         assert!(status.success(), "node {}: {status}", self.id);
     }
 
+    /// Its process's id, while it runs.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
     pub(crate) fn runs(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
     }

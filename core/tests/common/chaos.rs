@@ -472,7 +472,13 @@ impl Chaos<'_> {
             }
             18 | 19 => {
                 let commit = Index(self.choices.near(status.commit.0));
-                let (round, quiesce) = (self.choices.below(9), self.choices.one_in(3));
+                let quiesce = self.choices.one_in(2);
+                // What lets a node sleep is of a round that it has not heard, and of all of its log.
+                let (commit, round) = if quiesce {
+                    (Index(self.choices.near(status.last.index.0)), 9 + self.choices.below(250))
+                } else {
+                    (commit, self.choices.below(9))
+                };
                 ("heartbeat", Body::Heartbeat { commit, round, quiesce })
             }
             20 => {

@@ -175,13 +175,11 @@ impl Cluster {
         sum
     }
 
-    /// Stops all nodes; returns the recordings of all lives.
-    pub(crate) async fn stop(mut self) -> Vec<PathBuf> {
+    /// Stops all nodes; returns the recordings of all lives, and the folder that they are in.
+    pub(crate) async fn stop(mut self) -> (Vec<PathBuf>, TempDir) {
         for (_, life) in std::mem::take(&mut self.lives) {
             life.host.shutdown().await;
         }
-        // Replayed by the caller, before the folder goes.
-        std::mem::forget(self.folder);
-        self.files
+        (self.files, self.folder)
     }
 }

@@ -94,7 +94,7 @@ fn run(seed: u64) -> Outcome {
         let words = words.unwrap_or_else(|_| panic!("seed {seed}: a healed cluster doesn't converge"));
         let messages = cluster.messages().await;
         let took = begin.elapsed();
-        let files = cluster.stop().await;
+        let (files, _folder) = cluster.stop().await;
         if let Err(error) = quorate_sim::flight::replay(&files) {
             panic!("seed {seed}: the recordings break an invariant: {error}");
         }

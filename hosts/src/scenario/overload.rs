@@ -78,6 +78,8 @@ pub struct Outcome {
     pub done_p99_ms: f64,
     /// Of each node: MiB of memory when it began, a quarter into it, and at its end; and the most.
     pub memory_mib: Vec<[f64; 4]>,
+    /// Of each node: MiB of the state, old revisions included, at the same times. What is not compacted is kept in memory.
+    pub state_mib: Vec<[f64; 4]>,
     /// Terms that began meanwhile.
     pub elections: u64,
     /// Milliseconds until a put is done, after it.
@@ -112,7 +114,7 @@ pub async fn run(options: &Options) -> Result<Outcome> {
     let compacting = tokio::spawn(compact(kv(0)?));
     let sustainable = sustain(&connections, &value, options.find).await;
     let term = cluster.term().await;
-    let before = memory(&cluster);
+    let before = look(&cluster).await;
 
     let rate = sustainable * options.times;
     let counts = Arc::new(Counts {
@@ -126,7 +128,7 @@ pub async fn run(options: &Options) -> Result<Outcome> {
     let mut looked = Vec::new();
     while began.elapsed() < options.overload {
         tokio::time::sleep(LOOK).await;
-        looked.push(memory(&cluster));
+        looked.push(look(&cluster).await);
     }
     let done = counts.done.load(Relaxed);
     let seconds = began.elapsed().as_secs_f64();
@@ -145,14 +147,16 @@ pub async fn run(options: &Options) -> Result<Outcome> {
     }
     let after_ms = after.elapsed().as_secs_f64() * 1e3;
     cluster.wait_for_leader(Duration::from_secs(20)).await.with_context(|| cluster.logs(30))?;
-    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    let memory_mib = (0..nodes).map(|node| {
-        let all = || looked.iter().filter_map(|look| look.get(node));
-        let quarter = all().nth(looked.len() / 4).copied();
-        let most = all().max().copied();
-        [before.get(node).copied(), quarter, all().next_back().copied(), most]
-            .map(|bytes| mib(bytes.unwrap_or(0)))
-    });
+    let course = |of: fn(&Looked) -> Option<u64>| -> Vec<[f64; 4]> {
+        let course = (0..nodes).map(|node| {
+            // A node that has not told how it is, in time, is left out that time.
+            let all: Vec<u64> = looked.iter().filter_map(|look| of(look.get(node)?)).collect();
+            let quarter = all.get(all.len() / 4);
+            [before.get(node).and_then(of), quarter.copied(), all.last().copied(), all.iter().max().copied()]
+                .map(|bytes| bytes.unwrap_or(0) as f64 / f64::from(1 << 20))
+        });
+        course.collect()
+    };
     let elections = cluster.term().await - term;
     let took = counts.took.lock().unwrap_or_else(PoisonError::into_inner);
     let ms = |which: usize, quantile: f64| took[which].value_at_quantile(quantile) as f64 / 1e3;
@@ -168,7 +172,8 @@ pub async fn run(options: &Options) -> Result<Outcome> {
         refusal_p50_ms: ms(1, 0.5),
         done_p50_ms: ms(0, 0.5),
         done_p99_ms: ms(0, 0.99),
-        memory_mib: memory_mib.collect(),
+        memory_mib: course(|looked| looked.memory),
+        state_mib: course(|looked| looked.state),
         elections,
         after_ms,
     })
@@ -287,8 +292,20 @@ async fn compact(mut connection: KvClient<Channel>) {
     }
 }
 
-fn memory(cluster: &Cluster) -> Vec<u64> {
-    cluster.nodes.iter().map(|node| node.memory().unwrap_or(0)).collect()
+/// Bytes of one node.
+struct Looked {
+    memory: Option<u64>,
+    state: Option<u64>,
+}
+
+async fn look(cluster: &Cluster) -> Vec<Looked> {
+    let mut looked = Vec::new();
+    for node in &cluster.nodes {
+        let status = node.status().await;
+        let state = status.and_then(|status| u64::try_from(status.db_size).ok());
+        looked.push(Looked { memory: node.memory(), state });
+    }
+    looked
 }
 
 impl Report for Outcome {
@@ -333,12 +350,14 @@ impl fmt::Display for Outcome {
             "done: p50 {:.0} ms, p99 {:.0} ms; refused: p50 {:.0} ms; a put {:.0} ms after it",
             self.done_p50_ms, self.done_p99_ms, self.refusal_p50_ms, self.after_ms
         )?;
-        for (node, [before, quarter, end, most]) in self.memory_mib.iter().enumerate() {
-            writeln!(
-                f,
-                "node {}: {before:.0} MiB before, {quarter:.0} after a quarter, {end:.0} at the end, {most:.0} at most",
-                node + 1
-            )?;
+        for (what, course) in [("memory", &self.memory_mib), ("state", &self.state_mib)] {
+            for (node, [before, quarter, end, most]) in course.iter().enumerate() {
+                writeln!(
+                    f,
+                    "node {}, {what}: {before:.0} MiB before, {quarter:.0} after a quarter, {end:.0} at the end, {most:.0} at most",
+                    node + 1
+                )?;
+            }
         }
         for (what, count) in &self.others {
             writeln!(f, "{count:>7} × {what}")?;

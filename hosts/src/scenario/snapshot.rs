@@ -1,7 +1,7 @@
 //! A big snapshot on its way to a node that was down for longer than the leader keeps its log, and what the others'
 //! clients notice of it.
 
-use std::{fmt, fs, time::Duration};
+use std::{fmt, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
@@ -25,11 +25,14 @@ use crate::{
 const VALUE: usize = 256 << 10;
 const WRITERS: u64 = 8;
 
-/// How long it may take until snapshots are there that ought to be.
+/// How long anything may take that must happen soon.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long a snapshot may be on its way.
+/// How long a snapshot may be on its way, or be taken.
 const FLIGHT: Duration = Duration::from_secs(300);
+
+/// How long a run with nothing wrong is.
+const CONTROL: Duration = Duration::from_secs(8);
 
 /// For what it takes.
 #[derive(Clone, Debug)]
@@ -47,8 +50,6 @@ pub struct Options {
 /// What came of it.
 #[derive(Debug, Default, serde::Serialize)]
 pub struct Outcome {
-    /// Why it was not run, if so.
-    pub skipped: Option<String>,
     /// MiB of the state.
     pub mib: u64,
     /// Seconds for which each snapshot was on its way.
@@ -66,44 +67,44 @@ pub struct Outcome {
 /// If the cluster can't be run. What is wrong with it is in the outcome.
 pub async fn run(options: &Options) -> Result<Outcome> {
     let Common { program, seed, nodes, keep, strict } = options.common.clone();
-    let mut cluster = Cluster::start(&program, nodes, seed).await?;
+    let mut cluster = Cluster::start_with(&program, nodes, seed, &policy(options.mib)).await?;
     if keep {
         cluster.keep();
     }
-    let mut outcome = Outcome { mib: options.mib, strict, ..Outcome::default() };
     let values = (options.mib << 20) / VALUE as u64;
+    fill(&(0..nodes).collect::<Vec<_>>(), 0..values).await.with_context(|| cluster.logs(30))?;
     let leader = cluster.wait_for_leader(PATIENCE).await?;
-    // As little as shows whether there are any.
-    let few = values.min((128 << 20) / VALUE as u64);
-    fill(nodes, 0..few).await?;
-    if !until(PATIENCE, || !published(&cluster.nodes[leader]).is_empty()).await {
-        outcome.skipped = Some(format!(
-            "{} MiB were written, and no node has taken a snapshot within {PATIENCE:?}: this build takes none by itself",
-            (few * VALUE as u64) >> 20
-        ));
-        return Ok(outcome);
-    }
-    fill(nodes, few..values).await?;
+    let away = (leader + 1) % nodes;
     let load = Load::start(&LoadOptions {
         clients: options.clients,
-        nodes: (0..nodes).filter(|node| *node != (leader + 1) % nodes).collect(),
+        nodes: (0..nodes).filter(|node| *node != away).collect(),
         pause: Duration::from_millis(5),
         timeout: Duration::from_secs(7),
         seed,
         first_key: 0,
     })?;
+    let mut outcome = Outcome { mib: options.mib, strict, ..Outcome::default() };
     let mut windows = Vec::new();
-    let slow = (leader + 1) % nodes;
     for _run in 0..options.runs {
-        let pair =
-            flight(&mut cluster, &load, leader, slow, values).await.with_context(|| cluster.logs(30))?;
+        let pair = flight(&mut cluster, &load, leader, away, values).await;
+        let pair = pair.with_context(|| cluster.logs(30))?;
         outcome.flights.push((pair[1].to - pair[1].from).as_secs_f64());
         windows.extend(pair);
     }
     let ops = load.finish(&(0..nodes).collect::<Vec<_>>()).await?;
+    cluster.wait_for_agreement(PATIENCE).await.with_context(|| cluster.logs(30))?;
     outcome.verdict = judge(&ops);
     outcome.compared = Some(compare("snapshot in flight", &ops, &windows));
     Ok(outcome)
+}
+
+/// As the program has it, unless the state is so small that it would not come to a snapshot, or that a node which was away
+/// would be sent what stays in the log.
+fn policy(mib: u64) -> String {
+    if mib >= 256 {
+        return String::new();
+    }
+    format!("[snapshots]\nbytes = {}\nkeep-entries = 4\n", (mib << 20) / 4)
 }
 
 /// A run with nothing wrong, and one with a snapshot on its way.
@@ -111,21 +112,23 @@ async fn flight(
     cluster: &mut Cluster,
     load: &Load,
     leader: usize,
-    slow: usize,
+    away: usize,
     values: u64,
 ) -> Result<[Window; 2]> {
-    cluster.nodes[slow].kill()?;
-    // The log is compacted past what the node has: as much again is written, over what is there.
-    let had = published(&cluster.nodes[leader]);
+    let others: Vec<usize> = (0..cluster.nodes.len()).filter(|node| *node != away).collect();
+    cluster.nodes[away].kill()?;
+    // The log is compacted past what the node has: as much again is written, over what is there, until there is another
+    // snapshot.
+    let had = snapshots(&cluster.nodes[leader], TAKEN).await;
     let deadline = Instant::now() + FLIGHT;
     let mut at = 0;
-    while published(&cluster.nodes[leader]).iter().all(|name| had.contains(name)) {
+    while snapshots(&cluster.nodes[leader], TAKEN).await <= had {
         ensure!(Instant::now() < deadline, "no newer snapshot within {FLIGHT:?}");
         let some = at..(at + 64).min(values);
         at = if some.end == values { 0 } else { some.end };
-        fill(cluster.nodes.len(), some).await?;
+        fill(&others, some).await?;
     }
-    sleep(Duration::from_secs(1)).await;
+    settled(cluster, away).await?;
     let mut term = cluster.term().await;
     let mut window = async |cluster: &Cluster, from: Duration, disturbed: bool| {
         let to = load.now();
@@ -133,26 +136,68 @@ async fn flight(
         Window { from, to, disturbed, elections: now - std::mem::replace(&mut term, now) }
     };
     let from = load.now();
-    sleep(Duration::from_secs(5)).await;
+    sleep(CONTROL).await;
     let control = window(cluster, from, false).await;
 
-    let received = published(&cluster.nodes[slow]);
     let (from, deadline) = (load.now(), Instant::now() + FLIGHT);
-    cluster.nodes[slow].start()?;
-    while published(&cluster.nodes[slow]).iter().all(|name| received.contains(name)) {
-        ensure!(Instant::now() < deadline, "node {} has no snapshot within {FLIGHT:?}", slow + 1);
+    let behind = applied(&cluster.nodes[leader]).await;
+    cluster.nodes[away].start()?;
+    while applied(&cluster.nodes[away]).await < behind {
+        ensure!(Instant::now() < deadline, "node {} has no snapshot within {FLIGHT:?}", away + 1);
         sleep(Duration::from_millis(50)).await;
     }
     let disturbed = window(cluster, from, true).await;
+    let received = snapshots(&cluster.nodes[away], RECEIVED).await;
+    ensure!(received > 0.0, "node {} has come back without a snapshot", away + 1);
     cluster.wait_for_leader(PATIENCE).await?;
     Ok([control, disturbed])
 }
 
-/// Writes these values, and forgets what they replace.
-async fn fill(nodes: usize, which: std::ops::Range<u64>) -> Result<()> {
+/// Waits until no node that runs takes a snapshot, and the log has been cut: that is its own business, and no part of what is
+/// compared.
+async fn settled(cluster: &Cluster, away: usize) -> Result<()> {
+    let deadline = Instant::now() + FLIGHT;
+    for (place, node) in cluster.nodes.iter().enumerate().filter(|(place, _)| *place != away) {
+        while active(node).await {
+            ensure!(Instant::now() < deadline, "node {} still takes a snapshot", place + 1);
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+    sleep(Duration::from_secs(2)).await;
+    Ok(())
+}
+
+/// Kinds of what is done with snapshots, as the metrics have them.
+const TAKEN: &str = "taken";
+const RECEIVED: &str = "received";
+
+/// How many of a kind a node has done since it was started.
+async fn snapshots(node: &Node, kind: &str) -> f64 {
+    let kind = format!("kind=\"{kind}\"");
+    let all = node.metrics().await;
+    all.iter()
+        .filter(|(name, _)| name.starts_with("quorate_snapshots_total{") && name.contains(&kind))
+        .map(|(_, count)| count)
+        .sum()
+}
+
+/// Does it do something with a snapshot now, or not say?
+async fn active(node: &Node) -> bool {
+    let all = node.metrics().await;
+    all.is_empty()
+        || all.iter().any(|(name, count)| name.starts_with("quorate_snapshots_active{") && *count > 0.0)
+}
+
+/// How far it has applied the log; 0 if it doesn't say.
+async fn applied(node: &Node) -> u64 {
+    node.status().await.map_or(0, |status| status.raft_applied_index)
+}
+
+/// Writes these values through these nodes, and forgets what they replace.
+async fn fill(nodes: &[usize], which: std::ops::Range<u64>) -> Result<()> {
     let mut writers = JoinSet::new();
     for writer in 0..WRITERS {
-        let (mut connection, which) = (kv(writer as usize % nodes)?, which.clone());
+        let (mut connection, which) = (kv(nodes[writer as usize % nodes.len()])?, which.clone());
         writers.spawn(async move {
             let mut revision = 0;
             for n in which.filter(|n| n % WRITERS == writer) {
@@ -184,24 +229,6 @@ async fn fill(nodes: usize, which: std::ops::Range<u64>) -> Result<()> {
     Ok(())
 }
 
-/// The names of the snapshots that a node has whole.
-fn published(node: &Node) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(node.store()) else { return vec![] };
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    names.filter(|name| name.ends_with(".snapshot")).collect()
-}
-
-async fn until(limit: Duration, holds: impl Fn() -> bool) -> bool {
-    let deadline = Instant::now() + limit;
-    while !holds() {
-        if Instant::now() >= deadline {
-            return false;
-        }
-        sleep(Duration::from_millis(100)).await;
-    }
-    true
-}
-
 impl Report for Outcome {
     fn failures(&self) -> Vec<String> {
         let compared = self.compared.iter().flat_map(|compared| compared.failures(self.strict));
@@ -211,9 +238,6 @@ impl Report for Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(why) = &self.skipped {
-            return writeln!(f, "skipped: {why}");
-        }
         writeln!(f, "{}", Compared::HEAD)?;
         if let Some(compared) = &self.compared {
             writeln!(f, "{compared}")?;

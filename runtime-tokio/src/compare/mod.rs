@@ -8,12 +8,13 @@
 //! | who | does |
 //! | --- | --- |
 //! | the apply lane | stops at [`Stride::next`], asks for `state_hash`, hands it on |
-//! | whoever has the [`Comparison`] | [`Comparison::own`], then sends [`Comparison::to_send`] to each other member |
-//! | whoever takes a forwarded request that [`Report::is_one`] | [`Comparison::report`] |
+//! | [`Online`] | [`Comparison::own`], then sends [`Comparison::to_send`] to each other member: one at a time to each |
+//! | whoever takes a forwarded request that [`Report::is_one`] | [`Online::take`] |
 //!
 //! What it can't find: replicas that differ in what they don't hash; and a difference that came in a snapshot which all have
 //! been restored from.
 
+mod online;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -22,7 +23,8 @@ use std::{collections::BTreeMap, fmt, num::NonZeroU64};
 
 use quorate_core::{Incarnation, Index, NodeId};
 
-pub(crate) use wire::{Report, ReportError, accepted};
+pub(crate) use online::Online;
+pub(crate) use wire::{Report, accepted};
 
 /// So many hashes of each replica are kept to be compared: one that lags by more is not compared.
 const KEPT: usize = 256;
@@ -56,7 +58,8 @@ pub(crate) struct Origin {
     pub(crate) restored: Index,
 }
 
-/// Two replicas have applied the same entries, and are not the same.
+/// Two replicas have applied the same entries, and are not the same: see
+/// [`Builder::compare_state_every`](crate::Builder::compare_state_every).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Divergence {
     /// The replica that differs from this one.

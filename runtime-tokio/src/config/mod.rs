@@ -3,14 +3,20 @@
 #[cfg(all(test, feature = "serde"))]
 mod tests;
 #[cfg(feature = "serde")]
-mod text;
+pub(crate) mod text;
 
 use std::{fmt, time::Duration};
 
 use quorate_core::{Config, NodeId};
 
-/// The settings of a node, but for those that say who it is (id, group, store, transport). [`NodeConfig::default`] has the
-/// defaults of [`Builder`](crate::Builder), and so has what is left out of a file.
+use crate::{
+    builder::{DEFAULT_FEED_BYTES, DEFAULT_MAX_PENDING, DEFAULT_REQUEST_TIMEOUT, DEFAULT_SHUTDOWN_TIMEOUT},
+    snapshots::{SnapshotConfigError, SnapshotLimits, SnapshotPolicy},
+};
+
+/// The settings of a node, but for those that say who it is (id, group, store, transport) and how it is looked at (metrics, a
+/// recording): [`Builder::with_config`](crate::Builder::with_config) takes them. [`NodeConfig::default`] has the defaults of
+/// [`Builder`](crate::Builder), and so has what is left out of a file.
 ///
 /// With the feature `serde` it can be read from TOML and other formats. Durations are texts such as `"150ms"`; sizes are
 /// numbers of bytes, or texts such as `"16MiB"`; what is unknown is refused.
@@ -59,8 +65,8 @@ pub struct NodeConfig {
     pub max_clock_drift: Duration,
     /// [`Config::priority`], from 0 to 255. Default 255.
     pub priority: u8,
-    /// After so long without anything to do, a group sleeps: its leader sends no heartbeats. At least `election_timeout`;
-    /// `None`, the default: never.
+    /// [`Builder::quiesce_after`](crate::Builder::quiesce_after): on in the whole cluster, or nowhere. At least
+    /// `election_timeout`; `None`, the default: never.
     #[cfg_attr(
         feature = "serde",
         serde(with = "text::some_duration", skip_serializing_if = "Option::is_none")
@@ -74,44 +80,28 @@ pub struct NodeConfig {
     pub shutdown_timeout: Duration,
     /// [`Builder::max_pending`](crate::Builder::max_pending). From 1 to 16,777,216; default 65,536.
     pub max_pending: usize,
-    /// A leader whose disk makes no progress for so long steps down. At least 1 ms; `None`, the default:
+    /// [`Builder::disk_stall_timeout`](crate::Builder::disk_stall_timeout). At least 1 ms; `None`, the default:
     /// `election_timeout`.
     #[cfg_attr(
         feature = "serde",
         serde(with = "text::some_duration", skip_serializing_if = "Option::is_none")
     )]
     pub disk_stall_timeout: Option<Duration>,
-    /// Replicas compare what their states hash to after every so many entries: the same on all nodes. At least 1; `None`,
-    /// the default: never.
+    /// [`Builder::compare_state_every`](crate::Builder::compare_state_every): the same on all nodes. At least 1; `None`, the
+    /// default: never.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub state_hash_every: Option<u64>,
-    /// When snapshots are taken, and how they are sent.
-    pub snapshots: SnapshotConfig,
+    /// [`Builder::feed_bytes`](crate::Builder::feed_bytes). Default 1 MiB.
+    #[cfg_attr(feature = "serde", serde(with = "text::bytes"))]
+    pub feed_bytes: usize,
+    /// When snapshots are taken, and how much of the log stays: [`Builder::snapshots`](crate::Builder::snapshots).
+    pub snapshots: SnapshotPolicy,
+    /// How much snapshots may take of the process: [`Builder::snapshot_limits`](crate::Builder::snapshot_limits). A node of a
+    /// [`Host`](crate::Host) must leave this out: those are the host's, to be given to
+    /// [`HostBuilder::snapshot_limits`](crate::HostBuilder::snapshot_limits).
+    pub snapshot_limits: SnapshotLimits,
     /// Bounds of the protocol.
     pub limits: LimitsConfig,
-}
-
-/// When a node takes snapshots of its state by itself, and how it sends them.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(default, deny_unknown_fields)
-)]
-pub struct SnapshotConfig {
-    /// When so many entries were applied since the last one. At least 1; 0: entries are no reason. Default 100,000.
-    pub entries: u64,
-    /// When so many bytes of entries were applied since the last one; 0: bytes are no reason. Default 256 MiB.
-    #[cfg_attr(feature = "serde", serde(with = "text::bytes"))]
-    pub bytes: u64,
-    /// So many entries before the newest snapshot stay in the log, for followers that lag a little. Default 10,000.
-    pub keep_entries: u64,
-    /// So many bytes of snapshots are sent in a second, to all others together. At least 64 KiB; `None`, the default: as
-    /// fast as it goes.
-    #[cfg_attr(feature = "serde", serde(with = "text::some_bytes", skip_serializing_if = "Option::is_none"))]
-    pub bytes_per_second: Option<u64>,
-    /// So many are sent at the same time. From 1 to 64; default 2.
-    pub concurrent_sends: usize,
 }
 
 /// The bounds in [`Config`]: see there.
@@ -172,25 +162,15 @@ impl Default for NodeConfig {
             max_clock_drift: core.max_clock_drift,
             priority: core.priority,
             quiesce_after: None,
-            request_timeout: Duration::from_secs(5),
-            shutdown_timeout: Duration::from_secs(1),
-            max_pending: 65_536,
+            request_timeout: DEFAULT_REQUEST_TIMEOUT,
+            shutdown_timeout: DEFAULT_SHUTDOWN_TIMEOUT,
+            max_pending: DEFAULT_MAX_PENDING,
             disk_stall_timeout: None,
             state_hash_every: None,
-            snapshots: SnapshotConfig::default(),
+            feed_bytes: DEFAULT_FEED_BYTES,
+            snapshots: SnapshotPolicy::default(),
+            snapshot_limits: SnapshotLimits::default(),
             limits: LimitsConfig::default(),
-        }
-    }
-}
-
-impl Default for SnapshotConfig {
-    fn default() -> Self {
-        Self {
-            entries: 100_000,
-            bytes: 256 << 20,
-            keep_entries: 10_000,
-            bytes_per_second: None,
-            concurrent_sends: 2,
         }
     }
 }
@@ -262,12 +242,14 @@ impl NodeConfig {
         rule((1..=1 << 24).contains(&pending), "max_pending", pending, "from 1 to 16,777,216")?;
         let every = self.state_hash_every;
         rule(every != Some(0), "state_hash_every", 0, "at least 1, or left out")?;
-        let snapshots = &self.snapshots;
-        let sends = snapshots.concurrent_sends;
-        rule((1..=64).contains(&sends), "snapshots.concurrent_sends", sends, "from 1 to 64")?;
-        let rate = snapshots.bytes_per_second.unwrap_or(u64::MAX);
-        let value = format!("{rate} B");
-        rule(rate >= 64 << 10, "snapshots.bytes_per_second", value, "at least 64 KiB, or left out")
+        self.snapshots.validate().map_err(|error| Self::of("snapshots", &error))?;
+        self.snapshot_limits.validate().map_err(|error| Self::of("snapshot_limits", &error))
+    }
+
+    /// Is there nothing in it that is the host's? Of a node of a [`Host`](crate::Host) there must not be.
+    pub(crate) fn validate_at_host(&self) -> Result<(), NodeConfigError> {
+        let own = self.snapshot_limits == SnapshotLimits::default();
+        rule(own, "snapshot_limits", "given", "left out for a node of a Host, which has its own")
     }
 
     fn validate_times(&self) -> Result<(), NodeConfigError> {
@@ -287,6 +269,12 @@ impl NodeConfig {
             quiesce,
             "at least election_timeout, or left out",
         )
+    }
+
+    /// What is wrong about snapshots, as a file has it.
+    fn of(table: &str, error: &SnapshotConfigError) -> NodeConfigError {
+        let SnapshotConfigError { field, must, found } = error;
+        NodeConfigError { field: format!("{table}.{field}"), value: found.to_string(), rule: must }
     }
 
     /// An error of the core's, as a file has it.

@@ -1,10 +1,11 @@
 //! Settings from files, and which are refused.
 
-use std::time::Duration;
+use std::{num::NonZeroU64, time::Duration};
 
-use quorate_core::{Config, GroupId, NodeId};
+use quorate_core::{Config, GroupId, Membership, NodeId};
 
 use super::*;
+use crate::{Host, MemoryStore, SnapshotSourcing, StartError};
 
 struct Never;
 
@@ -30,18 +31,12 @@ fn an_empty_file_has_the_builders_defaults() {
         (Config { lease_reads: true, priority: 3, ..Config::new(NodeId(7)) }, Config::new(NodeId(7)));
     config.apply_to(&mut applied);
     assert_eq!(applied, core);
-    let builder = format!("{:?}", crate::Node::<Never>::builder(NodeId(1)));
-    for setting in [
-        format!("request_timeout: {:?}", config.request_timeout),
-        format!("shutdown_timeout: {:?}", config.shutdown_timeout),
-        format!("max_pending: {}", config.max_pending),
-    ] {
-        assert!(builder.contains(&setting), "{setting}: {builder}");
-    }
+    let builder = || crate::Node::<Never>::builder(NodeId(1));
+    assert_eq!(format!("{:?}", builder()), format!("{:?}", builder().with_config(config)));
     // Half a table has the others' defaults.
-    let config = parse("[limits]\nmax_reads = 5\n[snapshots]\nentries = 0");
+    let config = parse("[limits]\nmax_reads = 5\n[snapshots]\nentries = 3");
     assert_eq!(config.limits, LimitsConfig { max_reads: 5, ..LimitsConfig::default() });
-    assert_eq!(config.snapshots, SnapshotConfig { entries: 0, ..SnapshotConfig::default() });
+    assert_eq!(config.snapshots, SnapshotPolicy { entries: 3, ..SnapshotPolicy::default() });
 }
 
 const EVERYTHING: &str = r#"
@@ -59,12 +54,30 @@ max_pending = 12
 disk_stall_timeout = "2s"
 state_hash_every = 1000
 
+feed_bytes = "2MiB"
+
 [snapshots]
+automatic = false
 entries = 1
 bytes = "1.5 GiB"
+size_percent = 20
+min_pause = "2s"
 keep_entries = 3
-bytes_per_second = "10MB"
-concurrent_sends = 5
+keep_bytes = 4
+hold_bytes = "5KiB"
+piece_bytes = 6
+
+[snapshot_limits]
+take_rate = "unlimited"
+send_rate = "10MB"
+receive_rate = 1_000_000
+sends = 5
+receives = 6
+chunk_bytes = "64KiB"
+sync_bytes = "1MiB"
+stall_timeout = "3s"
+queue_timeout = "4s"
+source = "always"
 
 [limits]
 max_append_bytes = "512KiB"
@@ -94,12 +107,29 @@ fn everything() -> NodeConfig {
         max_pending: 12,
         disk_stall_timeout: Some(ms(2000)),
         state_hash_every: Some(1000),
-        snapshots: SnapshotConfig {
+        feed_bytes: 2 << 20,
+        snapshots: SnapshotPolicy {
+            automatic: false,
             entries: 1,
             bytes: 3 << 29,
+            size_percent: 20,
+            min_pause: ms(2000),
             keep_entries: 3,
-            bytes_per_second: Some(10_000_000),
-            concurrent_sends: 5,
+            keep_bytes: 4,
+            hold_bytes: 5 << 10,
+            piece_bytes: 6,
+        },
+        snapshot_limits: SnapshotLimits {
+            take_rate: None,
+            send_rate: NonZeroU64::new(10_000_000),
+            receive_rate: NonZeroU64::new(1_000_000),
+            sends: 5,
+            receives: 6,
+            chunk_bytes: 64 << 10,
+            sync_bytes: 1 << 20,
+            stall_timeout: ms(3000),
+            queue_timeout: ms(4000),
+            source: SnapshotSourcing::Always,
         },
         limits: LimitsConfig {
             max_append_bytes: 512 << 10,
@@ -155,6 +185,45 @@ fn every_field_is_read_written_and_applied() {
     );
 }
 
+/// Each setting gets to the builder: none but what is the node's own is left as it was.
+#[test]
+fn a_builder_takes_them_all() {
+    let ms = Duration::from_millis;
+    let config = everything();
+    let by_hand = crate::Node::<Never>::builder(NodeId(1))
+        .config(|core| config.apply_to(core))
+        .request_timeout(ms(7000))
+        .shutdown_timeout(ms(0))
+        .max_pending(12)
+        .disk_stall_timeout(ms(2000))
+        .compare_state_every(NonZeroU64::new(1000).unwrap())
+        .feed_bytes(2 << 20)
+        .snapshots(config.snapshots.clone())
+        .snapshot_limits(config.snapshot_limits.clone());
+    let at_once = crate::Node::<Never>::builder(NodeId(1)).with_config(config);
+    assert_eq!(format!("{at_once:?}"), format!("{by_hand:?}"));
+}
+
+#[tokio::test]
+async fn what_is_not_valid_starts_nothing() {
+    let builder = crate::Node::<Never>::builder(NodeId(1)).store(MemoryStore::default());
+    let error = builder.with_config(parse("max_pending = 0")).start(Never).await.unwrap_err();
+    let StartError::NodeConfig(error) = error else { panic!("{error:?}") };
+    assert_eq!((&*error.field, &*error.value), ("max_pending", "0"));
+    // What is the host's is not silently ignored.
+    let host = Host::builder(NodeId(1)).start(MemoryStore::default()).unwrap();
+    host.create(GroupId(1), Membership::of_voters([NodeId(1)])).await.unwrap();
+    let limits = parse("[snapshot_limits]\nsends = 3");
+    let error = host.group(GroupId(1)).with_config(limits).start(Never).await.unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "the settings: snapshot_limits is given, but must be left out for a node of a Host, which has its own"
+    );
+    let policy = parse("[snapshots]\nentries = 3");
+    host.group(GroupId(1)).with_config(policy).start(Never).await.unwrap();
+    host.shutdown().await;
+}
+
 #[test]
 fn what_is_left_out_follows_from_the_election_timeout() {
     let config = parse(r#"election_timeout = "3s""#);
@@ -182,6 +251,12 @@ fn what_can_not_be_read_is_named() {
         ("[limits]\nmax_append_bytes = \"1 mile\"", "\"1 mile\" is no size: couldn't parse"),
         ("[limits]\nmax_append_bytes = true", "expected a number of bytes, or a text such as \"16MiB\""),
         ("[limits]\nmax_append_bytes = -1", "invalid value: integer `-1`"),
+        ("[snapshot_limits]\ntake_rate = \"fast\"", "\"fast\" is no size: couldn't parse"),
+        ("[snapshot_limits]\ntake_rate = 0", "expected bytes a second, at least 1: a number"),
+        (
+            "[snapshot_limits]\nsource = \"maybe\"",
+            "unknown variant `maybe`, expected one of `never`, `when_busy`",
+        ),
         ("priority = 256", "invalid value: integer `256`, expected u8"),
     ] {
         let error = toml::from_str::<NodeConfig>(text).unwrap_err().to_string();
@@ -211,10 +286,11 @@ fn what_is_out_of_range_is_named_with_its_value_and_the_rule() {
         ("disk_stall_timeout = \"1us\"", "disk_stall_timeout is 1µs, but must be from 1 ms to an hour"),
         ("max_pending = 0", "max_pending is 0, but must be from 1 to 16,777,216"),
         ("state_hash_every = 0", "state_hash_every is 0, but must be at least 1, or left out"),
-        ("[snapshots]\nconcurrent_sends = 0", "snapshots.concurrent_sends is 0, but must be from 1 to 64"),
+        ("[snapshots]\nentries = 0", "snapshots.entries is 0, but must be at least 1"),
+        ("[snapshot_limits]\nsends = 0", "snapshot_limits.sends is 0, but must be 1 to 1024"),
         (
-            "[snapshots]\nbytes_per_second = 1",
-            "snapshots.bytes_per_second is 1 B, but must be at least 64 KiB, or left out",
+            "[snapshot_limits]\nsend_rate = 1",
+            "snapshot_limits.send_rate is 1, but must be at least chunk_bytes a second",
         ),
         (
             "[limits]\nmax_append_bytes = \"9MiB\"",

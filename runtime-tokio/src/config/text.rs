@@ -1,7 +1,7 @@
 //! How durations and sizes are written.
 
 /// A duration that must be there: `"150ms"`, `"1h 30m"`.
-pub(super) mod duration {
+pub(crate) mod duration {
     use std::{fmt, time::Duration};
 
     use serde::{Deserializer, Serializer, de};
@@ -56,7 +56,7 @@ pub(super) mod some_duration {
 }
 
 /// A size that must be there: a number of bytes, or `"16MiB"`.
-pub(super) mod bytes {
+pub(crate) mod bytes {
     use std::fmt;
 
     use bytesize::ByteSize;
@@ -97,25 +97,73 @@ pub(super) mod bytes {
         }
 
         fn visit_str<E: de::Error>(self, text: &str) -> Result<u64, E> {
-            match text.parse() {
-                Ok(ByteSize(size)) => Ok(size),
-                Err(error) => Err(E::custom(format!("{text:?} is no size: {error}"))),
-            }
+            parse(text)
+        }
+    }
+
+    pub(super) fn parse<E: de::Error>(text: &str) -> Result<u64, E> {
+        match text.parse() {
+            Ok(ByteSize(size)) => Ok(size),
+            Err(error) => Err(E::custom(format!("{text:?} is no size: {error}"))),
         }
     }
 }
 
-/// A size that may be left out.
-pub(super) mod some_bytes {
-    use serde::{Deserializer, Serialize, Serializer};
+/// Bytes a second: a size, or `"unlimited"`.
+pub(crate) mod rate {
+    use std::{fmt, num::NonZeroU64};
+
+    use serde::{Deserializer, Serializer, de};
+
+    const UNLIMITED: &str = "unlimited";
 
     #[expect(clippy::ref_option, reason = "serde hands over the field")]
-    pub(crate) fn serialize<S: Serializer>(size: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
-        size.serialize(serializer)
+    pub(crate) fn serialize<S: Serializer>(
+        rate: &Option<NonZeroU64>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match rate {
+            None => serializer.serialize_str(UNLIMITED),
+            Some(rate) => serializer.serialize_u64(rate.get()),
+        }
     }
 
-    /// What is left out is not looked for here: a default takes its place.
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-        super::bytes::deserialize(deserializer).map(Some)
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<NonZeroU64>, D::Error> {
+        deserializer.deserialize_any(Visitor)
+    }
+
+    struct Visitor;
+
+    impl Visitor {
+        fn rate<E: de::Error>(self, bytes: u64) -> Result<Option<NonZeroU64>, E> {
+            let rate = NonZeroU64::new(bytes);
+            rate.map(Some).ok_or_else(|| E::invalid_value(de::Unexpected::Unsigned(0), &self))
+        }
+    }
+
+    impl de::Visitor<'_> for Visitor {
+        type Value = Option<NonZeroU64>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("bytes a second, at least 1: a number, a text such as \"16MiB\", or \"unlimited\"")
+        }
+
+        fn visit_u64<E: de::Error>(self, bytes: u64) -> Result<Self::Value, E> {
+            self.rate(bytes)
+        }
+
+        fn visit_i64<E: de::Error>(self, bytes: i64) -> Result<Self::Value, E> {
+            let bytes = u64::try_from(bytes);
+            self.rate(bytes.map_err(|_| E::custom("a rate is not negative"))?)
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+            if text == UNLIMITED {
+                return Ok(None);
+            }
+            self.rate(super::bytes::parse(text)?)
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! behind it, it asks for the log ([`LoadLog`]); and where the log has been compacted it says so and goes on after the gap.
 //! Nobody waits for a feed: a slow one only falls back to the log, and then maybe over a gap.
 
+mod node;
 mod recent;
 #[cfg(test)]
 mod tests;
@@ -21,7 +22,10 @@ use futures_core::{Stream, stream::FusedStream};
 use quorate_core::{Entry, Few, Index, LogId, Run};
 use tokio::sync::watch;
 
-pub(crate) use recent::{FromLog, LoadLog, Recent};
+pub(crate) use node::NodeLog;
+#[cfg(test)]
+use recent::LoadLog;
+pub(crate) use recent::{FromLog, Recent};
 
 use crate::{error::Stopped, transport::BoxFuture};
 use recent::{Place, Progress};
@@ -66,7 +70,8 @@ pub enum FeedError {
     },
 }
 
-/// The entries that this node applies, from some index on, in order, each once: see `Node::subscribe`.
+/// The entries that this node applies, from some index on, in order, each once: see
+/// [`Node::subscribe`](crate::Node::subscribe).
 ///
 /// It is also a [`Stream`], which ends after an error.
 pub struct Feed {
@@ -126,6 +131,9 @@ impl Feed {
                 }
                 State::Loading(progress, load) => {
                     let loaded = ready!(load.as_mut().poll(context));
+                    // Whoever could not be asked may not know why the node has stopped.
+                    let loaded =
+                        loaded.map_err(|stopped| progress.borrow().stopped.clone().unwrap_or(stopped));
                     self.state = State::Looking(progress.clone());
                     let item = match loaded {
                         Ok(FromLog::Entries(runs)) => self.loaded(runs),

@@ -26,7 +26,7 @@ use crate::{
     transport::{BoxFuture, BoxStream, ForwardError, Transport},
 };
 
-pub(crate) use reader::Question;
+pub(crate) use reader::{Asker, Question};
 pub(crate) use table::Place;
 use table::Table;
 pub(crate) use writer::{Job, Open, Opening};
@@ -164,6 +164,8 @@ impl fmt::Debug for HostBuilder {
         f.debug_struct("HostBuilder")
             .field("id", &self.id)
             .field("transport", &self.transport)
+            .field("metrics", &self.metrics)
+            .field("snapshot_limits", &self.snapshots)
             .finish_non_exhaustive()
     }
 }
@@ -288,7 +290,8 @@ pub(crate) struct Lanes {
     /// To the one that writes. The core bounds what it has there by `max_unpersisted_bytes`: beyond it a follower drops
     /// appends and a leader refuses proposals.
     pub(crate) writes: lane::Sender<Job>,
-    /// To the one that reads the log beside it. A core asks at most one question at a time for each peer, and one for apply.
+    /// To the one that reads the log beside it. A core asks at most one question at a time for each peer, and one for apply; a
+    /// feed asks one.
     pub(crate) loads: lane::Sender<Question>,
     /// The bytes of snapshots, for whoever may wait for the disk.
     pub(crate) snapshots: Arc<dyn AnySnapshots>,

@@ -87,6 +87,7 @@ pub(crate) struct Meter {
     commit_seconds: Histogram,
     apply_seconds: Histogram,
     applied: Counter,
+    divergences: Counter,
     reads: Counter,
     read_batches: Counter,
     read_seconds: Histogram,
@@ -229,6 +230,7 @@ impl Meter {
             commit_seconds: histogram(names::COMMIT_SECONDS, None),
             apply_seconds: histogram(names::APPLY_SECONDS, None),
             applied: counter(names::APPLIED, None),
+            divergences: counter(names::DIVERGENCES, None),
             reads: counter(names::READS, None),
             read_batches: counter(names::READ_BATCHES, None),
             read_seconds: histogram(names::READ_SECONDS, None),
@@ -289,6 +291,11 @@ impl Meter {
     pub(crate) fn applied(&self, after: Duration, entries: usize) {
         self.apply_seconds.record(after);
         self.applied.increment(entries as u64);
+    }
+
+    /// Another replica was found to differ.
+    pub(crate) fn diverged(&self) {
+        self.divergences.increment(1);
     }
 
     /// A core took a question for `reads`.

@@ -83,6 +83,8 @@ metrics! {
         "From when committed entries were handed to the state machine until they were applied: a value for each run of them.";
     APPLIED = "quorate_entries_applied_total", Counter, Count, [],
         "Entries applied to the state machine.";
+    DIVERGENCES = "quorate_divergences_total", Counter, Count, [],
+        "Replicas that were found to differ from this node's although they have applied the same.";
     READS = "quorate_reads_total", Counter, Count, [],
         "Linearizable and lease reads for which a core took the question for a read index.";
     READ_BATCHES = "quorate_read_batches_total", Counter, Count, [],

@@ -11,30 +11,44 @@ use quorate_core::{GroupId, Term};
 use tokio::sync::{Semaphore, watch};
 
 use super::{frame::MAX_CHUNK, policy::SnapshotConfigError, progress::Board, throttle::Throttle};
+#[cfg(feature = "serde")]
+use crate::config::text;
 use crate::{lane::Runner, sync::Mutex};
 
 /// How much snapshots may take of a process and its network, all groups together.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 pub struct SnapshotLimits {
     /// Bytes a second that are written of snapshots taken here; `None`: as fast as it goes, at the cost of whoever commits
     /// meanwhile. Default 64 MiB.
+    #[cfg_attr(feature = "serde", serde(with = "text::rate"))]
     pub take_rate: Option<NonZeroU64>,
     /// Bytes a second that are sent. Default 64 MiB.
+    #[cfg_attr(feature = "serde", serde(with = "text::rate"))]
     pub send_rate: Option<NonZeroU64>,
     /// Bytes a second that are staged of what peers send. Default 64 MiB.
+    #[cfg_attr(feature = "serde", serde(with = "text::rate"))]
     pub receive_rate: Option<NonZeroU64>,
     /// How many are sent at a time; others wait their turn. At least 1, default 2.
     pub sends: usize,
     /// How many are received at a time; others wait their turn, with their sender. At least 1, default 2.
     pub receives: usize,
     /// Bytes of a chunk, 4 KiB to 1 MiB; a transfer holds one or two of them in memory. Default 128 KiB.
+    #[cfg_attr(feature = "serde", serde(with = "text::bytes"))]
     pub chunk_bytes: usize,
     /// What is received is synced each time it has grown by this many bytes: no more is sent again after a crash. Default 8 MiB.
+    #[cfg_attr(feature = "serde", serde(with = "text::bytes"))]
     pub sync_bytes: u64,
     /// A transfer is given up when not even one chunk has moved for this long, and no sign of life has come. At least 1 ms, default
     /// 30 s.
+    #[cfg_attr(feature = "serde", serde(with = "text::duration"))]
     pub stall_timeout: Duration,
     /// For how long one waits its turn to be received before it is refused. Default 5 min.
+    #[cfg_attr(feature = "serde", serde(with = "text::duration"))]
     pub queue_timeout: Duration,
     /// When a leader asks another node to send a snapshot in its place.
     pub source: SnapshotSourcing,
@@ -42,6 +56,7 @@ pub struct SnapshotLimits {
 
 /// When a leader asks another node, one that has caught up, to send a snapshot in its place.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum SnapshotSourcing {
     /// Never: it sends all of them itself.
     Never,

@@ -4,28 +4,41 @@ use std::{collections::VecDeque, time::Duration};
 
 use quorate_core::Index;
 
+#[cfg(feature = "serde")]
+use crate::config::text;
+
 /// When a node takes snapshots by itself, and what stays in its log then.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 pub struct SnapshotPolicy {
     /// Take any at all? Off, only [`Node::snapshot`](crate::Node) takes one. Default on.
     pub automatic: bool,
     /// One is due when so many entries have been applied since the last one, at least 1. Default 100,000.
     pub entries: u64,
     /// Or when they have so many bytes, at least 1. Default 64 MiB.
+    #[cfg_attr(feature = "serde", serde(with = "text::bytes"))]
     pub bytes: u64,
     /// But not before those entries have so many hundredths of the last snapshot's bytes, so that a big state is not written
     /// over and over for a few changes. 0: it doesn't matter how big it was. Default 50.
     pub size_percent: u32,
     /// Nor sooner than this after the last one has begun, or failed. Default 10 s.
+    #[cfg_attr(feature = "serde", serde(with = "text::duration"))]
     pub min_pause: Duration,
     /// So many of the entries before a snapshot stay in the log, for followers that lag a little. Default 10,000.
     pub keep_entries: u64,
     /// But only as many as have no more bytes than this. Default 16 MiB.
+    #[cfg_attr(feature = "serde", serde(with = "text::bytes"))]
     pub keep_bytes: u64,
     /// While a snapshot is on its way to a follower, what comes after it stays in the log, or the follower would need the next
     /// one at once; unless that is more than so many bytes. Default 1 GiB.
+    #[cfg_attr(feature = "serde", serde(with = "text::bytes"))]
     pub hold_bytes: u64,
     /// The log is cut by this many bytes at a time, for commits wait while it is, at least 1. Default 4 MiB.
+    #[cfg_attr(feature = "serde", serde(with = "text::bytes"))]
     pub piece_bytes: u64,
 }
 

@@ -1,6 +1,12 @@
 //! Clusters of several nodes.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use quorate_core::{GroupId, Index, Message, NodeId};
@@ -161,6 +167,53 @@ async fn what_may_have_happened_is_never_tried_again() {
     }
     let words = cluster.converged().await;
     assert_eq!(words, cluster.others(leader).iter().map(|id| format!("once from {id}")).collect::<Vec<_>>());
+}
+
+/// Delivers no request, for there are too many; counts them.
+#[derive(Debug)]
+struct Busy(Arc<dyn Transport>, Arc<AtomicUsize>);
+
+impl Transport for Busy {
+    fn start(&self, inbound: Arc<dyn Inbound>) {
+        self.0.start(inbound);
+    }
+
+    fn send(&self, group: GroupId, to: NodeId, message: Message) {
+        self.0.send(group, to, message);
+    }
+
+    fn forward(&self, _: GroupId, to: NodeId, _: Bytes) -> BoxFuture<Result<Bytes, ForwardError>> {
+        self.1.fetch_add(1, Relaxed);
+        Box::pin(async move { Err(ForwardError::Busy { to, why: "much to do".to_owned() }) })
+    }
+
+    fn shutdown(&self) -> BoxFuture<()> {
+        self.0.shutdown()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_leader_is_overload_and_not_asked_again() {
+    let mut cluster = Cluster::of(3);
+    let asked: Arc<AtomicUsize> = Arc::default();
+    for id in cluster.ids() {
+        let transport = Arc::new(Busy(cluster.network.transport(id), asked.clone()));
+        cluster.start_over(id, transport, |builder| builder).await;
+    }
+    let leader = cluster.leader().await;
+    for id in cluster.others(leader) {
+        let before = asked.load(Relaxed);
+        match within(cluster.node(id).propose(format!("from {id}"))).await {
+            Err(ProposeError::Overloaded { what }) => {
+                assert!(what.contains("much to do"), "{what}");
+                assert_eq!(cluster.node(id).status().await.unwrap().counts.overloaded, 1);
+            }
+            // An election came between: then this one proposed it itself.
+            Ok(_) => assert_ne!(cluster.leader().await, leader),
+            other => panic!("{other:?}"),
+        }
+        assert!(asked.load(Relaxed) - before <= 1, "it was tried again");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

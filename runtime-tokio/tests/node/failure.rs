@@ -9,12 +9,12 @@ use quorate_runtime_tokio::{
 
 use crate::support::{Cluster, GROUP, Place, Words, alone, start_alone, within};
 
-fn storage(why: &str) -> Stopped {
+pub(crate) fn storage(why: &str) -> Stopped {
     Stopped { why: StopReason::Storage(Arc::from(why)) }
 }
 
 /// Every call says so, at once.
-async fn assert_stopped(node: &Node<Words>, stopped: &Stopped) {
+pub(crate) async fn assert_stopped(node: &Node<Words>, stopped: &Stopped) {
     assert_eq!(within(node.stopped()).await, *stopped);
     assert_eq!(within(node.propose("late")).await, Err(ProposeError::Stopped(stopped.clone())));
     assert_eq!(within(node.read(Words::texts)).await, Err(ReadError::Stopped(stopped.clone())));
@@ -84,13 +84,20 @@ async fn a_state_machine_that_panics_stops_its_node() {
 }
 
 /// A store with a fault of its own.
-struct Faulty {
+pub(crate) struct Faulty {
     store: MemoryStore,
     panics: bool,
 }
 
 #[derive(Clone)]
-struct Unreadable;
+pub(crate) struct Unreadable;
+
+impl Faulty {
+    /// Its log can't be read back.
+    pub(crate) const fn unreadable(store: MemoryStore) -> Self {
+        Self { store, panics: false }
+    }
+}
 
 impl Store for Faulty {
     type Error = MemoryStoreError;
@@ -142,7 +149,7 @@ async fn a_log_that_cannot_be_read_stops_its_node() {
     node.propose("there").await.unwrap();
     within(node.shutdown()).await;
     // What was there before the restart must be read again to be applied.
-    let faulty = Faulty { store, panics: false };
+    let faulty = Faulty::unreadable(store);
     let node = Node::builder(NodeId(1)).store(faulty).start(Words::default()).await.unwrap();
     assert_stopped(&node, &storage("entry 1 is damaged")).await;
 }

@@ -111,7 +111,9 @@ async fn a_leader_with_a_slow_disk_pushes_back() {
     let mut cluster = Cluster::of(3);
     for id in cluster.ids() {
         let limit = |config: &mut quorate_core::Config| config.max_unpersisted_bytes = 5000;
-        cluster.start_node(id, |builder| builder.config(limit)).await;
+        // Slow is not stuck: it is to lead on.
+        let lead_on = Duration::from_secs(60);
+        cluster.start_node(id, |builder| builder.config(limit).disk_stall_timeout(lead_on)).await;
     }
     let leader = cluster.leader().await;
     cluster.stores[&leader].set_commit_time(Duration::from_millis(200));

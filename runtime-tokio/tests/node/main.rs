@@ -4,6 +4,7 @@ mod astray;
 mod cluster;
 mod control;
 mod failure;
+mod feed;
 mod groups;
 mod health;
 mod load;

@@ -75,8 +75,9 @@ async fn start(store: &MemoryStore, disk: &Disk) -> Result<Node<OnDisk>, StartEr
 #[tokio::test]
 async fn what_it_holds_is_not_applied_again_and_what_it_lost_is() {
     let (store, disk) = (alone(), Disk { lazy: 2, ..Disk::default() });
-    let mut words = Vec::new();
+    let (mut words, mut lost) = (Vec::new(), 0);
     for round in 0..10 {
+        lost += words.len() - disk.words().len();
         let node = start(&store, &disk).await.unwrap();
         for n in 0..round {
             let word = Bytes::from(format!("{round}.{n}"));
@@ -88,7 +89,7 @@ async fn what_it_holds_is_not_applied_again_and_what_it_lost_is() {
         // What it had not saved is lost with it.
         within(node.shutdown()).await;
     }
-    assert!(!disk.words().is_empty() && disk.words().len() < words.len(), "it saves now and then");
+    assert!(!disk.words().is_empty() && lost > 0, "it saves now and then");
 }
 
 #[tokio::test]

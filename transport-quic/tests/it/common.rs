@@ -99,10 +99,11 @@ fn bind(options: &Options) -> QuicTransport {
 
 pub(crate) const GROUP: GroupId = GroupId(7);
 
-/// A group whose requests never get an answer, one that refuses, one that doesn't know.
+/// A group whose requests never get an answer, one that refuses, one that doesn't know, one that has too much to do.
 pub(crate) const SILENT: GroupId = GroupId(100);
 pub(crate) const REFUSING: GroupId = GroupId(101);
 pub(crate) const UNSURE: GroupId = GroupId(102);
+pub(crate) const BUSY: GroupId = GroupId(104);
 
 /// A group whose messages hold up whoever delivers them, until the inbox is opened.
 pub(crate) const STALLING: GroupId = GroupId(103);
@@ -198,6 +199,7 @@ impl Inbound for Inbox {
             match group {
                 SILENT => std::future::pending().await,
                 REFUSING => Err(ForwardError::NotDelivered { to, why: format!("not for node {from}") }),
+                BUSY => Err(ForwardError::Busy { to, why: "much to do".into() }),
                 UNSURE => Err(ForwardError::Unknown { to, why: "leadership was lost".into() }),
                 _ => Ok(request.iter().rev().copied().collect()),
             }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use quorate_core::NodeId;
 use quorate_runtime_tokio::{ForwardError, Transport as _};
 
-use crate::common::{Cluster, GROUP, Node, REFUSING, SILENT, UNSURE, eventually, met, within};
+use crate::common::{BUSY, Cluster, GROUP, Node, REFUSING, SILENT, UNSURE, eventually, met, within};
 
 async fn pair(cluster: &Cluster, change: impl Fn(&mut quorate_transport_quic::Limits)) -> (Node, Node) {
     let start = |id| {
@@ -57,6 +57,8 @@ async fn a_refusal_and_a_doubt_come_back_as_such() {
     let (a, b) = pair(&cluster, |_| {}).await;
     let refused = a.transport.forward(REFUSING, b.id, "x".into()).await;
     assert_eq!(refused, Err(ForwardError::NotDelivered { to: b.id, why: "not for node 1".into() }));
+    let busy = a.transport.forward(BUSY, b.id, "x".into()).await;
+    assert!(matches!(busy, Err(ForwardError::Busy { to, .. }) if to == b.id), "{busy:?}");
     let unsure = a.transport.forward(UNSURE, b.id, "x".into()).await;
     assert_eq!(unsure, Err(ForwardError::Unknown { to: b.id, why: "leadership was lost".into() }));
 }
@@ -118,6 +120,39 @@ async fn giving_up_halfway_is_no_fault() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_beyond_those_that_may_wait_for_their_turn_are_refused_as_busy() {
+    let cluster = Cluster::of(2);
+    let (a, b) = pair(&cluster, |limits| {
+        (limits.forwards, limits.forwards_waiting) = (1, 1);
+        limits.forward_timeout = Duration::from_secs(3600);
+    })
+    .await;
+    let held = tokio::spawn(a.transport.forward(SILENT, b.id, "x".into()));
+    eventually("the first request arrives", || *b.inbox.requests.borrow() == 1).await;
+    let [mut one, mut other] = ["ab", "ab"].map(|text| a.transport.forward(GROUP, b.id, text.into()));
+    let (refused, waits) = within("one of two is refused", async {
+        tokio::select! { refused = &mut one => (refused, other), refused = &mut other => (refused, one) }
+    })
+    .await;
+    assert!(matches!(refused, Err(ForwardError::Busy { to, .. }) if to == b.id), "{refused:?}");
+    held.abort();
+    assert_eq!(within("it is the other's turn", waits).await, Ok("ba".into()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_whose_turn_does_not_come_is_refused_as_busy() {
+    let cluster = Cluster::of(2);
+    let (a, b) = pair(&cluster, |limits| limits.forwards = 1).await;
+    let held = tokio::spawn(a.transport.forward(SILENT, b.id, "x".into()));
+    eventually("the first request arrives", || *b.inbox.requests.borrow() == 1).await;
+    let result = within("it ends", a.transport.forward(GROUP, b.id, "ab".into())).await;
+    assert!(matches!(result, Err(ForwardError::Busy { .. })), "{result:?}");
+    assert_eq!(*b.inbox.requests.borrow(), 1, "it never left");
+    let first = within("it ends", held).await.unwrap();
+    assert!(matches!(first, Err(ForwardError::Unknown { .. })), "{first:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_beyond_the_memory_for_them_are_refused_and_not_looked_at() {
     let cluster = Cluster::of(2);
     let (a, b) = pair(&cluster, |limits| limits.forward_memory = 150_000).await;
@@ -125,7 +160,7 @@ async fn requests_beyond_the_memory_for_them_are_refused_and_not_looked_at() {
     let held = tokio::spawn(a.transport.forward(SILENT, b.id, request.clone()));
     eventually("the first request arrives", || *b.inbox.requests.borrow() == 1).await;
     let result = within("it ends", a.transport.forward(GROUP, b.id, request.clone())).await;
-    assert!(matches!(result, Err(ForwardError::NotDelivered { .. })), "{result:?}");
+    assert!(matches!(result, Err(ForwardError::Busy { .. })), "{result:?}");
     assert_eq!(*b.inbox.requests.borrow(), 1);
     // Whoever asked goes away; what it held is free again.
     held.abort();

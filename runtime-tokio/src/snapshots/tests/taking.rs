@@ -128,7 +128,7 @@ async fn is_given_up_while_it_waits_for_its_rate() {
         let desk = desk.clone();
         move || {
             let state = State(state(1 << 20, 4), |_| Ok(()));
-            answer.send(take(&desk, &snapshots, GROUP, &snapshot(10), &state, &given_up))
+            answer.send(take(&desk, &snapshots, GROUP, &snapshot(10), &state, &given_up)).is_ok()
         }
     });
     while desk.board.progress().first().is_none_or(|entry| entry.done == 0) {
