@@ -150,6 +150,15 @@ struct Slot {
     staging: Arc<tokio::sync::Mutex<()>>,
     /// Who holds it, or waits for it.
     current: Option<Current>,
+    /// How many turns there have been. Some that were lost may not be dropped yet, so none has the number of another.
+    turns: u64,
+}
+
+impl Slot {
+    /// Nobody waits, and nothing is staged.
+    fn is_idle(&self) -> bool {
+        self.current.is_none() && Arc::strong_count(&self.staging) == 1
+    }
 }
 
 #[derive(Debug)]
@@ -192,15 +201,17 @@ impl Desk {
     /// the next one has given up that one, or deposed its leader. `None` if that one's leader is of a later term.
     pub(crate) fn take_turn(self: &Arc<Self>, group: GroupId, term: Term) -> Option<Turn> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        // Forgotten, so that groups that come and go leave nothing behind. Not only when a turn is over: a thread may be
+        // staging for a while after that.
+        slots.retain(|other, slot| *other == group || !slot.is_idle());
         let slot = slots.entry(group).or_default();
-        let number = match &slot.current {
+        match &slot.current {
             Some(current) if current.term > term => return None,
-            Some(current) => {
-                current.superseded.send_replace(true);
-                current.number + 1
-            }
-            None => 0,
-        };
+            Some(current) => drop(current.superseded.send_replace(true)),
+            None => {}
+        }
+        let number = slot.turns;
+        slot.turns += 1;
         let (superseded, receiver) = watch::channel(false);
         slot.current = Some(Current { term, number, superseded });
         let staging = slot.staging.clone();
@@ -222,8 +233,9 @@ impl Drop for Turn {
         let mut slots = self.desk.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = slots.get_mut(&self.group) {
             slot.current.take_if(|current| current.number == self.number);
-            // Nobody else waits: forgotten, so that groups that come and go leave nothing behind.
-            if slot.current.is_none() && Arc::strong_count(&slot.staging) <= 2 {
+            // Let go of under the lock: of two that go at once the second sees that it is the last.
+            self.staging = Arc::default();
+            if slot.is_idle() {
                 slots.remove(&self.group);
             }
         }
@@ -272,5 +284,26 @@ mod tests {
         drop((second, third));
         assert!(desk.take_turn(group, Term(1)).is_some(), "over, and forgotten");
         assert!(desk.slots.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn whoever_has_lost_his_turn_takes_none_away_when_he_goes_and_staging_outlasts_it() {
+        let desk = Desk::new(SnapshotLimits::default(), Runner::Threads(tokio::runtime::Handle::current()));
+        let (group, other) = (GroupId(1), GroupId(2));
+        let first = desk.take_turn(group, Term(5)).unwrap();
+        drop(desk.take_turn(group, Term(5)));
+        let third = desk.take_turn(group, Term(5)).unwrap();
+        drop(first);
+        assert!(desk.take_turn(group, Term(4)).is_none(), "the third still has it");
+        let staging = third.staging.clone().lock_owned().await;
+        drop(third);
+        let fourth = desk.take_turn(group, Term(5)).unwrap();
+        assert!(fourth.staging.try_lock().is_err(), "one at a time");
+        drop(fourth);
+        let has = |group| desk.slots.lock().unwrap().contains_key(&group);
+        assert!(has(group), "something is staged still");
+        drop(staging);
+        let _turn = desk.take_turn(other, Term(1));
+        assert!(has(other) && !has(group), "forgotten when another comes");
     }
 }
