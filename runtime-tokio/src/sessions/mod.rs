@@ -26,7 +26,7 @@
 //! let store = MemoryStore::new(Membership::of_voters([NodeId(1)]));
 //! let machine = Sessions::new(Count(0), Limits::default())?;
 //! let node = Node::builder(NodeId(1)).store(store).start(machine).await?;
-//! let client = Client::new(node.clone());
+//! let client = Client::<Count, _>::new(node.clone());
 //! assert_eq!(client.propose("up").await?[..], [1]);
 //! assert_eq!(client.propose("up").await?[..], [2]);
 //! # client.close().await?;
