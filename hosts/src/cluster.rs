@@ -1,9 +1,8 @@
 //! Node processes: `quorate serve`, each on a host of its own; stopped, killed and started again.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs::{self, OpenOptions},
-    io,
     os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::{Child, Stdio},
@@ -18,10 +17,6 @@ use quorate_core::NodeId;
 use quorate_transport_quic::{ClusterId, pki::Ca};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{net::Net, sandbox::command_in};
@@ -29,7 +24,6 @@ use crate::{net::Net, sandbox::command_in};
 const CLUSTER: u64 = 0x7e57_0000_0000_0077;
 const CLIENT_PORT: u16 = 2379;
 const PEER_PORT: u16 = 2380;
-const METRICS_PORT: u16 = 2381;
 
 /// The election timeout of `quorate serve`: a follower that hears nothing for one to two of these begins an election.
 pub const ELECTION_TIMEOUT: Duration = Duration::from_secs(1);
@@ -88,7 +82,6 @@ impl Cluster {
             let text = format!(
                 "format = 1\nid = {id}\ncluster = \"{CLUSTER:016x}\"\ndata = \"store\"\n\
                  listen-client = \"{address}:{CLIENT_PORT}\"\nlisten-peer = \"{address}:{PEER_PORT}\"\n\
-                 metrics = \"{address}:{METRICS_PORT}\"\n\
                  [tls]\nca = \"ca.pem\"\ncert = \"node.pem\"\nkey = \"node.key\"\n{tables}{members}"
             );
             fs::write(node_dir.join("node.toml"), text)?;
@@ -330,31 +323,6 @@ impl Node {
         let mut client = self.maintenance.clone();
         let answer = tokio::time::timeout(Duration::from_secs(1), client.status(StatusRequest {})).await;
         answer.ok()?.ok().map(tonic::Response::into_inner)
-    }
-
-    /// Its metrics, each by its name and labels as Prometheus has them.
-    ///
-    /// # Errors
-    /// If it doesn't tell them soon.
-    pub async fn metrics(&self) -> Result<BTreeMap<String, f64>> {
-        let asked = async {
-            let mut stream = TcpStream::connect((Net::address(self.place), METRICS_PORT)).await?;
-            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n").await?;
-            let mut text = String::new();
-            stream.read_to_string(&mut text).await?;
-            io::Result::Ok(text)
-        };
-        let text = tokio::time::timeout(Duration::from_secs(5), asked).await;
-        let text = text.map_err(io::Error::from).flatten();
-        let text = text.with_context(|| format!("the metrics of node {}", self.place + 1))?;
-        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_default();
-        ensure!(head.starts_with("HTTP/1.1 200 "), "the metrics of node {}: {head}", self.place + 1);
-        let series = body.lines().filter(|line| !line.starts_with('#'));
-        let series = series.filter_map(|line| {
-            let (series, value) = line.rsplit_once(' ')?;
-            Some((series.to_owned(), value.parse().ok()?))
-        });
-        Ok(series.collect())
     }
 
     /// Revision and hash of all that it has.

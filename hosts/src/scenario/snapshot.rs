@@ -1,7 +1,7 @@
 //! A big snapshot on its way to a node that was down for longer than the leader keeps its log, and what the others'
 //! clients notice of it.
 
-use std::{fmt, time::Duration};
+use std::{fmt, fs, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
@@ -119,10 +119,10 @@ async fn flight(
     cluster.nodes[away].kill()?;
     // The log is compacted past what the node has: as much again is written, over what is there, until there is another
     // snapshot.
-    let had = snapshots(&cluster.nodes[leader], TAKEN).await?;
+    let had = snapshots(&cluster.nodes[leader], true);
     let deadline = Instant::now() + FLIGHT;
     let mut at = 0;
-    while snapshots(&cluster.nodes[leader], TAKEN).await? <= had {
+    while snapshots(&cluster.nodes[leader], true).iter().all(|name| had.contains(name)) {
         ensure!(Instant::now() < deadline, "no newer snapshot within {FLIGHT:?}");
         let some = at..(at + 64).min(values);
         at = if some.end == values { 0 } else { some.end };
@@ -140,6 +140,7 @@ async fn flight(
     let control = window(cluster, from, false).await;
 
     let (from, deadline) = (load.now(), Instant::now() + FLIGHT);
+    let before = sent(cluster, away);
     let behind = applied(&cluster.nodes[leader]).await;
     cluster.nodes[away].start()?;
     while applied(&cluster.nodes[away]).await < behind {
@@ -147,8 +148,7 @@ async fn flight(
         sleep(Duration::from_millis(50)).await;
     }
     let disturbed = window(cluster, from, true).await;
-    let received = snapshots(&cluster.nodes[away], RECEIVED).await?;
-    ensure!(received > 0.0, "node {} has come back without a snapshot", away + 1);
+    ensure!(sent(cluster, away) > before, "node {} has come back without a snapshot", away + 1);
     cluster.wait_for_leader(PATIENCE).await?;
     Ok([control, disturbed])
 }
@@ -158,7 +158,7 @@ async fn flight(
 async fn settled(cluster: &Cluster, away: usize) -> Result<()> {
     let deadline = Instant::now() + FLIGHT;
     for (place, node) in cluster.nodes.iter().enumerate().filter(|(place, _)| *place != away) {
-        while active(node).await? {
+        while !snapshots(node, false).is_empty() {
             ensure!(Instant::now() < deadline, "node {} still takes a snapshot", place + 1);
             sleep(Duration::from_millis(100)).await;
         }
@@ -167,23 +167,19 @@ async fn settled(cluster: &Cluster, away: usize) -> Result<()> {
     Ok(())
 }
 
-/// Kinds of what is done with snapshots, as the metrics have them.
-const TAKEN: &str = "taken";
-const RECEIVED: &str = "received";
-
-/// How many of a kind a node has done since it was started.
-async fn snapshots(node: &Node, kind: &str) -> Result<f64> {
-    let kind = format!("kind=\"{kind}\"");
-    let all = node.metrics().await?;
-    let counts =
-        all.iter().filter(|(name, _)| name.starts_with("quorate_snapshots_total{") && name.contains(&kind));
-    Ok(counts.map(|(_, count)| count).sum())
+/// The names of the snapshots in a node's store that are whole, or that it is at.
+fn snapshots(node: &Node, whole: bool) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(node.store()) else { return vec![] };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter(|name| name.ends_with(if whole { ".snapshot" } else { ".taking" })).collect()
 }
 
-/// Does it do something with a snapshot now?
-async fn active(node: &Node) -> Result<bool> {
-    let all = node.metrics().await?;
-    Ok(all.iter().any(|(name, count)| name.starts_with("quorate_snapshots_active{") && *count > 0.0))
+/// How many snapshots the others say that they have sent to a node.
+fn sent(cluster: &Cluster, to: usize) -> usize {
+    let to = format!(" to={} ", to + 1);
+    let logs = cluster.nodes.iter().map(|node| fs::read_to_string(node.log()).unwrap_or_default());
+    let says = |line: &&str| line.contains("a snapshot was sent") && line.contains(&to);
+    logs.map(|log| log.lines().filter(says).count()).sum()
 }
 
 /// How far it has applied the log; 0 if it doesn't say.
