@@ -112,10 +112,23 @@ impl World {
         well(one) && well(other) && !self.network.is_cut(one, other) && !self.network.is_cut(other, one)
     }
 
+    /// Who starts is told of all.
+    fn note_life(&mut self, one: usize) {
+        let life = self.life(one);
+        if std::mem::replace(&mut self.touch.lives[one], life) != life {
+            for (_, told) in self.touch.lost[one].iter_mut().flatten() {
+                *told = false;
+            }
+        }
+    }
+
     /// A transport says so, wrongly perhaps: then it will say, too, that there is touch again.
     pub(crate) fn lose_touch(&mut self, one: usize, other: usize) {
-        let row = self.touch.lost.get_mut(one);
-        if let Some(lost) = row.and_then(|row| row.get_mut(other)) {
+        if one >= self.touch.lives.len() {
+            return;
+        }
+        self.note_life(one);
+        if let Some(lost) = self.touch.lost[one].get_mut(other) {
             let since = lost.map_or(self.now, |(since, _)| since);
             *lost = Some((since, true));
         }
@@ -129,13 +142,7 @@ impl World {
         self.touch.lives.resize(count, 0);
         for one in 0..count {
             self.touch.lost[one].resize(count, None);
-            let life = self.life(one);
-            if std::mem::replace(&mut self.touch.lives[one], life) != life {
-                // Who starts is told of all.
-                for (_, told) in self.touch.lost[one].iter_mut().flatten() {
-                    *told = false;
-                }
-            }
+            self.note_life(one);
             for other in (0..count).filter(|other| *other != one) {
                 let touch = self.in_touch(one, other);
                 let peer = id_of(other);
