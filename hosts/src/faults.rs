@@ -71,6 +71,21 @@ pub const KINDS: [Kind; 18] = [
     Kind::KillInBadWeather,
 ];
 
+impl Kind {
+    /// Does the leader stay in touch with a majority, without a packet late or lost? Then nobody has a reason to depose it.
+    #[must_use]
+    pub const fn spares_leader(self) -> bool {
+        matches!(
+            self,
+            Self::IsolateFollower
+                | Self::FollowerMute
+                | Self::FollowerDeaf
+                | Self::StopFollower
+                | Self::KillFollower
+        )
+    }
+}
+
 const CUT: Link = Link { cut: true, loss: 0.0, delay: Duration::ZERO };
 const LATE: Link = Link { cut: false, loss: 0.0, delay: Duration::from_millis(200) };
 const LOSSY: Link = Link { cut: false, loss: 0.05, delay: Duration::ZERO };

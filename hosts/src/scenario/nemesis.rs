@@ -3,10 +3,11 @@
 use std::{fmt, time::Duration};
 
 use anyhow::{Context as _, Result};
+use quorate_coord::pb::etcdserverpb::PutRequest;
 
 use super::{Common, Report};
 use crate::{
-    cluster::{Cluster, ELECTION_TIMEOUT},
+    cluster::{Cluster, ELECTION_TIMEOUT, kv},
     faults::{Bag, Kind},
     history::{recovery, span},
     judge::{Verdict, judge},
@@ -17,6 +18,9 @@ use crate::{
 /// How much of the throughput of before must be back after a heal, and within how many election timeouts.
 const ENOUGH: f64 = 0.8;
 const WITHIN: u32 = 3;
+
+/// A write must be done again so soon after a heal, on the busiest machine.
+const BOUND: Duration = Duration::from_secs(30);
 
 /// For what it takes.
 #[derive(Clone, Debug)]
@@ -69,6 +73,8 @@ pub struct Strike {
     pub before: f64,
     /// During.
     pub during: f64,
+    /// Milliseconds from the heal until a write was done; none if that took more than half a minute.
+    pub served_ms: Option<f64>,
     /// Milliseconds from the heal until there were four fifths of that before again; none if that was not before the next
     /// fault.
     pub recovery_ms: Option<f64>,
@@ -81,6 +87,7 @@ struct Times {
     kind: Kind,
     begun: Duration,
     healed: Duration,
+    served: Option<Duration>,
     ended: Duration,
     elections: u64,
 }
@@ -119,10 +126,12 @@ pub async fn run(options: &Options) -> Result<Outcome> {
         cluster.heal().with_context(|| cluster.logs(30))?;
         let healed = load.now();
         faulty += healed - begun;
-        tokio::time::sleep(options.calm).await;
+        let served = tokio::time::timeout(BOUND, write(nodes)).await;
+        let served = served.ok().transpose()?.map(|()| load.now().saturating_sub(healed));
+        tokio::time::sleep(options.calm.saturating_sub(served.unwrap_or_default())).await;
         let now = cluster.term().await.max(term);
         let elections = now - std::mem::replace(&mut term, now);
-        times.push(Times { kind, begun, healed, ended: load.now(), elections });
+        times.push(Times { kind, begun, healed, served, ended: load.now(), elections });
     }
     let leads = cluster.wait_for_leader(Duration::from_secs(20)).await;
     leads.with_context(|| cluster.logs(40))?;
@@ -145,6 +154,7 @@ pub async fn run(options: &Options) -> Result<Outcome> {
             seconds: (strike.healed - strike.begun).as_secs_f64(),
             before,
             during: span(&ops, strike.begun, strike.healed).per_second,
+            served_ms: strike.served.map(|served| served.as_secs_f64() * 1e3),
             recovery_ms: back.map(|back| back.as_secs_f64() * 1e3),
             elections: strike.elections,
         }
@@ -166,6 +176,20 @@ pub async fn run(options: &Options) -> Result<Outcome> {
     })
 }
 
+/// Has a write done, through whichever node does it.
+async fn write(nodes: usize) -> Result<()> {
+    let put = PutRequest { key: "healed".into(), ..PutRequest::default() };
+    for place in (0..nodes).cycle() {
+        let mut connection = kv(place)?;
+        let asked = tokio::time::timeout(Duration::from_secs(2), connection.put(put.clone())).await;
+        if matches!(asked, Ok(Ok(_))) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
 impl Report for Outcome {
     fn failures(&self) -> Vec<String> {
         let mut failures = self.verdict.violations.clone();
@@ -174,6 +198,14 @@ impl Report for Outcome {
         }
         if self.verdict.answered == 0 {
             failures.push("no request was answered".to_owned());
+        }
+        for Strike { kind, elections, served_ms, .. } in &self.strikes {
+            if served_ms.is_none() {
+                failures.push(format!("{kind}: no write was done within {BOUND:?} of the heal"));
+            }
+            if kind.spares_leader() && *elections > 0 {
+                failures.push(format!("{kind}: {elections} elections, though the leader had a majority"));
+            }
         }
         let limit = (ELECTION_TIMEOUT * WITHIN).as_secs_f64() * 1e3;
         for strike in self.strikes.iter().filter(|_| self.strict) {
@@ -190,13 +222,17 @@ impl Report for Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "fault                      seconds  before/s  during/s  back after ms  terms")?;
+        writeln!(
+            f,
+            "fault                      seconds  before/s  during/s  a write after ms  back after ms  terms"
+        )?;
         for strike in &self.strikes {
             let back = strike.recovery_ms.map_or("never".to_owned(), |took| format!("{took:.0}"));
+            let served = strike.served_ms.map_or("never".to_owned(), |took| format!("{took:.0}"));
             let Strike { kind, seconds, before, during, elections, .. } = strike;
             writeln!(
                 f,
-                "{:<26} {seconds:>7.1} {before:>9.0} {during:>9.0} {back:>14} {elections:>6}",
+                "{:<26} {seconds:>7.1} {before:>9.0} {during:>9.0} {served:>17} {back:>14} {elections:>6}",
                 kind.to_string()
             )?;
         }
