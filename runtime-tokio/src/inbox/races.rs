@@ -169,10 +169,11 @@ fn whoever_polls_last_is_woken() {
     });
 }
 
-/// Answers what it takes up until it is told to stop, and closes then.
-fn drive(inbox: &Inbox<Nothing>) -> usize {
+/// Answers what it takes up, so many times and until it is told to stop at most, and closes then. Says how many proposals
+/// that were.
+fn drive(inbox: &Inbox<Nothing>, times: usize) -> usize {
     let mut answered = 0;
-    loop {
+    for _ in 0..times {
         let mut work = Work::new();
         next(inbox, &mut work, 0);
         for proposed in work.proposals {
@@ -187,10 +188,11 @@ fn drive(inbox: &Inbox<Nothing>) -> usize {
             read.run(&Nothing, &at);
         }
         if work.stop.is_some() {
-            inbox.close(&stopped());
-            return answered;
+            break;
         }
     }
+    inbox.close(&stopped());
+    answered
 }
 
 #[test]
@@ -198,7 +200,10 @@ fn each_request_is_taken_up_or_refused_once_also_while_it_closes() {
     check(|| {
         let (inbox, reads) = (inbox(99), Reads::default());
         let driver = inbox.clone();
-        let driver = thread::spawn(move || drive(&driver));
+        // By itself, as when it fails; or when it is told to, which is before.
+        let by_itself = thread_rng().r#gen();
+        let times = if by_itself { thread_rng().gen_range(0..3) } else { usize::MAX };
+        let driver = thread::spawn(move || drive(&driver, times));
         let sending = |_| {
             let (inbox, reads) = (inbox.clone(), reads.clone());
             thread::spawn(move || {
@@ -211,8 +216,10 @@ fn each_request_is_taken_up_or_refused_once_also_while_it_closes() {
             })
         };
         let sending: Vec<JoinHandle<_>> = (0..SENDERS).map(sending).collect();
-        inbox.stop(StopReason::Shutdown);
-        assert_eq!(propose(&inbox), Err(Refusal::Stopped(stopped())), "no requests from now on");
+        if !by_itself {
+            inbox.stop(StopReason::Shutdown);
+            assert_eq!(propose(&inbox), Err(Refusal::Stopped(stopped())), "no requests from now on");
+        }
         let answered = driver.join().unwrap();
         let outcomes: Vec<_> = sending.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
         let (done, refused): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(Result::is_ok);

@@ -7,7 +7,7 @@ use std::{
 use shuttle::{
     rand::{Rng as _, thread_rng},
     sync::mpsc,
-    thread::JoinHandle,
+    thread::{Builder, JoinHandle, current},
 };
 
 use super::*;
@@ -27,6 +27,9 @@ enum What {
         _sender: Sender<Job>,
     },
 }
+
+/// A panic that is no failure.
+struct ToldTo;
 
 struct Job {
     sender: usize,
@@ -59,6 +62,9 @@ enum Heard {
     Gone,
 }
 
+/// The name of threads that the worker may be on.
+const ITS: &str = "worker";
+
 /// Tells what it does. Each time it tells something others may get their turn.
 struct Teller {
     heard: mpsc::Sender<Heard>,
@@ -66,11 +72,14 @@ struct Teller {
     quiet: Option<Duration>,
     /// It is at its end when it has rested once.
     rests_once: bool,
+    /// It is on its own threads alone, and dropped there, for that may take long: never on that of whoever sends.
+    on_its_own: bool,
 }
 
 impl Teller {
     fn alone<T>(&self, within: impl FnOnce() -> T) -> T {
         assert!(!self.inside.swap(true, Relaxed), "on two threads at once");
+        assert!(!self.on_its_own || current().name() == Some(ITS), "on a thread of somebody else");
         let result = within();
         self.inside.store(false, Relaxed);
         result
@@ -89,7 +98,7 @@ impl Worker<Job> for Teller {
             match what {
                 What::Work => {}
                 What::Break => return ControlFlow::Break(()),
-                What::Panic => resume_unwind(Box::new("told to")),
+                What::Panic => resume_unwind(Box::new(ToldTo)),
                 What::LetGo { _sender } => drop(_sender),
             }
         }
@@ -117,6 +126,8 @@ impl Drop for Teller {
 struct Threads {
     none: bool,
     lent: Arc<std::sync::Mutex<Vec<JoinHandle<()>>>>,
+    /// How many are at work.
+    at_work: Arc<AtomicUsize>,
 }
 
 impl Threads {
@@ -133,10 +144,25 @@ impl Threads {
 impl Lender for Threads {
     fn lend(&self, work: impl FnOnce() + Send + 'static) {
         if !self.none {
-            let thread = thread::spawn(|| drop(catch_unwind(AssertUnwindSafe(work))));
+            let at_work = Counted::new(&self.at_work);
+            // One that is about to give it back, and the next.
+            assert!(self.at_work.load(Relaxed) <= 2, "borrows more than it needs");
+            let thread = on_its_thread(|| {
+                work();
+                drop(at_work);
+            });
             self.lent.lock().unwrap().push(thread);
         }
     }
+}
+
+fn on_its_thread(work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    // Threads of shuttle must not panic, unless something is wrong.
+    let work = || match catch_unwind(AssertUnwindSafe(work)) {
+        Err(panic) if !panic.is::<ToldTo>() => resume_unwind(panic),
+        Ok(()) | Err(_) => {}
+    };
+    Builder::new().name(ITS.into()).spawn(work).unwrap()
 }
 
 /// A lane, and what is heard of it.
@@ -151,13 +177,13 @@ struct Rig {
 impl Rig {
     fn new(usage: Use, quiet: Option<Duration>, rests_once: bool, threads: Threads) -> Self {
         let (tell, heard) = mpsc::channel();
-        let teller = Teller { heard: tell, inside: AtomicBool::new(false), quiet, rests_once };
+        let inside = AtomicBool::new(false);
+        let teller = Teller { heard: tell, inside, quiet, rests_once, on_its_own: !threads.none };
         let sender = match usage {
             Use::Steady => {
                 let lane = Own::new();
                 let own = lane.clone();
-                // Threads of shuttle must not panic.
-                thread::spawn(move || drop(catch_unwind(AssertUnwindSafe(|| own.run(teller)))));
+                on_its_thread(move || own.run(teller));
                 Sender::new(lane)
             }
             Use::Now => Sender::new(Borrowed::new(teller, threads.clone())),
