@@ -5,6 +5,8 @@
 
 use std::{
     collections::BTreeMap,
+    error::Error,
+    iter::successors,
     ops::Range,
     sync::{
         Arc,
@@ -237,8 +239,8 @@ impl Client {
         let ended = self.started.elapsed();
         let (outcome, revision) = match answer {
             Ok(Ok(answered)) => answered,
-            Ok(Err(status)) if is_refusal(&status) => (Outcome::Refused(status.message().to_owned()), 0),
-            Ok(Err(status)) => (Outcome::Unknown(format!("{:?}: {}", status.code(), status.message())), 0),
+            Ok(Err(status)) if is_refusal(&status) => (Outcome::Refused(chain(&status)), 0),
+            Ok(Err(status)) => (Outcome::Unknown(chain(&status)), 0),
             Err(_) => (Outcome::Unknown("no answer in time".to_owned()), 0),
         };
         Op { client: self.id, node: *node, key, request, invoked, ended, outcome, revision }
@@ -252,7 +254,30 @@ pub fn is_refusal(status: &Status) -> bool {
         (status.code(), status.message()),
         (Code::Unavailable, "etcdserver: no leader")
             | (Code::ResourceExhausted, "etcdserver: too many requests")
-    )
+    ) || went_away_before(status)
+}
+
+/// Did it say that it goes away, and that this request was not one of those that it has begun (RFC 9113, 6.8)? One that
+/// was on its way then meets this. Other clients send it again by themselves; tonic calls it an internal error.
+fn went_away_before(status: &Status) -> bool {
+    causes(status).any(|cause| {
+        let error = cause.downcast_ref::<h2::Error>();
+        error.is_some_and(|error| {
+            error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR)
+        })
+    })
+}
+
+fn causes(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    successors(status.source(), |&cause| cause.source())
+}
+
+fn chain(status: &Status) -> String {
+    let mut text = format!("{:?}: {}", status.code(), status.message());
+    for cause in causes(status) {
+        text.push_str(&format!(": {cause}"));
+    }
+    text
 }
 
 async fn get(connection: &mut KvClient<Channel>, key: u32) -> Result<(u64, i64), Status> {

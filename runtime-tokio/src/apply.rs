@@ -215,7 +215,7 @@ impl<S: StateMachine> Applier<S> {
             return Ok(Snapshot { last: applied, membership: membership.clone() });
         }
         if let Some(source) = snapshot {
-            let meter = self.shared.meter.snapshot(SnapshotKind::Restored, None, 0);
+            let meter = self.shared.meter.snapshot(SnapshotKind::Restored, None);
             restore(&mut self.machine, Metered { source, meter }).map_err(failed)?;
         }
         // Without a snapshot the log is there from its beginning, which is its base.
@@ -261,7 +261,7 @@ impl<S: StateMachine> Applier<S> {
         let restored = match store.open(group, at) {
             Ok(Some(reader)) => {
                 let bytes = reader.info().bytes;
-                let meter = self.shared.meter.snapshot(SnapshotKind::Restored, None, bytes);
+                let meter = self.shared.meter.snapshot(SnapshotKind::Restored, Some(bytes));
                 let source = Box::new(AnySource::new(reader));
                 restore(&mut self.machine, Metered { source, meter }).map(|()| bytes)
             }

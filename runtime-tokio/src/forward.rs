@@ -1,4 +1,5 @@
-//! How a proposal travels to the leader and its reply back: a version, a kind, and the rest. All numbers are little-endian.
+//! How a proposal travels to the leader and its reply back: a version, a [kind](Kind), and the rest. All numbers are
+//! little-endian.
 //!
 //! | request | answer |
 //! | --- | --- |
@@ -9,6 +10,8 @@
 //! | | `3` (too big), bytes and bound in 8 bytes each |
 //! | | `4` (refused), text |
 //! | | `5` (unknown), text |
+//!
+//! Kind `3` is a [report](crate::compare) of what a state hashes to.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_core::NodeId;
@@ -16,12 +19,27 @@ use quorate_core::NodeId;
 use crate::{error::Refusal, trace::TraceContext};
 
 /// The version that is written.
-const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 1;
 
-const PROPOSE: u8 = 1;
+/// What nodes ask of each other in forwarded requests: all of it is here, so that no two kinds have one number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    Propose = 1,
+    /// The same, with the trace that it belongs to. Written only if there is one.
+    ProposeTraced = 2,
+    /// What a replica's state hashed to: see [`compare`](crate::compare).
+    Report = 3,
+}
 
-/// The same, with the trace that it belongs to. Written only if there is one.
-const PROPOSE_TRACED: u8 = 2;
+impl Kind {
+    const ALL: [Self; 3] = [Self::Propose, Self::ProposeTraced, Self::Report];
+
+    /// What such a request begins with.
+    pub(crate) const fn head(self) -> [u8; 2] {
+        [VERSION, self as u8]
+    }
+}
 
 /// Texts are cut to this: they are for people.
 const MAX_TEXT: usize = 1024;
@@ -43,9 +61,9 @@ pub(crate) enum ForwardedError {
 pub(crate) fn encode_request(command: &[u8], trace: Option<TraceContext>) -> Bytes {
     let mut request = BytesMut::with_capacity(2 + TraceContext::BYTES + command.len());
     match trace {
-        None => request.put_slice(&[VERSION, PROPOSE]),
+        None => request.put_slice(&Kind::Propose.head()),
         Some(trace) => {
-            request.put_slice(&[VERSION, PROPOSE_TRACED]);
+            request.put_slice(&Kind::ProposeTraced.head());
             request.put_slice(&trace.to_bytes());
         }
     }
@@ -55,14 +73,18 @@ pub(crate) fn encode_request(command: &[u8], trace: Option<TraceContext>) -> Byt
 
 /// The command in a request, and the trace that it belongs to.
 pub(crate) fn decode_request(mut request: Bytes) -> Result<(Bytes, Option<TraceContext>), ForwardedError> {
-    match take_head(&mut request)? {
-        PROPOSE => Ok((request, None)),
-        PROPOSE_TRACED => {
+    let kind = take_head(&mut request)?;
+    match Kind::ALL.into_iter().find(|known| *known as u8 == kind) {
+        Some(Kind::Propose) => Ok((request, None)),
+        Some(Kind::ProposeTraced) => {
             let trace = request.first_chunk().ok_or(ForwardedError::Short)?;
             let trace = TraceContext::from_bytes(trace).ok_or(ForwardedError::Trace)?;
             Ok((request.split_off(TraceContext::BYTES), Some(trace)))
         }
-        kind => Err(ForwardedError::Kind(kind, "1 (propose) and 2 (propose in a trace)")),
+        // A report does not come here.
+        Some(Kind::Report) | None => {
+            Err(ForwardedError::Kind(kind, "1 (propose), 2 (propose in a trace) and 3 (report)"))
+        }
     }
 }
 

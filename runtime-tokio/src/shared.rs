@@ -497,6 +497,7 @@ impl<S: StateMachine> Port for Shared<S> {
         };
         let local = Local {
             desk: self.host.desk.clone(),
+            meter: self.meter.clone(),
             id: self.id(),
             group: self.group,
             store: lanes.snapshots,

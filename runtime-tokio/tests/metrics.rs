@@ -12,7 +12,7 @@ use bytes::Bytes;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use quorate_core::{Entry, GroupId, Membership, NodeId, StateMachine};
 use quorate_runtime_tokio::{
-    Host, MemoryNetwork, MemoryStore, MetricsLevel, Node, ProposeError,
+    Host, MemoryNetwork, MemoryStore, MetricsLevel, Node, ProposeError, SnapshotPolicy,
     metrics::names::{self, Kind},
 };
 
@@ -202,6 +202,55 @@ async fn a_follower_that_is_cut_off_is_seen_to_lag() {
     })
     .await;
     cluster.network.heal();
+    cluster.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_snapshot_is_told_of_by_whoever_takes_sends_receives_and_restores_it() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _recorder = metrics::set_default_local_recorder(&recorder);
+    let mut cluster = Cluster::of(3);
+    for id in cluster.ids() {
+        let policy = SnapshotPolicy { keep_entries: 0, keep_bytes: 0, ..SnapshotPolicy::manual() };
+        cluster.start_node(id, |builder| builder.snapshots(policy)).await;
+    }
+    let leader = cluster.leader().await;
+    let [follower, other] = cluster.others(leader)[..] else { panic!("there are three") };
+    cluster.network.isolate(follower);
+    for n in 0..10 {
+        within(cluster.node(leader).propose(format!("word {n}"))).await.unwrap();
+    }
+    let last = within(cluster.node(leader).snapshot()).await.unwrap();
+    within(async {
+        while cluster.node(leader).status().await.unwrap().raft.base.index < last.index {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    cluster.network.heal();
+    cluster.converged().await;
+    let mut seen = Seen::default();
+    // The sender hears of it last.
+    let sent = format!("quorate_snapshots_total{{node={leader},kind=sent}}");
+    until(|| {
+        seen.look(&snapshotter);
+        (seen.number(&sent) >= 1.0).then_some(())
+    })
+    .await;
+    let bytes = seen.number(&format!("quorate_snapshot_bytes_total{{node={leader},kind=taken}}"));
+    assert!(bytes > 70.0, "{bytes}");
+    for (node, kind) in [(leader, "taken"), (leader, "sent"), (follower, "received"), (follower, "restored")]
+    {
+        let labels = format!("{{node={node},kind={kind}}}");
+        assert_eq!(seen.number(&format!("quorate_snapshots_total{labels}")), 1.0, "{labels}");
+        assert_eq!(seen.number(&format!("quorate_snapshot_bytes_total{labels}")), bytes, "{labels}");
+        assert_eq!(seen.values(&format!("quorate_snapshot_duration_seconds{labels}")).len(), 1, "{labels}");
+        assert_eq!(seen.number(&format!("quorate_snapshot_progress_ratio{labels}")), 1.0, "{labels}");
+        assert_eq!(seen.number(&format!("quorate_snapshots_active{labels}")), 0.0, "{labels}");
+    }
+    assert_eq!(seen.sum("quorate_snapshots_total"), 4.0, "node {other} has nothing to do with it");
+    assert_eq!(seen.sum("quorate_snapshot_failures_total"), 0.0);
     cluster.shutdown().await;
 }
 

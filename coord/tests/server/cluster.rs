@@ -8,14 +8,58 @@ use quorate_coord::{
         CompactionRequest, Compare, HashKvRequest, HashRequest, PutRequest, RangeRequest, RequestOp,
         StatusRequest, TxnRequest, request_op::Request,
     },
-    server::{Cluster, serve},
+    server::{Cluster, MAX_REQUESTS, MAX_STREAMS, serve},
 };
 use quorate_core::{Membership, NodeId};
 use quorate_runtime_tokio::{MemoryNetwork, MemoryStore, Node};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinSet};
 use tonic::Code;
 
 use crate::support::{bytes, get, leader, put, start, within};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_more_than_a_node_has_under_way_is_refused_at_once_and_what_it_has_is_answered() {
+    let (network, nodes) = start(3).await;
+    let leader = leader(&nodes).await;
+    // Whatever it is asked now has to wait.
+    let cut_off = nodes.values().find(|served| served.node.id().0 != leader).unwrap();
+    network.isolate(cut_off.node.id());
+    let more = 100;
+    let mut asked = JoinSet::new();
+    let mut left = MAX_REQUESTS + more;
+    while left > 0 {
+        let here = left.min(MAX_STREAMS as usize);
+        left -= here;
+        let kv = cut_off.kv().await;
+        for n in 0..here {
+            let mut kv = kv.clone();
+            asked.spawn(async move {
+                if n % 2 == 0 {
+                    kv.range(get("a")).await.map(drop)
+                } else {
+                    kv.put(put("a", "1")).await.map(drop)
+                }
+            });
+        }
+    }
+    for _ in 0..more {
+        let refused = within(asked.join_next()).await.unwrap().unwrap().unwrap_err();
+        let words = "etcdserver: too many requests";
+        assert_eq!((refused.code(), refused.message()), (Code::ResourceExhausted, words));
+    }
+    // It makes room, so it is let in.
+    let mut kv = cut_off.kv().await;
+    asked
+        .spawn(async move { kv.compact(CompactionRequest { revision: 1, physical: false }).await.map(drop) });
+    network.heal();
+    while let Some(answered) = within(asked.join_next()).await {
+        answered.unwrap().unwrap();
+    }
+    cut_off.kv().await.range(get("a")).await.unwrap();
+    for served in nodes.into_values() {
+        served.stop().await;
+    }
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_written_on_one_node_is_read_on_every_other() {

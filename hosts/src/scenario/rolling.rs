@@ -132,7 +132,9 @@ fn is_retriable(outcome: &Came) -> bool {
     match outcome {
         Came::Refused(_) => true,
         // The second is the client library's own: the connection had gone before the request was on it.
-        Came::Unknown(why) => why.starts_with("Unavailable: ") || why == "Cancelled: operation was canceled",
+        Came::Unknown(why) => {
+            why.starts_with("Unavailable: ") || why.starts_with("Cancelled: operation was canceled")
+        }
         Came::Read(_) | Came::Written(_) | Came::Compared { .. } => true,
     }
 }

@@ -3,18 +3,13 @@
 //!
 //! | request | answer |
 //! | --- | --- |
-//! | `1`, `2` (report), incarnation and index of the snapshot in 8 bytes each, a count in 1, so many times index and hash in 8 each | `1`, `0` |
+//! | `1`, `3` (report), incarnation and index of the snapshot in 8 bytes each, a count in 1, so many times index and hash in 8 each | `1`, `0` |
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use quorate_core::{Incarnation, Index};
 
 use super::{Origin, REPEATED};
-
-/// The version that is written.
-const VERSION: u8 = 1;
-
-/// Beside 1, which proposes.
-const REPORT: u8 = 2;
+use crate::forward::{Kind, VERSION};
 
 /// Before the hashes: incarnation, snapshot, count.
 const HEADER: usize = 8 + 8 + 1;
@@ -44,12 +39,12 @@ pub(crate) enum ReportError {
 impl Report {
     /// Is this forwarded request a report, whatever is in it?
     pub(crate) fn is_one(request: &[u8]) -> bool {
-        request.starts_with(&[VERSION, REPORT])
+        request.starts_with(&Kind::Report.head())
     }
 
     pub(crate) fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(2 + HEADER + self.hashes.len() * 16);
-        out.put_slice(&[VERSION, REPORT]);
+        out.put_slice(&Kind::Report.head());
         out.put_u64_le(self.origin.incarnation.0);
         out.put_u64_le(self.origin.restored.0);
         let hashes = &self.hashes[self.hashes.len().saturating_sub(REPEATED)..];
@@ -62,7 +57,7 @@ impl Report {
     }
 
     pub(crate) fn decode(request: &[u8]) -> Result<Self, ReportError> {
-        let mut rest = request.strip_prefix(&[VERSION, REPORT]).ok_or(ReportError::Foreign)?;
+        let mut rest = request.strip_prefix(&Kind::Report.head()).ok_or(ReportError::Foreign)?;
         if rest.len() < HEADER {
             return Err(ReportError::Length);
         }
@@ -91,6 +86,7 @@ pub(crate) fn accepted() -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{forward::encode_request, trace::TraceContext};
 
     #[test]
     fn reports_come_back_as_they_were_and_only_whole() {
@@ -114,7 +110,9 @@ mod tests {
         bytes[2 + 16] = 17;
         assert_eq!(Report::decode(&bytes), Err(ReportError::TooMany(17)));
         assert_eq!(Report::decode(&[2, 2]), Err(ReportError::Foreign));
-        // Nor is a proposal taken for one.
-        assert!(!Report::is_one(&crate::forward::encode_request(&[2, 2], None)));
+        // Nor is a proposal taken for one, whatever is in it: it would be answered as done, and never be.
+        for trace in [None, Some(TraceContext::random())] {
+            assert!(!Report::is_one(&encode_request(&[Kind::Report as u8; 2], trace)), "{trace:?}");
+        }
     }
 }

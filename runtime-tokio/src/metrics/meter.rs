@@ -1,7 +1,10 @@
 //! What happens often is told through handles that are had once.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -353,13 +356,18 @@ impl Meter {
         self.messages_dropped.increment(1);
     }
 
-    /// Something begins to be done with a snapshot. `length` is how many bytes it has, if that is known; `from`, how many
-    /// of them are done already, as it goes on where it was broken off.
-    pub(crate) fn snapshot(&self, kind: SnapshotKind, length: Option<u64>, from: u64) -> SnapshotMeter {
+    /// Something begins to be done with a snapshot. `length` is how many bytes it has, if that is known.
+    pub(crate) fn snapshot(&self, kind: SnapshotKind, length: Option<u64>) -> SnapshotMeter {
         let handles = self.snapshots[kind as usize].clone();
         handles.active.increment(1.0);
-        let mut meter = SnapshotMeter { handles, begun: Instant::now(), length, bytes: from, done: false };
-        meter.add(0);
+        let meter = SnapshotMeter {
+            handles,
+            begun: Instant::now(),
+            length,
+            bytes: AtomicU64::new(0),
+            done: AtomicBool::new(false),
+        };
+        meter.resume(0);
         meter
     }
 }
@@ -416,30 +424,40 @@ pub(crate) struct SnapshotMeter {
     handles: SnapshotHandles,
     begun: Instant,
     length: Option<u64>,
-    bytes: u64,
-    done: bool,
+    bytes: AtomicU64,
+    done: AtomicBool,
 }
 
 impl SnapshotMeter {
-    /// So many more bytes of it were written, sent or read.
-    pub(crate) fn add(&mut self, bytes: usize) {
-        self.bytes = self.bytes.saturating_add(bytes as u64);
-        self.handles.bytes.increment(bytes as u64);
+    /// So many of its bytes are there already: it goes on where it was broken off.
+    pub(crate) fn resume(&self, bytes: u64) {
+        self.bytes.store(bytes, Relaxed);
         // An unknown length is none of which anything is done.
         let length = self.length.unwrap_or(u64::MAX).max(1);
-        self.handles.progress.set((self.bytes as f64 / length as f64).min(1.0));
+        self.handles.progress.set((bytes as f64 / length as f64).min(1.0));
+    }
+
+    /// So many of its bytes are written, sent or read now.
+    pub(crate) fn reached(&self, bytes: u64) {
+        self.handles.bytes.increment(bytes.saturating_sub(self.bytes.load(Relaxed)));
+        self.resume(bytes);
+    }
+
+    /// So many more bytes of it were written, sent or read.
+    pub(crate) fn add(&self, bytes: usize) {
+        self.reached(self.bytes.load(Relaxed).saturating_add(bytes as u64));
     }
 
     /// It came to its end.
-    pub(crate) fn done(mut self) {
-        self.done = true;
+    pub(crate) fn done(&self) {
+        self.done.store(true, Relaxed);
     }
 }
 
 impl Drop for SnapshotMeter {
     fn drop(&mut self) {
         self.handles.active.decrement(1.0);
-        if self.done {
+        if self.done.load(Relaxed) {
             self.handles.done.increment(1);
             self.handles.seconds.record(self.begun.elapsed());
             self.handles.progress.set(1.0);

@@ -331,6 +331,7 @@ impl<S: StateMachine> Driver<S> {
         });
         let errand = Errand {
             desk: keeper.desk.clone(),
+            meter: self.shared.meter.clone(),
             id: self.shared.id(),
             group: self.shared.group,
             store: keeper.store.clone(),
@@ -378,12 +379,12 @@ async fn freeze_and_write<S: StateMachine>(
     if last.index <= newest {
         return Ok(Taken { last, bytes: None });
     }
-    let group = shared.group;
+    let (group, meter) = (shared.group, shared.meter.clone());
     let (runner, cancelled) = (desk.runner.clone(), cancel.clone());
     let work = move || {
         // Until the state that is held still is let go of.
         let (_alive, _permit) = (alive, permit);
-        take(&desk, &*store, group, &snapshot, &*frozen, &cancelled)
+        take(&desk, &*store, &meter, group, &snapshot, &*frozen, &cancelled)
     };
     match runner.blocking(work).await.map_err(failed)? {
         Ok(info) => Ok(Taken { last, bytes: Some(info.bytes) }),

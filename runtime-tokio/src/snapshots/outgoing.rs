@@ -22,7 +22,10 @@ use super::{
     receive::blocking,
     send::{self, Bytestore, Purpose, answer, moving},
 };
-use crate::transport::{BoxFuture, BoxStream, ForwardError};
+use crate::{
+    metrics::Meter,
+    transport::{BoxFuture, BoxStream, ForwardError},
+};
 
 /// Opens streams to the other nodes of a group.
 pub(crate) trait Ways: Send + Sync + 'static {
@@ -33,6 +36,7 @@ pub(crate) trait Ways: Send + Sync + 'static {
 /// A snapshot that a leader's core wants a peer to have.
 pub(crate) struct Errand {
     pub(crate) desk: Arc<Desk>,
+    pub(crate) meter: Arc<Meter>,
     pub(crate) id: NodeId,
     pub(crate) group: GroupId,
     pub(crate) store: Arc<dyn AnySnapshots>,
@@ -117,7 +121,7 @@ impl Errand {
         let stall = self.desk.limits.stall_timeout;
         let activity = SnapshotActivity::Relaying { to: self.to, source: helper };
         let last = self.last()?;
-        let listed = self.desk.board.list(self.group, activity, last, None);
+        let listed = self.desk.board.list(&self.meter, self.group, activity, last, None);
         let (mut from, mut to) = split(moving(stall, self.open(helper)).await?);
         let relay = Frame::Relay { target: self.to, least: self.least, term: self.message.term };
         moving(stall, frame::open(&mut to, &relay)).await?;
@@ -141,13 +145,16 @@ impl Errand {
             listed.into_iter().find(|info| info.snapshot.last == last).ok_or(TransferError::Gone(last))?;
         let bytes = open_snapshot(&self.desk, &self.store, group, &info).await?;
         let activity = SnapshotActivity::Sending { to: self.to };
-        let listed = self.desk.board.list(group, activity, last, Some(info.bytes));
+        let listed = self.desk.board.list(&self.meter, group, activity, last, Some(info.bytes));
         let which = Which { term: self.message.term, info };
         let (mut failures, mut pause) = (0, PAUSE);
         loop {
             let before = listed.done();
             let error = match self.attempt(&which, &bytes, &listed).await {
-                Ok(which) => return Ok(which),
+                Ok(which) => {
+                    listed.finish();
+                    return Ok(which);
+                }
                 Err(error) => error,
             };
             // As long as something moves it is worth going on with the same bytes: the next ones would begin anew.

@@ -12,6 +12,8 @@ use std::{
 use quorate_core::{GroupId, LogId, NodeId};
 use tokio::time::Instant;
 
+use crate::metrics::{self, SnapshotKind, SnapshotMeter};
+
 /// A snapshot that is being taken, sent or received.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SnapshotProgress {
@@ -111,18 +113,22 @@ pub(crate) struct Meter {
     started: Instant,
 }
 
-/// Something that is on the board for as long as this lives.
+/// Something that is on the board for as long as this lives. Dropped before it is [finished](Listed::finish), it came to
+/// nothing, as far as metrics are concerned.
 #[derive(Debug)]
 pub(crate) struct Listed {
     board: Arc<Board>,
     number: u64,
     meter: Arc<Meter>,
+    /// None for what another node does, and counts.
+    metrics: Option<SnapshotMeter>,
 }
 
 impl Board {
-    /// Lists something that begins now.
+    /// Lists something that begins now, and tells the group's metrics of it.
     pub(crate) fn list(
         self: &Arc<Self>,
+        metrics: &metrics::Meter,
         group: GroupId,
         activity: SnapshotActivity,
         last: LogId,
@@ -134,7 +140,14 @@ impl Board {
         let number = active.next;
         active.next += 1;
         active.entries.insert(number, meter.clone());
-        Listed { board: self.clone(), number, meter }
+        let kind = match activity {
+            SnapshotActivity::Taking => Some(SnapshotKind::Taken),
+            SnapshotActivity::Sending { .. } => Some(SnapshotKind::Sent),
+            SnapshotActivity::Receiving { .. } => Some(SnapshotKind::Received),
+            SnapshotActivity::Relaying { .. } => None,
+        };
+        let metrics = kind.map(|kind| metrics.snapshot(kind, total));
+        Listed { board: self.clone(), number, meter, metrics }
     }
 
     /// What is going on, the oldest first.
@@ -182,6 +195,24 @@ impl Listed {
     /// So many bytes are done now.
     pub(crate) fn set(&self, done: u64) {
         self.meter.done.store(done, Relaxed);
+        if let Some(metrics) = &self.metrics {
+            metrics.reached(done);
+        }
+    }
+
+    /// So many bytes were done before, by a transfer that was cut short.
+    pub(crate) fn resume(&self, done: u64) {
+        self.meter.done.store(done, Relaxed);
+        if let Some(metrics) = &self.metrics {
+            metrics.resume(done);
+        }
+    }
+
+    /// It came to its end.
+    pub(crate) fn finish(&self) {
+        if let Some(metrics) = &self.metrics {
+            metrics.done();
+        }
     }
 
     /// How many bytes are done.

@@ -21,7 +21,7 @@ use super::{
     progress::{Listed, SnapshotActivity, add},
     send::{Purpose, moving},
 };
-use crate::lane::Runner;
+use crate::{lane::Runner, metrics::Meter};
 
 /// The node that a snapshot is for, as whoever stages it sees it.
 pub(crate) trait Inlet: Send + Sync + 'static {
@@ -35,6 +35,7 @@ pub(crate) trait Inlet: Send + Sync + 'static {
 /// What a transfer is about, at the receiver.
 pub(super) struct Offered<'a> {
     pub(super) desk: &'a Arc<Desk>,
+    pub(super) meter: &'a Meter,
     pub(super) store: &'a Arc<dyn AnySnapshots>,
     pub(super) inlet: &'a dyn Inlet,
     pub(super) group: GroupId,
@@ -62,7 +63,8 @@ where
         return Err(refusing(Reason::Stale, "another leader's snapshot of a later term is under way"));
     };
     let activity = SnapshotActivity::Receiving { from: offered.from };
-    let listed = desk.board.list(offered.group, activity, which.info.snapshot.last, Some(which.info.bytes));
+    let (last, bytes) = (which.info.snapshot.last, which.info.bytes);
+    let listed = desk.board.list(offered.meter, offered.group, activity, last, Some(bytes));
     let staging = tokio::select! {
         staging = offered.begin(&turn, to) => staging?,
         () = turn.superseded() => return Err(TransferError::Superseded),
@@ -70,7 +72,7 @@ where
     // Another may have brought it while this one waited.
     if let Some(held) = offered.held().await? {
         staging.close().await;
-        return offered.hand_over(held, stream, to).await;
+        return offered.hand_over(held, stream, to).await.inspect(|()| listed.finish());
     }
     let ended = tokio::select! {
         ended = offered.stage(&staging, &listed, stream, to) => ended,
@@ -78,7 +80,7 @@ where
     };
     // If it was cut short, whoever comes next goes on from here.
     staging.close().await;
-    ended
+    ended.inspect(|()| listed.finish())
 }
 
 impl Offered<'_> {
@@ -186,7 +188,7 @@ impl Offered<'_> {
         let mut expected = staging.staged();
         let mut unsynced = 0;
         let mut signed = Instant::now();
-        listed.set(expected);
+        listed.resume(expected);
         moving(stall, frame::write(to, &Frame::Accept { offset: expected })).await?;
         loop {
             match moving(stall, frame::read(stream)).await? {

@@ -141,7 +141,7 @@ async fn chunks<W: AsyncWrite + Unpin>(
     listed: &Listed,
 ) -> Result<(), TransferError> {
     let (total, stall) = (which.info.bytes, desk.limits.stall_timeout);
-    listed.set(offset);
+    listed.resume(offset);
     while offset < total {
         let left = usize::try_from(total - offset).unwrap_or(usize::MAX);
         let len = left.min(desk.limits.chunk_bytes);

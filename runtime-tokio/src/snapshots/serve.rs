@@ -16,11 +16,12 @@ use super::{
     receive::{Inlet, Offered, blocking, receive, refusal, refusing, signs_of_life},
     send::{self, Purpose, close, moving},
 };
-use crate::transport::BoxStream;
+use crate::{metrics::Meter, transport::BoxStream};
 
 /// A node, as far as snapshots of one of its groups are concerned.
 pub(crate) struct Local {
     pub(crate) desk: Arc<Desk>,
+    pub(crate) meter: Arc<Meter>,
     pub(crate) id: NodeId,
     pub(crate) group: GroupId,
     pub(crate) store: Arc<dyn AnySnapshots>,
@@ -82,8 +83,8 @@ pub(crate) async fn serve(local: &Local, from: NodeId, stream: BoxStream) {
 
 impl Local {
     fn offered(&self, from: NodeId, purpose: Purpose, which: Which) -> Offered<'_> {
-        let Self { desk, store, inlet, group, .. } = self;
-        Offered { desk, store, inlet: &**inlet, group: *group, from, purpose, which }
+        let Self { desk, meter, store, inlet, group, .. } = self;
+        Offered { desk, meter, store, inlet: &**inlet, group: *group, from, purpose, which }
     }
 
     /// Sends the newest snapshot that there is to `target`, for the leader of `term`.
@@ -108,13 +109,13 @@ impl Local {
         };
         let bytes = open_snapshot(&self.desk, &self.store, group, &info).await?;
         let activity = SnapshotActivity::Sending { to: target };
-        let listed = self.desk.board.list(group, activity, info.snapshot.last, Some(info.bytes));
+        let listed = self.desk.board.list(&self.meter, group, activity, info.snapshot.last, Some(info.bytes));
         let which = Which { term, info };
         let sent = async {
             let stream = self.ways.open(target).await?;
             send::send(&self.desk, stream, Purpose::Stage, &which, Some(&bytes), &listed).await
         };
-        let sent = sent.await;
+        let sent = sent.await.inspect(|_which| listed.finish());
         let board = &self.desk.board;
         add(if sent.is_ok() { &board.sent } else { &board.sends_failed }, 1);
         sent

@@ -18,7 +18,7 @@ use super::{
     error::TakeError,
     progress::{Listed, SnapshotActivity, add},
 };
-use crate::error::panic_message;
+use crate::{error::panic_message, metrics::Meter};
 
 /// Tells whoever writes a snapshot to give it up.
 #[derive(Clone, Debug, Default)]
@@ -44,15 +44,17 @@ const SLICE: Duration = Duration::from_millis(20);
 pub(crate) fn take(
     desk: &Desk,
     store: &dyn AnySnapshots,
+    metrics: &Meter,
     group: GroupId,
     snapshot: &Snapshot,
     frozen: &dyn Frozen,
     cancel: &Cancel,
 ) -> Result<SnapshotInfo, TakeError> {
-    let listed = desk.board.list(group, SnapshotActivity::Taking, snapshot.last, None);
+    let listed = desk.board.list(metrics, group, SnapshotActivity::Taking, snapshot.last, None);
     let taken = write(desk, store, group, snapshot, frozen, cancel, &listed);
     match &taken {
         Ok(info) => {
+            listed.finish();
             add(&desk.board.taken, 1);
             add(&desk.board.taken_bytes, info.bytes);
         }

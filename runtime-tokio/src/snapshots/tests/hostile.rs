@@ -14,6 +14,7 @@ use super::{
     },
     support::*,
 };
+use crate::metrics::Meter;
 
 /// A stream to node 2, which serves it.
 fn to_node_2(world: &Arc<World>) -> DuplexStream {
@@ -160,7 +161,7 @@ async fn a_receiver_that_claims_nonsense_is_not_believed() {
         });
         let desk = &world.desks[&NodeId(1)];
         let activity = super::super::progress::SnapshotActivity::Sending { to: NodeId(2) };
-        let listed = desk.board.list(GROUP, activity, which.info.snapshot.last, None);
+        let listed = desk.board.list(&Meter::off(), GROUP, activity, which.info.snapshot.last, None);
         let purpose = super::super::send::Purpose::Install;
         let sent = super::super::send::send(desk, Box::new(mine), purpose, &which, None, &listed).await;
         assert!(matches!(sent, Err(TransferError::Frame(_))), "{lie:?}: {sent:?}");

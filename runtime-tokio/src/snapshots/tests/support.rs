@@ -29,6 +29,7 @@ use super::super::{
 use crate::{
     MemoryStore,
     lane::Runner,
+    metrics::Meter,
     transport::{BoxFuture, BoxStream, ForwardError},
 };
 
@@ -131,6 +132,7 @@ impl World {
         for (id, group) in places() {
             let local = Local {
                 desk: world.desks[&id].clone(),
+                meter: Arc::new(Meter::off()),
                 id,
                 group,
                 store: wrap(id, &world.stores[&id]),
@@ -187,6 +189,7 @@ impl World {
     ) -> Errand {
         Errand {
             desk: self.desks[&NodeId(1)].clone(),
+            meter: Arc::new(Meter::off()),
             id: NodeId(1),
             group,
             store: self.local(NodeId(1), group).store.clone(),

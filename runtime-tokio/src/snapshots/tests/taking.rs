@@ -12,7 +12,7 @@ use super::{
     },
     support::*,
 };
-use crate::{MemoryStore, lane::Runner};
+use crate::{MemoryStore, lane::Runner, metrics::Meter};
 
 /// Writes this, in pieces, and does something before each.
 struct State<F: Fn(usize) -> Result<(), StateError> + Send>(Vec<u8>, F);
@@ -39,7 +39,7 @@ async fn is_published_whole_or_not_at_all() {
     let (desk, store) = world(limits());
     let bytes = state(100_000, 1);
     let go = |at: u64, frozen: &dyn Frozen, cancel: &Cancel| {
-        take(&desk, &store.snapshots(), GROUP, &snapshot(at), frozen, cancel)
+        take(&desk, &store.snapshots(), &Meter::off(), GROUP, &snapshot(at), frozen, cancel)
     };
     let none = || Cancel::default();
     let found =
@@ -96,7 +96,8 @@ async fn a_machine_that_passes_over_errors_publishes_nothing() {
     let cancel = Cancel::default();
     cancel.cancel();
     let snapshots = store.snapshots();
-    let found = take(&desk, &snapshots, GROUP, &snapshot(10), &Careless(state(10_000, 2)), &cancel);
+    let found =
+        take(&desk, &snapshots, &Meter::off(), GROUP, &snapshot(10), &Careless(state(10_000, 2)), &cancel);
     assert!(matches!(found, Err(TakeError::Cancelled)), "{found:?}");
 
     // The store fails in the middle.
@@ -107,7 +108,7 @@ async fn a_machine_that_passes_over_errors_publishes_nothing() {
         Ok(())
     });
     // A store in memory fails only when it publishes.
-    let found = take(&desk, &snapshots, GROUP, &snapshot(10), &failing, &Cancel::default());
+    let found = take(&desk, &snapshots, &Meter::off(), GROUP, &snapshot(10), &failing, &Cancel::default());
     assert!(
         matches!(&found, Err(TakeError::Store(error)) if error.to_string() == "the disk is full"),
         "{found:?}"
@@ -128,7 +129,9 @@ async fn is_given_up_while_it_waits_for_its_rate() {
         let desk = desk.clone();
         move || {
             let state = State(state(1 << 20, 4), |_| Ok(()));
-            answer.send(take(&desk, &snapshots, GROUP, &snapshot(10), &state, &given_up)).is_ok()
+            answer
+                .send(take(&desk, &snapshots, &Meter::off(), GROUP, &snapshot(10), &state, &given_up))
+                .is_ok()
         }
     });
     while desk.board.progress().first().is_none_or(|entry| entry.done == 0) {

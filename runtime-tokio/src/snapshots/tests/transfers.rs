@@ -17,13 +17,20 @@ use super::{
     },
     support::*,
 };
+use crate::metrics::Meter;
 
 /// One attempt, over one stream.
 async fn attempt(world: &Arc<World>, to: u64, which: &Which) -> Result<Which, TransferError> {
     let local = world.local(NodeId(1), GROUP);
     let bytes = open_snapshot(&local.desk, &local.store, GROUP, &which.info).await.unwrap();
     let activity = SnapshotActivity::Sending { to: NodeId(to) };
-    let listed = local.desk.board.list(GROUP, activity, which.info.snapshot.last, Some(which.info.bytes));
+    let listed = local.desk.board.list(
+        &Meter::off(),
+        GROUP,
+        activity,
+        which.info.snapshot.last,
+        Some(which.info.bytes),
+    );
     let stream = world.open(NodeId(1), NodeId(to), GROUP)?;
     send::send(&local.desk, stream, Purpose::Install, which, Some(&bytes), &listed).await
 }
