@@ -117,6 +117,9 @@ enum Scenario {
         /// MiB of the snapshot
         #[arg(long, default_value = "1024")]
         mib: u64,
+        /// MiB of it that are taken, sent and received a second [default: the program's]
+        #[arg(long)]
+        rate: Option<u64>,
         /// How many pairs of runs
         #[arg(long, default_value = "20")]
         runs: usize,
@@ -207,8 +210,8 @@ async fn run(args: Args) -> Result<bool> {
             let run = Duration::from_millis(millis);
             show(&slow::run(&slow::Options { common, troubles, runs, run, clients }).await?, args.json)
         }
-        Scenario::Snapshot { mib, runs, clients } => {
-            show(&snapshot::run(&snapshot::Options { common, mib, runs, clients }).await?, args.json)
+        Scenario::Snapshot { mib, runs, clients, rate } => {
+            show(&snapshot::run(&snapshot::Options { common, mib, runs, clients, rate }).await?, args.json)
         }
     }
 }

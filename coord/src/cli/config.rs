@@ -4,10 +4,11 @@ use std::{
     collections::BTreeSet,
     fs,
     net::SocketAddr,
+    num::NonZeroU64,
     path::{Path, PathBuf},
 };
 
-use quorate_runtime_tokio::SnapshotPolicy;
+use quorate_runtime_tokio::{SnapshotConfigError, SnapshotLimits, SnapshotPolicy};
 use quorate_transport_quic::PeerAddress;
 use serde::{Deserialize, Serialize};
 
@@ -81,6 +82,8 @@ pub(crate) struct Snapshots {
     pub(crate) bytes: u64,
     /// So many entries before a snapshot stay in the log, for nodes that lag a little. As etcd's `snapshot-catchup-entries`.
     pub(crate) keep_entries: u64,
+    /// So many bytes a second are written of those taken, sent and received, each; 0: as fast as it goes, at the cost of clients.
+    pub(crate) rate: u64,
 }
 
 /// What [`Snapshots::entries`] is unless told otherwise.
@@ -89,10 +92,17 @@ pub(crate) const SNAPSHOT_ENTRIES: u64 = 100_000;
 pub(crate) const SNAPSHOT_BYTES: u64 = 64 << 20;
 /// What [`Snapshots::keep_entries`] is unless told otherwise.
 pub(crate) const SNAPSHOT_KEEP: u64 = 10_000;
+/// What [`Snapshots::rate`] is unless told otherwise.
+pub(crate) const SNAPSHOT_RATE: u64 = 64 << 20;
 
 impl Default for Snapshots {
     fn default() -> Self {
-        Self { entries: SNAPSHOT_ENTRIES, bytes: SNAPSHOT_BYTES, keep_entries: SNAPSHOT_KEEP }
+        Self {
+            entries: SNAPSHOT_ENTRIES,
+            bytes: SNAPSHOT_BYTES,
+            keep_entries: SNAPSHOT_KEEP,
+            rate: SNAPSHOT_RATE,
+        }
     }
 }
 
@@ -103,13 +113,30 @@ impl Snapshots {
 
     /// The same for the node.
     pub(crate) fn policy(self) -> SnapshotPolicy {
-        let Self { entries, bytes, keep_entries } = self;
+        let Self { entries, bytes, keep_entries, rate: _ } = self;
         let policy = SnapshotPolicy { keep_entries, ..SnapshotPolicy::default() };
         if entries == 0 {
             SnapshotPolicy { automatic: false, ..policy }
         } else {
             SnapshotPolicy { entries, bytes, ..policy }
         }
+    }
+
+    /// How much they may take of the process.
+    pub(crate) fn limits(self) -> SnapshotLimits {
+        let rate = NonZeroU64::new(self.rate);
+        SnapshotLimits { take_rate: rate, send_rate: rate, receive_rate: rate, ..SnapshotLimits::default() }
+    }
+
+    fn validate(self) -> Result<()> {
+        let wrong = |error: SnapshotConfigError| Failure::new(error.to_string());
+        self.policy().validate().map_err(wrong)?;
+        let least = self.limits().chunk_bytes as u64;
+        if self.rate != 0 && self.rate < least {
+            let rate = self.rate;
+            return Err(Failure::new(format!("snapshots: rate must be 0 or at least {least}, not {rate}")));
+        }
+        self.limits().validate().map_err(wrong)
     }
 }
 
@@ -160,8 +187,7 @@ impl NodeConfig {
         if self.members.len() > 1 && self.tls.is_none() {
             return Err(Failure::new("tls: a node that has peers needs ca, cert and key"));
         }
-        self.snapshots.policy().validate().map_err(|error| Failure::new(error.to_string()))?;
-        Ok(())
+        self.snapshots.validate()
     }
 }
 
@@ -316,6 +342,7 @@ client = "http://127.0.0.1:2389"
         assert!(config.data.is_absolute() && config.data.ends_with("store"));
         assert_eq!(read(&toml::to_string(&config).unwrap()).unwrap(), config);
         assert_eq!(config.snapshots.policy(), SnapshotPolicy::default());
+        assert_eq!(config.snapshots.limits(), SnapshotLimits::default());
     }
 
     #[test]
@@ -329,6 +356,11 @@ client = "http://127.0.0.1:2389"
         assert!(!with("entries = 0").unwrap().snapshots.policy().automatic);
         let message = with("bytes = 0").unwrap_err().to_string();
         assert!(message.ends_with("snapshots: bytes must be at least 1, not 0"), "{message}");
+        let limits = with("rate = 1048576").unwrap().snapshots.limits();
+        assert_eq!([limits.take_rate, limits.send_rate, limits.receive_rate], [NonZeroU64::new(1 << 20); 3]);
+        assert_eq!(with("rate = 0").unwrap().snapshots.limits().send_rate, None);
+        let message = with("rate = 1000").unwrap_err().to_string();
+        assert!(message.ends_with("snapshots: rate must be 0 or at least 131072, not 1000"), "{message}");
         let message = with("count = 5").unwrap_err().to_string();
         assert!(message.contains("unknown field `count`"), "{message}");
     }

@@ -12,7 +12,8 @@ use super::{
 pub(crate) struct NodeArgs {
     /// Read everything from this file
     #[arg(long, value_name = "FILE", conflicts_with_all = ["id", "cluster", "data", "listen_client", "listen_peer",
-        "peer", "client_url", "ca", "cert", "key", "snapshot_entries", "snapshot_bytes", "snapshot_keep"])]
+        "peer", "client_url", "ca", "cert", "key", "snapshot_entries", "snapshot_bytes", "snapshot_keep",
+        "snapshot_rate"])]
     pub(crate) config: Option<PathBuf>,
 
     /// The node's id, from 1
@@ -51,6 +52,9 @@ pub(crate) struct NodeArgs {
     /// Keep so many entries before a snapshot, for nodes that lag a little
     #[arg(long, value_name = "COUNT", default_value_t = config::SNAPSHOT_KEEP)]
     snapshot_keep: u64,
+    /// Write, send and receive so many bytes of snapshots a second; 0: as fast as it goes
+    #[arg(long, value_name = "BYTES", default_value_t = config::SNAPSHOT_RATE)]
+    snapshot_rate: u64,
 }
 
 impl NodeArgs {
@@ -95,6 +99,7 @@ impl NodeArgs {
                 entries: self.snapshot_entries,
                 bytes: self.snapshot_bytes,
                 keep_entries: self.snapshot_keep,
+                rate: self.snapshot_rate,
             },
             members,
         };

@@ -187,6 +187,7 @@ async fn serve(config: &NodeConfig, make: bool, supervised: bool, record: &Recor
     }
     let store = open(config)?;
     let mut builder = Node::builder(id).store(store).snapshots(config.snapshots.policy());
+    builder = builder.snapshot_limits(config.snapshots.limits());
     if let Some(transport) = &transport {
         builder = builder.transport(transport.clone());
     }

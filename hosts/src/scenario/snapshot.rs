@@ -41,6 +41,8 @@ pub struct Options {
     pub common: Common,
     /// MiB of the snapshot.
     pub mib: u64,
+    /// MiB of it a second, if not the program's own.
+    pub rate: Option<u64>,
     /// How many pairs of runs.
     pub runs: usize,
     /// How many clients.
@@ -67,7 +69,7 @@ pub struct Outcome {
 /// If the cluster can't be run. What is wrong with it is in the outcome.
 pub async fn run(options: &Options) -> Result<Outcome> {
     let Common { program, seed, nodes, keep, strict } = options.common.clone();
-    let mut cluster = Cluster::start_with(&program, nodes, seed, &policy(options.mib)).await?;
+    let mut cluster = Cluster::start_with(&program, nodes, seed, &policy(options)).await?;
     if keep {
         cluster.keep();
     }
@@ -100,11 +102,15 @@ pub async fn run(options: &Options) -> Result<Outcome> {
 
 /// As the program has it, unless the state is so small that it would not come to a snapshot, or that a node which was away
 /// would be sent what stays in the log.
-fn policy(mib: u64) -> String {
-    if mib >= 256 {
-        return String::new();
+fn policy(options: &Options) -> String {
+    let mut text = "[snapshots]\n".to_owned();
+    if options.mib < 256 {
+        text.push_str(&format!("bytes = {}\nkeep-entries = 4\n", (options.mib << 20) / 4));
     }
-    format!("[snapshots]\nbytes = {}\nkeep-entries = 4\n", (mib << 20) / 4)
+    if let Some(rate) = options.rate {
+        text.push_str(&format!("rate = {}\n", rate << 20));
+    }
+    text
 }
 
 /// A run with nothing wrong, and one with a snapshot on its way.
