@@ -20,6 +20,11 @@ pub(super) enum Word {
         round: u64,
         asleep: bool,
     },
+    /// A leader's heartbeat, of that round of that term.
+    Beat {
+        term: u64,
+        round: u64,
+    },
     /// Touch with a peer is lost.
     Lost(NodeId),
     /// There is touch again.
@@ -37,6 +42,7 @@ impl Word {
                 Body::HeartbeatReply { round, asleep } => {
                     Self::Answer { from: *from, term: message.term.0, round: *round, asleep: *asleep }
                 }
+                Body::Heartbeat { round, .. } => Self::Beat { term: message.term.0, round: *round },
                 Body::PreVote { .. } | Body::Vote { .. } => {
                     Self::Cause(Some(Count::WokenByMembers), Some(Count::WokenByVotes))
                 }
@@ -72,7 +78,10 @@ impl Word {
             (Self::Back(_), true) => Some(Count::WokenByReturns),
             (Self::Lost(_), true) => Some(Count::WokenWithoutQuorum),
             (Self::Lost(_), false) => Some(Count::WokenByLosses),
-            (Self::StepDown | Self::Tick, _) | (Self::Answer { .. } | Self::Back(_), false) => None,
+            (Self::Beat { .. }, false) => Some(Count::WokenByLeaders),
+            (Self::StepDown | Self::Tick, _)
+            | (Self::Beat { .. }, true)
+            | (Self::Answer { .. } | Self::Back(_), false) => None,
         }
     }
 }
@@ -92,6 +101,8 @@ pub(crate) struct Vigil {
     /// The newest round that it has sent, and whether that asked to sleep.
     round: (u64, bool),
     peers: Vec<(NodeId, Peer)>,
+    /// The latest round that it has heard, and of which term.
+    heard: (u64, u64),
     /// As a leader.
     woke: Option<Instant>,
     began: Instant,
@@ -99,7 +110,7 @@ pub(crate) struct Vigil {
 
 impl Vigil {
     pub(crate) const fn new(now: Instant) -> Self {
-        Self { asleep: false, round: (0, false), peers: Vec::new(), woke: None, began: now }
+        Self { asleep: false, round: (0, false), peers: Vec::new(), heard: (0, 0), woke: None, began: now }
     }
 
     fn peer(&mut self, id: NodeId) -> &mut Peer {
@@ -162,7 +173,7 @@ impl Vigil {
                     self.woke
                 );
             }
-            Word::Answer { .. } | Word::Cause(..) => {}
+            Word::Answer { .. } | Word::Beat { .. } | Word::Cause(..) => {}
         }
         for action in actions {
             match action {
@@ -174,6 +185,14 @@ impl Vigil {
                 Action::Event(Event::Asleep) => {
                     self.asleep = true;
                     self.check_asleep(raft, counts)?;
+                    if let Word::Beat { term, round } = word {
+                        hold!(
+                            (term, round) > self.heard,
+                            "quiescence",
+                            "node {n} falls asleep by round {round}, though it has heard {:?}",
+                            self.heard
+                        );
+                    }
                 }
                 Action::Event(Event::Awake) => {
                     self.asleep = false;
@@ -190,6 +209,9 @@ impl Vigil {
                 }
                 _ => {}
             }
+        }
+        if let Word::Beat { term, round } = word {
+            self.heard = self.heard.max((term, round));
         }
         hold!(
             self.asleep == raft.is_asleep(),
