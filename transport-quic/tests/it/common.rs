@@ -20,6 +20,7 @@ use quorate_transport_quic::{
     ClusterId, Options, PeerStats, QuicTransport, node_name,
     pki::{Ca, Identity, Issued},
 };
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use tokio::sync::watch;
 
@@ -229,6 +230,20 @@ impl Cluster {
 
     pub(crate) fn identity(&self, id: NodeId) -> Identity {
         self.ca.issue(id).unwrap().identity().unwrap()
+    }
+
+    /// A certificate of the cluster's authority with these extended key usages, as another authority might issue it.
+    pub(crate) fn identity_for(&self, id: NodeId, usages: &[ExtendedKeyUsagePurpose]) -> Identity {
+        let dir = tempfile::tempdir().unwrap();
+        self.ca.save(dir.path()).unwrap();
+        let ca_key = KeyPair::from_pem(&std::fs::read_to_string(dir.path().join("ca.key")).unwrap()).unwrap();
+        let issuer = Issuer::from_ca_cert_pem(self.ca.certificate(), ca_key).unwrap();
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::DnsName(node_name(self.id, id).try_into().unwrap())];
+        params.extended_key_usages = usages.to_vec();
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &issuer).unwrap().pem();
+        Identity::from_pem(&certificate, &key.serialize_pem(), self.ca.certificate()).unwrap()
     }
 
     pub(crate) fn start(&self, id: u64) -> Node {
