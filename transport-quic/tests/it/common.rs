@@ -109,6 +109,13 @@ pub(crate) const BUSY: GroupId = GroupId(104);
 /// A group whose messages hold up whoever delivers them, until the inbox is opened.
 pub(crate) const STALLING: GroupId = GroupId(103);
 
+/// What a node is told of its touch with a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Touch {
+    Made(NodeId),
+    Lost(NodeId),
+}
+
 /// Keeps what arrives; answers requests with the request, backwards.
 pub(crate) struct Inbox {
     id: NodeId,
@@ -116,7 +123,7 @@ pub(crate) struct Inbox {
     count: watch::Sender<usize>,
     pub(crate) open: AtomicBool,
     pub(crate) requests: watch::Sender<usize>,
-    lost: Mutex<Vec<NodeId>>,
+    touch: Mutex<Vec<Touch>>,
     /// Streams that were opened and that nobody has taken yet.
     streams: Mutex<VecDeque<(GroupId, NodeId, BoxStream)>>,
 }
@@ -129,7 +136,7 @@ impl Inbox {
             count: watch::Sender::new(0),
             open: AtomicBool::new(false),
             requests: watch::Sender::new(0),
-            lost: Mutex::default(),
+            touch: Mutex::default(),
             streams: Mutex::default(),
         }
     }
@@ -140,9 +147,18 @@ impl Inbox {
         self.streams.lock().unwrap().pop_front().unwrap()
     }
 
+    /// What was told of touch with peers, in order.
+    pub(crate) fn touch(&self) -> Vec<Touch> {
+        self.touch.lock().unwrap().clone()
+    }
+
     /// The peers that were lost, in order.
     pub(crate) fn lost(&self) -> Vec<NodeId> {
-        self.lost.lock().unwrap().clone()
+        let lost = |touch| match touch {
+            Touch::Lost(peer) => Some(peer),
+            Touch::Made(_) => None,
+        };
+        self.touch().into_iter().filter_map(lost).collect()
     }
 
     pub(crate) fn all(&self) -> Vec<(GroupId, NodeId, Message)> {
@@ -179,7 +195,11 @@ impl Inbound for Inbox {
     }
 
     fn unreachable(&self, peer: NodeId) {
-        self.lost.lock().unwrap().push(peer);
+        self.touch.lock().unwrap().push(Touch::Lost(peer));
+    }
+
+    fn reachable(&self, peer: NodeId) {
+        self.touch.lock().unwrap().push(Touch::Made(peer));
     }
 
     fn opened(&self, group: GroupId, from: NodeId, stream: BoxStream) {
