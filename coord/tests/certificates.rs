@@ -78,12 +78,19 @@ async fn the_authority_is_changed_without_a_restart_and_what_cannot_be_used_is_r
     cluster.nodes[2].start();
     cluster.wait_for_leader().await;
     put(&cluster.nodes[2], "new").await;
-    // And whoever has only the old one is not.
+    // And whoever has only a certificate of the old one is not: it takes the others, so it is they who refuse.
     cluster.nodes[2].kill();
-    write(&cluster.nodes[2], &old, &[&old]);
+    write(&cluster.nodes[2], &old, &[&old, &new]);
+    let from = format!("from=127.0.0.1:{} ", cluster.nodes[2].port + 1);
+    let refused = |node: &Node| {
+        let parts = ["refusing a connection", &from, "UnknownIssuer"];
+        node.log_text().lines().any(|line| parts.iter().all(|part| line.contains(part)))
+    };
+    assert!(!cluster.nodes.iter().any(refused));
     cluster.nodes[2].start();
-    let refused = "can't connect to the peer";
-    until(refused, LIMIT, async || cluster.nodes[2].log_text().contains(refused)).await;
+    for node in &cluster.nodes[..2] {
+        until("the node is refused", LIMIT, async || refused(node)).await;
+    }
     put(&cluster.nodes[0], "without it").await;
 }
 

@@ -18,7 +18,7 @@
 //!   [`Error::Stopped`]. A full disk that a snapshot runs into does no harm but to that snapshot, and a write that does not fit, or is
 //!   of a group that is not here, is undone with those beside it and does no harm but to
 //!   [its group](quorate_core::Store::refused).
-//! - **A group that was removed never comes back**: a record of some forty bytes says so for ever.
+//! - **A group that was removed never comes back**: a record of 33 bytes, its key included, says so for ever.
 //! - **Recovery holds no payloads**: it reads the log value by value, checks each, and keeps terms and memberships.
 //! - **One process has a directory**, and one cluster and node: another is refused.
 //!

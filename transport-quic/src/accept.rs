@@ -80,9 +80,7 @@ async fn handshake(shared: Arc<Shared>, incoming: Incoming, _admitted: Admitted)
     match admit(&shared, node) {
         Ok(peer) => {
             let link = Link::new(connection, peer.id, version, &shared.limits);
-            if !link::adopt(&shared, &peer, link) {
-                debug!(peer = %peer.id, %from, "a second connection is not needed");
-            }
+            link::adopt(&shared, &peer, link);
         }
         Err(refusal) => refuse(refusal),
     }

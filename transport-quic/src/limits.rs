@@ -51,7 +51,8 @@ pub struct Limits {
     /// How often to look whether the certificates of connected peers would still be taken.
     pub recheck: Duration,
     /// How many bytes may be under way on one stream; from 16 KiB to 64 MiB. A connection may have four times as much under
-    /// way, and as much again for each bulk stream, so that those that have used up their own leave room for the others.
+    /// way, and twice as much again for each of `bulk_streams`, since either side may open so many: those that have used up
+    /// their own leave room for the others. That is 48 MiB by default.
     pub stream_window: u32,
     /// The size to ask for of the UDP socket's buffers. The operating system may give less; then bursts lose packets,
     /// which are sent again.

@@ -13,7 +13,7 @@ use crate::{
     audit, bulk,
     code::{Cause, Code},
     forward,
-    peer::{Link, Peer},
+    peer::{Installed, Link, Peer},
     probe,
     shared::Shared,
     stream::{ENVELOPE, HELLO, Kind, Packer, Parser, Violation, hello},
@@ -26,14 +26,29 @@ const BATCH: usize = 256 << 10;
 /// How many pieces of a stream are taken at a time; a piece is at most a packet's worth.
 pub(crate) const PIECES: usize = 32;
 
-/// Uses a new connection to `peer`, unless there is a better one.
+/// Uses a new connection to `peer`, unless there is a better one, or it would not be made any more; says whether it does.
 pub(crate) fn adopt(shared: &Arc<Shared>, peer: &Arc<Peer>, link: Link) -> bool {
     let Some(inbound) = shared.inbound() else {
         return false;
     };
     let link = Arc::new(link);
-    if !peer.install(shared.id, &link, &shared.limits) {
-        link.connection.close(Code::Duplicate.number(), b"there is a connection already");
+    let _told_in_order = peer.in_order();
+    match peer.install(shared.id, &link, &shared.limits) {
+        Installed::New => {}
+        // The peer has dialled again: what was under way to it is lost, and it may have been restarted. Whoever keeps
+        // silent because of what the peer knew must hear of it.
+        Installed::Instead => inbound.unreachable(peer.id),
+        Installed::Not => {
+            link.connection.close(Code::Duplicate.number(), b"there is a connection already");
+            debug!(peer = %peer.id, from = %link.connection.remote_address(), "a second connection is not needed");
+            return false;
+        }
+    }
+    // What is asked for may have changed since its handshake. Then nothing is read from it: closed as it is, it would
+    // still hand out what has arrived already.
+    if !audit::check(shared, peer, &link) {
+        peer.settle(&link);
+        peer.uninstall(&link);
         return false;
     }
     info!(
@@ -42,8 +57,6 @@ pub(crate) fn adopt(shared: &Arc<Shared>, peer: &Arc<Peer>, link: Link) -> bool 
         version = link.version,
         "connected"
     );
-    // What is asked for may have changed since its handshake.
-    audit::check(shared, peer, &link);
     inbound.reachable(peer.id);
     shared.tasks.spawn(run(shared.clone(), peer.clone(), link, inbound));
     true
@@ -96,11 +109,10 @@ async fn run(shared: Arc<Shared>, peer: Arc<Peer>, link: Arc<Link>, inbound: Arc
     };
     tasks.shutdown().await;
     peer.settle(&link);
-    let was_in_use = peer.uninstall(&link);
     explain(&peer, &link, &why);
-    // A connection that another has replaced is lost as well, but touch is not; and the few messages under way on it
-    // are missed by the peer, which says so.
-    if was_in_use {
+    let _told_in_order = peer.in_order();
+    // Of one that another has replaced, the node was told then.
+    if peer.uninstall(&link) {
         inbound.unreachable(peer.id);
     }
 }
@@ -275,4 +287,105 @@ fn explain(peer: &Peer, link: &Link, why: &ConnectionError) {
 pub(crate) fn quoted(text: &[u8]) -> String {
     const LONGEST: usize = 300;
     format!("\"{}\"", text[..text.len().min(LONGEST)].escape_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, net::Ipv4Addr, sync::Mutex};
+
+    use quinn::{Connection, Endpoint};
+    use quorate_core::{Body, GroupId, Index, Message, NodeId, Term};
+    use quorate_runtime_tokio::{BoxFuture, ForwardError, Transport as _};
+
+    use super::*;
+    use crate::{
+        ClusterId, Limits, Options, QuicTransport, node_name,
+        pki::{Ca, Identity},
+        tls::Credentials,
+        version::{KNOWN_VERSIONS, Versions},
+    };
+
+    const CLUSTER: ClusterId = ClusterId(0xabc);
+    const ME: NodeId = NodeId(1);
+    const OTHER: NodeId = NodeId(2);
+
+    /// What the node is told.
+    #[derive(Default)]
+    struct Inbox(Mutex<Vec<&'static str>>);
+
+    impl Inbox {
+        fn told(&self, what: &'static str) {
+            self.0.lock().unwrap().push(what);
+        }
+    }
+
+    impl Inbound for Inbox {
+        fn receive(&self, _group: GroupId, _from: NodeId, _message: Message) {
+            self.told("a message");
+        }
+
+        fn unreachable(&self, _peer: NodeId) {
+            self.told("lost");
+        }
+
+        fn reachable(&self, _peer: NodeId) {
+            self.told("made");
+        }
+
+        fn forwarded(&self, _: GroupId, to: NodeId, _: Bytes) -> BoxFuture<Result<Bytes, ForwardError>> {
+            Box::pin(async move { Err(ForwardError::Busy { to, why: "nobody asks".into() }) })
+        }
+    }
+
+    /// A connection that the other node has dialled, as both see it: past its handshake, and not in use yet.
+    async fn dialled(identity: impl Fn(NodeId) -> Identity) -> (Connection, Connection) {
+        let (limits, versions) = (Limits::default(), Versions::new(KNOWN_VERSIONS).unwrap());
+        let [mine, other] =
+            [ME, OTHER].map(|id| Credentials::new(&identity(id), (CLUSTER, id), &limits, &versions).unwrap());
+        let listens = Endpoint::server(mine.1, (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let dials = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let at = listens.local_addr().unwrap();
+        let dialling = dials.connect_with(other.0.client, at, &node_name(CLUSTER, ME)).unwrap();
+        let (here, there) = tokio::join!(async { listens.accept().await.unwrap().await }, dialling);
+        (here.unwrap(), there.unwrap())
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn nothing_is_taken_from_a_connection_that_would_not_be_made_any_more_once_it_is() {
+        let [ca, new] = [(); 2].map(|()| Ca::generate(CLUSTER).unwrap());
+        let identity = |id| ca.issue(id).unwrap().identity().unwrap();
+        let disallow: &dyn Fn(&QuicTransport) = &|node| node.set_allowed(Some(BTreeSet::new()));
+        let distrust: &dyn Fn(&QuicTransport) =
+            &|node| node.set_identity(&new.issue(ME).unwrap().identity().unwrap()).unwrap();
+        for (change, code) in [(disallow, Code::NotAllowed), (distrust, Code::Certificate)] {
+            let node =
+                QuicTransport::bind(Options::new((Ipv4Addr::LOCALHOST, 0).into(), identity(ME))).unwrap();
+            let inbox = Arc::new(Inbox::default());
+            node.start(inbox.clone());
+            let (here, there) = dialled(identity).await;
+            let version = node.shared.versions.agreed(&here).unwrap();
+
+            // A message has arrived with the connection, whole.
+            let body = Body::Heartbeat { commit: Index(0), round: 1, quiesce: false };
+            let mut packer = Packer::default();
+            assert!(packer.push(GroupId(7), &Message { term: Term(1), body }));
+            let mut stream = there.open_uni().await.unwrap();
+            stream.write_all(&hello(version, Kind::Messages(Class::Control))).await.unwrap();
+            stream.write_all_chunks(packer.pieces()).await.unwrap();
+            stream.finish().unwrap();
+            assert_eq!(stream.stopped().await, Ok(None), "all of it is acknowledged");
+
+            let shared = &node.shared;
+            let peer = shared.peer_or_new(OTHER, None).unwrap();
+            change(&node);
+            assert!(!adopt(shared, &peer, Link::new(here, OTHER, version, &shared.limits)));
+            assert!(peer.link().is_none());
+            match there.closed().await {
+                ConnectionError::ApplicationClosed(close) => assert_eq!(close.error_code, code.number()),
+                other => panic!("{other}"),
+            }
+            node.shutdown().await;
+            assert_eq!(*inbox.0.lock().unwrap(), [""; 0]);
+        }
+    }
 }

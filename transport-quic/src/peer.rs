@@ -4,7 +4,7 @@ use std::{
     fmt::Display,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -43,6 +43,8 @@ pub(crate) struct Peer {
     append: Lane,
     /// The connection in use.
     link: watch::Sender<Option<Arc<Link>>>,
+    /// See [`Peer::in_order`].
+    order: Mutex<()>,
     /// Its last connection was of use: the next one may be dialled at once.
     steady: AtomicBool,
     warnings: Quiet,
@@ -129,6 +131,7 @@ impl Peer {
             control: lane(limits.control, Overflow::Oldest),
             append: lane(limits.append, Overflow::Newest),
             link: watch::Sender::new(None),
+            order: Mutex::new(()),
             steady: AtomicBool::new(true),
             warnings: Quiet::new(WARNINGS.0, WARNINGS.1),
             connections: Counter::default(),
@@ -218,9 +221,14 @@ impl Peer {
         self.wait(Option::is_none).await;
     }
 
-    /// Makes `new` the connection to use, or says no: then there is a better one. `tie` is how long after a connection
-    /// was made another one may still be under way.
-    pub(crate) fn install(&self, me: NodeId, new: &Arc<Link>, limits: &Limits) -> bool {
+    /// Hold it from a change of the connection in use until the node has been told: else one that ends and one that begins
+    /// may be told the wrong way round, and the node would take a peer that is there for one that is lost.
+    pub(crate) fn in_order(&self) -> MutexGuard<'_, ()> {
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes `new` the connection to use, unless there is a better one.
+    pub(crate) fn install(&self, me: NodeId, new: &Arc<Link>, limits: &Limits) -> Installed {
         let mut replaced = None;
         let installed = self.link.send_if_modified(|link| {
             let taken = link.as_ref().is_none_or(|old| {
@@ -236,16 +244,18 @@ impl Peer {
             }
             taken
         });
-        if let Some(old) = replaced {
-            old.connection.close(Code::Duplicate.number(), b"replaced by a newer connection");
+        if !installed {
+            return Installed::Not;
         }
-        if installed {
-            self.connections.add(1);
-            for lane in [&self.control, &self.append] {
-                lane.counters.dropped.add(lane.queue.drop_older(limits.stale));
-            }
+        self.connections.add(1);
+        for lane in [&self.control, &self.append] {
+            lane.counters.dropped.add(lane.queue.drop_older(limits.stale));
         }
-        installed
+        let Some(old) = replaced else {
+            return Installed::New;
+        };
+        old.connection.close(Code::Duplicate.number(), b"replaced by a newer connection");
+        Installed::Instead
     }
 
     /// Keeps the figures of a connection that has ended.
@@ -320,6 +330,17 @@ impl Peer {
     }
 }
 
+/// What has become of a new connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Installed {
+    /// It is in use, and there was none.
+    New,
+    /// It is in use instead of another, which is lost.
+    Instead,
+    /// It is not: there is a better one.
+    Not,
+}
+
 /// What counts about the connection that a new one would replace.
 struct Held {
     dialled_by: NodeId,
@@ -328,7 +349,7 @@ struct Held {
 }
 
 /// Does a new connection take over from the one held? Both nodes must come to the same answer, whatever each of them
-/// has seen first.
+/// has seen first. `tie` is how long after a connection was made another one may still be under way.
 ///
 /// A node dials only when it has no connection, and a dial takes `tie` at most. So if the peer has dialled again, what is
 /// held is dead on its side, unless both have dialled at the same time: then the one that the lower id dialled is used.

@@ -10,7 +10,7 @@ use quinn::{
 };
 use quorate_core::NodeId;
 use rustls::{
-    RootCertStore,
+    CertificateError, RootCertStore,
     client::{Resumption, WebPkiServerVerifier, danger::ServerCertVerifier as _},
     crypto::CryptoProvider,
     pki_types::{CertificateDer, UnixTime},
@@ -45,9 +45,9 @@ impl Credentials {
         let roots = roots(identity)?;
         let servers = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider());
         let servers = servers.build().map_err(|err| own(&err))?;
-        check(identity, cluster, id, &servers)?;
         let clients = WebPkiClientVerifier::builder_with_provider(roots, provider());
         let clients = clients.build().map_err(|err| tls(&err))?;
+        check(identity, (cluster, id), &servers, &*clients)?;
         let transport = Arc::new(transport_config(limits));
         let client = client_config(identity, servers.clone(), versions, transport.clone())?;
         let server = server_config(identity, clients.clone(), versions, transport, limits)?;
@@ -61,7 +61,7 @@ impl Credentials {
         let now = UnixTime::now();
         if link.dialled_by == shared.id {
             let (cluster, node) = names::node_of(end)
-                .map_err(|_| rustls::Error::InvalidCertificate(rustls::CertificateError::BadEncoding))?;
+                .map_err(|_| rustls::Error::InvalidCertificate(CertificateError::BadEncoding))?;
             let name = names::server_name(cluster, node);
             self.servers.verify_server_cert(end, rest, &name, &[], now).map(|_| ())
         } else {
@@ -70,11 +70,12 @@ impl Credentials {
     }
 }
 
+/// Would the peers take it? They see it from both sides: when they dial this node, and when it dials them.
 fn check(
     identity: &Identity,
-    cluster: ClusterId,
-    id: NodeId,
+    (cluster, id): (ClusterId, NodeId),
     servers: &WebPkiServerVerifier,
+    clients: &dyn ClientCertVerifier,
 ) -> Result<(), PkiError> {
     if (identity.cluster(), identity.node()) != (cluster, id) {
         return Err(own(&format!(
@@ -84,9 +85,20 @@ fn check(
         )));
     }
     let (end, rest) = identity.chain.split_first().ok_or_else(|| own(&"it is missing"))?;
-    let name = names::server_name(cluster, id);
-    servers.verify_server_cert(end, rest, &name, &[], UnixTime::now()).map_err(|err| own(&err))?;
+    let (name, now) = (names::server_name(cluster, id), UnixTime::now());
+    servers.verify_server_cert(end, rest, &name, &[], now).map_err(|err| unfit("serverAuth", &err))?;
+    clients.verify_client_cert(end, rest, now).map_err(|err| unfit("clientAuth", &err))?;
     Ok(())
+}
+
+/// Why this node's certificate can't be used by the side that needs this usage.
+fn unfit(usage: &'static str, err: &rustls::Error) -> PkiError {
+    match err {
+        rustls::Error::InvalidCertificate(
+            CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. },
+        ) => PkiError::Usage { missing: usage },
+        other => own(other),
+    }
 }
 
 fn own(err: &dyn ToString) -> PkiError {

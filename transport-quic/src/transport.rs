@@ -37,7 +37,7 @@ use crate::{
 
 /// Messages between the nodes of a cluster over QUIC, with mutual TLS. See the crate's documentation.
 pub struct QuicTransport {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     /// Taken at the stop, so that the port is free again.
     endpoint: Mutex<Option<Endpoint>>,
     runtime: Handle,
@@ -98,7 +98,7 @@ impl QuicTransport {
     ///
     /// # Errors
     /// If the address can't be had, the identity is not this node's or is one that no peer would take (expired, another
-    /// authority's), or there is no runtime.
+    /// authority's, for one side of a connection only), or there is no runtime.
     pub fn bind(options: Options) -> Result<Self, BindError> {
         let runtime = Handle::try_current().map_err(|_| BindError::NoRuntime)?;
         let Options { id, cluster, listen, peers, resolver, allow, versions, identity, limits } = options;

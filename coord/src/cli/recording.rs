@@ -43,14 +43,13 @@ impl RecordArgs {
         Some(recording.max_bytes(*record_bytes).payloads(payloads).actions(*record_actions))
     }
 
-    /// Watches for requests of copies.
+    /// Watches for requests of copies: from now on SIGUSR1 doesn't end the process, whether anything is recorded or not.
     ///
     /// # Errors
     /// If signals can't be handled.
-    pub(crate) fn requests(&self) -> Result<Option<Requests>> {
-        let Some(dir) = self.record.clone() else { return Ok(None) };
+    pub(crate) fn requests(&self) -> Result<Requests> {
         let asked = signal(SignalKind::user_defined1()).context("can't handle signals")?;
-        Ok(Some(Requests { dir, asked }))
+        Ok(Requests { dir: self.record.clone(), asked })
     }
 }
 
@@ -65,16 +64,21 @@ impl How {
 
 /// Somebody may want a copy: SIGUSR1.
 pub(crate) struct Requests {
-    dir: PathBuf,
+    /// Where the recording is, if there is one.
+    dir: Option<PathBuf>,
     asked: Signal,
 }
 
 impl Requests {
-    /// Makes one whenever it is asked for, until the node has stopped.
+    /// Makes one whenever it is asked for, or has been since the watch began.
     pub(crate) async fn serve(mut self, node: Node<Machine>) {
         while self.asked.recv().await.is_some() {
+            let Some(dir) = &self.dir else {
+                info!("SIGUSR1: this node records nothing, so there is nothing to copy (see --record)");
+                continue;
+            };
             let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-            let to = self.dir.join(format!("dump-{}", since.unwrap_or_default().as_millis()));
+            let to = dir.join(format!("dump-{}", since.unwrap_or_default().as_millis()));
             match node.dump_recording(&to).await {
                 Ok(dump) => {
                     let (segments, bytes) = (dump.segments, dump.bytes);

@@ -77,8 +77,8 @@ shows in the log to which a line belongs.
 replays it step by step, with the invariants that it can decide; so it is what
 to add to a report of something that should not have happened. It keeps the
 newest of what has happened, over restarts too, up to --record-bytes. SIGUSR1
-has a copy made of it, DIR/dump-N, and an end that should not be leaves one in
-DIR/group-0/kept-N. Whatever becomes of it, the node goes on. What clients have
+has a copy made of it, DIR/dump-N (without --record it is only logged), and an
+end that should not be leaves one in DIR/group-0/kept-N. Whatever becomes of it, the node goes on. What clients have
 written is in it, unless --record-redact leaves that out.
 
 Examples:
@@ -178,6 +178,8 @@ async fn serve(config: &NodeConfig, make: bool, supervised: bool, record: &Recor
     let socket = bind(config.listen_client).map_err(refused)?;
     let transport = transport(config)?.map(Arc::new);
     let files = config.tls.clone().zip(transport.clone());
+    // Before the store is opened, which may take its time: a signal would end the process meanwhile.
+    let requests = record.requests()?;
     let renewals = tokio::spawn(Renewals::watch()?.serve(files));
     // Before the node: it is heard from its start on.
     let endpoint = config.metrics.map(Endpoint::open).transpose();
@@ -194,9 +196,8 @@ async fn serve(config: &NodeConfig, make: bool, supervised: bool, record: &Recor
     if let Some(recording) = record.recording() {
         builder = builder.record(recording);
     }
-    let requests = record.requests()?;
     let node = builder.start(Machine::new()).await.map_err(|error| Failure::new(error.to_string()))?;
-    let copies = requests.map(|requests| tokio::spawn(requests.serve(node.clone())));
+    let copies = tokio::spawn(requests.serve(node.clone()));
 
     // Not before: whoever connected while the store is being opened would wait, instead of asking another node.
     let listener = socket.listen(BACKLOG).map_err(refused)?;
@@ -226,9 +227,7 @@ async fn serve(config: &NodeConfig, make: bool, supervised: bool, record: &Recor
     drop(watched);
     node.shutdown().await;
     renewals.abort();
-    if let Some(copies) = copies {
-        copies.abort();
-    }
+    copies.abort();
     info!(node = %id, "stopped");
     stopped?;
     served.context("serving clients")?.context("serving clients")

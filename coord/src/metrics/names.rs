@@ -69,7 +69,7 @@ metrics! {
     UNROUTABLE = "quorate_transport_unroutable_total", Counter, Count, ["node"],
         "Messages to nodes whose address is not known.";
     REFUSED = "quorate_transport_refused_total", Counter, Count, ["node"],
-        "Connections from outside that failed before their peer was known for certain.";
+        "Connections from outside that were never used.";
 
     // The process, by the names that Prometheus has for them.
     CPU_SECONDS = "process_cpu_seconds_total", Gauge, Seconds, [],

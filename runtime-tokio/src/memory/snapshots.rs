@@ -1,6 +1,9 @@
 //! The snapshots of a store in memory.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+};
 
 use quorate_core::{GroupId, LogId, Snapshot, SnapshotInfo, SnapshotReader, SnapshotWriter, Snapshots};
 
@@ -15,8 +18,26 @@ pub(super) struct Shelf {
     published: BTreeMap<LogId, Published>,
     /// What is left of a transfer that was cut short.
     partial: Option<(SnapshotInfo, Vec<u8>)>,
-    taking: bool,
-    receiving: bool,
+    taking: Staging,
+    receiving: Staging,
+}
+
+/// Is one being staged? As long as its writer is there, and not a moment longer: that can't be left undone, whatever the
+/// store refuses meanwhile.
+#[derive(Debug, Default)]
+struct Staging(Weak<()>);
+
+impl Staging {
+    fn is_under_way(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+
+    /// Begins; it is under way until what is returned is dropped.
+    fn begin(&mut self) -> Arc<()> {
+        let held = Arc::new(());
+        self.0 = Arc::downgrade(&held);
+        held
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -67,15 +88,14 @@ impl Snapshots for MemorySnapshots {
     }
 
     fn take(&self, group: GroupId, snapshot: &Snapshot) -> Result<MemorySnapshotWriter, MemoryStoreError> {
-        self.0.shelf(group, |shelf| {
-            if shelf.taking {
+        let held = self.0.shelf(group, |shelf| {
+            if shelf.taking.is_under_way() {
                 return Err(MemoryStoreError::Busy);
             }
             if let Some(newest) = shelf.latest().filter(|newest| newest.index >= snapshot.last.index) {
                 return Err(MemoryStoreError::Newer { newest, found: snapshot.last });
             }
-            shelf.taking = true;
-            Ok(())
+            Ok(shelf.taking.begin())
         })?;
         Ok(MemorySnapshotWriter {
             store: self.0.clone(),
@@ -85,20 +105,21 @@ impl Snapshots for MemorySnapshots {
             bytes: Vec::new(),
             synced: 0,
             excess: None,
+            _held: held,
         })
     }
 
     fn receive(&self, group: GroupId, info: &SnapshotInfo) -> Result<MemorySnapshotWriter, MemoryStoreError> {
-        let bytes = self.0.shelf(group, |shelf| {
-            if shelf.receiving {
+        let (bytes, held) = self.0.shelf(group, |shelf| {
+            if shelf.receiving.is_under_way() {
                 return Err(MemoryStoreError::Busy);
             }
             let last = info.snapshot.last;
             if let Some(newest) = shelf.latest().filter(|newest| newest.index > last.index) {
                 return Err(MemoryStoreError::Newer { newest, found: last });
             }
-            shelf.receiving = true;
-            Ok(shelf.partial.take().filter(|(of, _)| of == info).map_or_else(Vec::new, |(_, bytes)| bytes))
+            let partial = shelf.partial.take().filter(|(of, _)| of == info);
+            Ok((partial.map_or_else(Vec::new, |(_, bytes)| bytes), shelf.receiving.begin()))
         })?;
         Ok(MemorySnapshotWriter {
             store: self.0.clone(),
@@ -108,6 +129,7 @@ impl Snapshots for MemorySnapshots {
             synced: bytes.len(),
             bytes,
             excess: None,
+            _held: held,
         })
     }
 
@@ -128,6 +150,8 @@ pub struct MemorySnapshotWriter {
     synced: usize,
     /// More came than was announced, in all so much: nothing can be staged any more.
     excess: Option<u64>,
+    /// While it is there, no other of its kind is staged.
+    _held: Arc<()>,
 }
 
 impl SnapshotWriter for MemorySnapshotWriter {
@@ -192,21 +216,16 @@ impl MemorySnapshotWriter {
 
 impl Drop for MemorySnapshotWriter {
     fn drop(&mut self) {
-        let (expected, synced) = (self.expected.take(), self.synced);
+        let Some(info) = self.expected.take() else { return };
         let mut bytes = std::mem::take(&mut self.bytes);
-        let _gone = self.store.shelf(self.group, |shelf| {
-            match expected {
-                None => shelf.taking = false,
-                Some(info) => {
-                    shelf.receiving = false;
-                    bytes.truncate(synced);
-                    if !bytes.is_empty() {
-                        shelf.partial = Some((info, bytes));
-                    }
-                }
-            }
-            Ok(())
-        });
+        bytes.truncate(self.synced);
+        if !bytes.is_empty() {
+            // A store that fails, or whose group is gone, keeps nothing of it.
+            let _kept = self.store.shelf(self.group, |shelf| {
+                shelf.partial = Some((info, bytes));
+                Ok(())
+            });
+        }
     }
 }
 
@@ -229,5 +248,41 @@ impl SnapshotReader for MemorySnapshotReader {
             out.copy_from_slice(rest);
         }
         Ok(len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_core::{Index, Membership, NodeId, Store as _, Term};
+
+    use super::*;
+
+    #[test]
+    fn one_that_was_cut_short_while_the_store_failed_is_in_nobodys_way() {
+        let group = GroupId(0);
+        let membership = Membership::of_voters([NodeId(1)]);
+        let store = MemoryStore::new(membership.clone());
+        let snapshots = store.snapshots();
+        let at = |index| Snapshot { last: LogId::new(Term(1), Index(index)), membership: membership.clone() };
+        let mut first = snapshots.take(group, &at(1)).unwrap();
+        first.write(b"state").unwrap();
+        let info = first.publish().unwrap();
+        let next = SnapshotInfo { snapshot: at(2), ..info };
+        // Of each kind one at a time.
+        let (taken, received) = (snapshots.take(group, &at(2)), snapshots.receive(group, &next));
+        assert_eq!(snapshots.take(group, &at(2)).map(drop), Err(MemoryStoreError::Busy));
+        assert_eq!(snapshots.receive(group, &next).map(drop), Err(MemoryStoreError::Busy));
+        store.fail("the disk is gone");
+        drop((taken, received));
+        store.repair();
+        let mut taken = snapshots.take(group, &at(2)).unwrap();
+        taken.write(b"other").unwrap();
+        let mut received = snapshots.receive(group, &next).unwrap();
+        received.write(b"st").unwrap();
+        received.sync().unwrap();
+        drop(received);
+        // What was made durable before a transfer was cut short is still there.
+        assert_eq!(snapshots.receive(group, &next).unwrap().staged(), 2);
+        taken.publish().unwrap();
     }
 }

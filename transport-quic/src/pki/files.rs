@@ -47,6 +47,15 @@ pub enum PkiError {
         /// What is wrong.
         error: NameError,
     },
+    /// A node's certificate that is good for one side of a connection only. A node is on both sides: it dials, and it is dialled.
+    #[error(
+        "this node's certificate, or one above it, is not for {missing} (its extended key usage leaves that out), and \
+         peers would refuse it: issue one with both serverAuth and clientAuth, or without an extended key usage"
+    )]
+    Usage {
+        /// What it lacks: `serverAuth` or `clientAuth`.
+        missing: &'static str,
+    },
     /// A key or certificate that can't be used or made.
     #[error("{what}: {why}")]
     Crypto {

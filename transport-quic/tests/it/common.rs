@@ -20,6 +20,7 @@ use quorate_transport_quic::{
     ClusterId, Options, PeerStats, QuicTransport, node_name,
     pki::{Ca, Identity, Issued},
 };
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use tokio::sync::watch;
 
@@ -108,6 +109,13 @@ pub(crate) const BUSY: GroupId = GroupId(104);
 /// A group whose messages hold up whoever delivers them, until the inbox is opened.
 pub(crate) const STALLING: GroupId = GroupId(103);
 
+/// What a node is told of its touch with a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Touch {
+    Made(NodeId),
+    Lost(NodeId),
+}
+
 /// Keeps what arrives; answers requests with the request, backwards.
 pub(crate) struct Inbox {
     id: NodeId,
@@ -115,7 +123,7 @@ pub(crate) struct Inbox {
     count: watch::Sender<usize>,
     pub(crate) open: AtomicBool,
     pub(crate) requests: watch::Sender<usize>,
-    lost: Mutex<Vec<NodeId>>,
+    touch: Mutex<Vec<Touch>>,
     /// Streams that were opened and that nobody has taken yet.
     streams: Mutex<VecDeque<(GroupId, NodeId, BoxStream)>>,
 }
@@ -128,7 +136,7 @@ impl Inbox {
             count: watch::Sender::new(0),
             open: AtomicBool::new(false),
             requests: watch::Sender::new(0),
-            lost: Mutex::default(),
+            touch: Mutex::default(),
             streams: Mutex::default(),
         }
     }
@@ -139,9 +147,18 @@ impl Inbox {
         self.streams.lock().unwrap().pop_front().unwrap()
     }
 
+    /// What was told of touch with peers, in order.
+    pub(crate) fn touch(&self) -> Vec<Touch> {
+        self.touch.lock().unwrap().clone()
+    }
+
     /// The peers that were lost, in order.
     pub(crate) fn lost(&self) -> Vec<NodeId> {
-        self.lost.lock().unwrap().clone()
+        let lost = |touch| match touch {
+            Touch::Lost(peer) => Some(peer),
+            Touch::Made(_) => None,
+        };
+        self.touch().into_iter().filter_map(lost).collect()
     }
 
     pub(crate) fn all(&self) -> Vec<(GroupId, NodeId, Message)> {
@@ -178,7 +195,11 @@ impl Inbound for Inbox {
     }
 
     fn unreachable(&self, peer: NodeId) {
-        self.lost.lock().unwrap().push(peer);
+        self.touch.lock().unwrap().push(Touch::Lost(peer));
+    }
+
+    fn reachable(&self, peer: NodeId) {
+        self.touch.lock().unwrap().push(Touch::Made(peer));
     }
 
     fn opened(&self, group: GroupId, from: NodeId, stream: BoxStream) {
@@ -229,6 +250,20 @@ impl Cluster {
 
     pub(crate) fn identity(&self, id: NodeId) -> Identity {
         self.ca.issue(id).unwrap().identity().unwrap()
+    }
+
+    /// A certificate of the cluster's authority with these extended key usages, as another authority might issue it.
+    pub(crate) fn identity_for(&self, id: NodeId, usages: &[ExtendedKeyUsagePurpose]) -> Identity {
+        let dir = tempfile::tempdir().unwrap();
+        self.ca.save(dir.path()).unwrap();
+        let ca_key = KeyPair::from_pem(&std::fs::read_to_string(dir.path().join("ca.key")).unwrap()).unwrap();
+        let issuer = Issuer::from_ca_cert_pem(self.ca.certificate(), ca_key).unwrap();
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::DnsName(node_name(self.id, id).try_into().unwrap())];
+        params.extended_key_usages = usages.to_vec();
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &issuer).unwrap().pem();
+        Identity::from_pem(&certificate, &key.serialize_pem(), self.ca.certificate()).unwrap()
     }
 
     pub(crate) fn start(&self, id: u64) -> Node {

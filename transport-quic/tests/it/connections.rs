@@ -4,9 +4,14 @@ use std::{net::UdpSocket, time::Duration};
 
 use quorate_core::NodeId;
 use quorate_runtime_tokio::Transport as _;
+use quorate_transport_quic::Options;
 use tokio::runtime::Runtime;
 
-use crate::common::{Cluster, Node, eventually, logged, met, within};
+use crate::common::{
+    Cluster, Node,
+    Touch::{Lost, Made},
+    eventually, logged, met, within,
+};
 
 /// A node in a runtime of its own, so that it can be killed: its tasks end at once, nobody is told.
 struct Killable {
@@ -15,12 +20,12 @@ struct Killable {
 }
 
 impl Killable {
-    fn start(cluster: &Cluster, id: u64) -> Self {
+    fn start(options: &Options) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let node = {
             let _within = runtime.enter();
-            cluster.start(id)
+            Node::start(options)
         };
         Self { runtime, node }
     }
@@ -43,7 +48,7 @@ async fn a_killed_peer_is_connected_again_when_it_is_back() {
     for (stays, restarts) in [(1, 2), (2, 1)] {
         let stays = cluster.start(stays);
         for _ in 0..3 {
-            let other = Killable::start(&cluster, restarts);
+            let other = Killable::start(&cluster.options(restarts));
             stays.exchanges_with(&other.node).await;
             other.kill();
         }
@@ -56,8 +61,7 @@ async fn a_killed_peer_is_connected_again_when_it_is_back() {
 async fn a_restarted_peer_tells_that_the_old_connection_is_gone() {
     let cluster = Cluster::of(2);
     // The one that is restarted knows no address: it cannot dial, so only its reset can help before the timeout.
-    let mut deaf = cluster.options(2);
-    deaf.peers.clear();
+    let mut deaf = deaf(&cluster, 2);
     deaf.limits.idle_timeout = Duration::from_secs(3600);
     let mut options = cluster.options(1);
     options.limits.idle_timeout = Duration::from_secs(3600);
@@ -79,6 +83,61 @@ async fn a_restarted_peer_tells_that_the_old_connection_is_gone() {
     a.exchanges_with(&b).await;
     let from = format!("from={address}");
     eventually("the reset is logged", || !logged(&["the peer was restarted", &from]).is_empty()).await;
+}
+
+/// Knows no address: it waits to be dialled, so who has which connection when is certain.
+fn deaf(cluster: &Cluster, id: u64) -> Options {
+    let mut options = cluster.options(id);
+    options.peers.clear();
+    options
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_node_is_told_when_touch_is_made_and_when_it_is_lost() {
+    let cluster = Cluster::of(2);
+    let a = Node::start(&deaf(&cluster, 1));
+    for (round, mut told) in [(1, vec![]), (2, vec![Made(NodeId(2)), Lost(NodeId(2))])] {
+        let b = cluster.start(2);
+        a.exchanges_with(&b).await;
+        told.push(Made(b.id));
+        assert_eq!(a.inbox.touch(), told, "in round {round}");
+        assert_eq!(b.inbox.touch(), [Made(a.id)]);
+        within("it stops", b.transport.shutdown()).await;
+        assert_eq!(b.inbox.touch(), [Made(a.id), Lost(a.id)]);
+        eventually("the node is told", || a.inbox.touch().len() > told.len()).await;
+        told.push(Lost(b.id));
+        assert_eq!(a.inbox.touch(), told, "in round {round}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn that_a_connection_was_replaced_is_told_as_lost_and_made_again() {
+    let cluster = Cluster::of(2);
+    // The old connection is still thought to be alive when the new one comes: nothing is said on it that a peer which was
+    // restarted would answer with a reset, nor is it waited for.
+    let patient = |mut options: Options| {
+        options.limits.idle_timeout = Duration::from_secs(3600);
+        options.limits.keep_alive = Duration::from_secs(1000);
+        options.limits.probe = false;
+        options
+    };
+    let a = Node::start(&patient(deaf(&cluster, 1)));
+    let dials = patient(cluster.options(2));
+    let b = Killable::start(&dials);
+    a.exchanges_with(&b.node).await;
+    // What is left to be acknowledged is.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    b.kill();
+    assert_eq!(a.inbox.touch(), [Made(NodeId(2))]);
+    let b = Node::start(&dials);
+    eventually("it has dialled again", || a.inbox.touch().len() > 1 && a.peer(b.id).connections == 2).await;
+    a.exchanges_with(&b).await;
+    assert_eq!(a.inbox.touch(), [Made(b.id), Lost(b.id), Made(b.id)]);
+    assert!(logged(&["the peer was restarted", &format!("from={}", b.address())]).is_empty(), "no reset");
+    assert_eq!(b.inbox.touch(), [Made(a.id)]);
+    // By then the old one has ended, too, and nothing more was told of it.
+    within("it stops", a.transport.shutdown()).await;
+    assert_eq!(a.inbox.touch(), [Made(b.id), Lost(b.id), Made(b.id), Lost(b.id)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -127,7 +186,7 @@ async fn a_silent_peer_is_given_up() {
     options.limits.keep_alive = Duration::from_millis(200);
     options.limits.probe = false;
     let a = Node::start(&options);
-    let b = Killable::start(&cluster, 2);
+    let b = Killable::start(&cluster.options(2));
     a.exchanges_with(&b.node).await;
     b.kill();
     let lost = a.inbox.lost().len();
@@ -144,7 +203,7 @@ async fn a_process_that_has_ended_is_noticed_by_its_closed_port() {
     options.limits.idle_timeout = Duration::from_secs(3600);
     options.limits.keep_alive = Duration::from_millis(200);
     let a = Node::start(&options);
-    let b = Killable::start(&cluster, 2);
+    let b = Killable::start(&cluster.options(2));
     met(&[&a, &b.node]).await;
     assert_eq!(a.peer(NodeId(2)).found_ended, 0, "whoever lives is not taken for dead");
     let lost = a.inbox.lost().len();

@@ -6,10 +6,12 @@ use std::{
 };
 
 use quorate_core::NodeId;
+use quorate_runtime_tokio::Transport as _;
 use quorate_transport_quic::{
     BindError, ClusterId, QuicTransport,
-    pki::{Ca, Identity},
+    pki::{Ca, Identity, PkiError},
 };
+use rcgen::ExtendedKeyUsagePurpose;
 
 use crate::common::{
     Cluster, Node, eventually, rand, raw_client, raw_connection, raw_server, warned, within,
@@ -204,6 +206,37 @@ async fn a_node_with_the_wrong_identity_does_not_start() {
     options.identity = mixed.unwrap();
     let error = QuicTransport::bind(options).unwrap_err().to_string();
     assert!(error.contains("key"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_for_one_side_of_a_connection_only_is_told_at_once() {
+    use ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
+
+    let cluster = Cluster::of(2);
+    let a = cluster.start(1);
+    for (usage, lacks) in [(ServerAuth, "clientAuth"), (ClientAuth, "serverAuth")] {
+        let mut options = cluster.options(2);
+        options.identity = cluster.identity_for(NodeId(2), std::slice::from_ref(&usage));
+        let error = QuicTransport::bind(options).unwrap_err();
+        assert!(
+            matches!(error, BindError::Pki(PkiError::Usage { missing }) if missing == lacks),
+            "{error:?}"
+        );
+        let words = format!("is not for {lacks}");
+        assert!(error.to_string().contains(&words), "{error}");
+        // Nor is it taken later on.
+        let error = a.transport.set_identity(&cluster.identity_for(a.id, &[usage])).unwrap_err();
+        assert!(matches!(error, PkiError::Usage { missing } if missing == lacks), "{error:?}");
+    }
+    // Whoever has both, or says nothing of it, is taken, by peers as well.
+    for usages in [&[ServerAuth, ClientAuth][..], &[]] {
+        let mut options = cluster.options(2);
+        options.identity = cluster.identity_for(NodeId(2), usages);
+        a.transport.set_identity(&cluster.identity_for(a.id, usages)).unwrap();
+        let b = Node::start(&options);
+        a.exchanges_with(&b).await;
+        within("it stops", b.transport.shutdown()).await;
+    }
 }
 
 #[test]
