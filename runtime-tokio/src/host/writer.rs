@@ -194,6 +194,8 @@ impl<St: Store> Writer<St> {
         }
         let bytes = self.batch.iter().map(Write::bytes).sum();
         self.meter.committed(begun.elapsed(), self.batch.len(), bytes);
+        // Each group's side by side, in their order: it is woken once.
+        self.batch.sort_by_key(|write| write.receipt().group());
         let mut merged: Option<(usize, Receipt)> = None;
         for receipt in self.batch.drain(..).map(Write::into_receipt) {
             merged = Some(match merged.take() {
@@ -267,3 +269,6 @@ impl<St: Store> Worker<Job> for Writer<St> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
