@@ -101,9 +101,13 @@ impl Entrance {
 
 impl Inbound for Entrance {
     fn receive(&self, group: GroupId, from: NodeId, message: Message) {
-        match self.port(group) {
+        let Some(host) = self.0.upgrade() else { return };
+        match host.groups.of(group) {
             Some(port) => port.receive(from, message),
-            None => debug!(%group, %from, "message dropped: its group is not open here"),
+            None => {
+                host.meters.message_astray();
+                debug!(%group, %from, "message dropped: its group is not open here");
+            }
         }
     }
 
