@@ -13,8 +13,8 @@ use std::{
 };
 
 use quorate_core::{
-    Action, Apply, Batch, ENTRY_HEADER, Event, Incarnation, Index, Input, Instant, Message, NodeId, Outcome,
-    Proposal, ReadKind, Reason, Rejected, RoleKind, Run, StateMachine, Token, Tokens,
+    Action, Apply, Batch, ENTRY_HEADER, Event, Index, Input, Instant, Message, NodeId, Outcome, Proposal,
+    ReadKind, Reason, Rejected, RoleKind, Run, StateMachine, Token, Tokens,
 };
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
@@ -25,7 +25,7 @@ use crate::{
     control::{Controls, Handover},
     error::{Refusal, StopReason, Stopped},
     health::DiskHealth,
-    host::{self, Host, Place},
+    host::{self, Host, NoPlace, Place},
     inbox::{Answer, Inbox, Look, Proposed, Work},
     lane,
     recorded::Recorded,
@@ -542,7 +542,8 @@ fn batch_len<R>(proposals: &[Proposed<R>], max_bytes: usize) -> usize {
 pub(crate) struct LastWord<S: StateMachine> {
     shared: Arc<Shared<S>>,
     why: StopReason,
-    incarnation: Incarnation,
+    /// It was a node, for a while.
+    opened: bool,
     /// What arrives finds it there.
     place: Option<Place>,
     /// The host, if it is there for this node alone.
@@ -550,20 +551,15 @@ pub(crate) struct LastWord<S: StateMachine> {
 }
 
 impl<S: StateMachine> LastWord<S> {
-    pub(crate) const fn new(
-        shared: Arc<Shared<S>>,
-        place: Place,
-        incarnation: Incarnation,
-        own: Option<Host>,
-    ) -> Self {
-        Self { shared, why: StopReason::Died, incarnation, place: Some(place), own }
+    pub(crate) const fn new(shared: Arc<Shared<S>>, place: Place, own: Option<Host>) -> Self {
+        Self { shared, why: StopReason::Died, opened: false, place: Some(place), own }
     }
 
     /// What arrives is taken in from now on.
-    pub(crate) fn open(&self) {
-        if let Some(place) = &self.place {
-            place.open(self.shared.clone());
-        }
+    pub(crate) fn open(&mut self) -> Result<(), NoPlace> {
+        self.place.as_ref().ok_or(NoPlace::Closed)?.open(self.shared.clone())?;
+        self.opened = true;
+        Ok(())
     }
 
     fn say(&self) {
@@ -582,7 +578,8 @@ impl<S: StateMachine> LastWord<S> {
             first
         });
         match why {
-            _ if !first => {}
+            // Why a start has failed, whoever wanted it learns.
+            _ if !first || !self.opened => {}
             StopReason::Shutdown | StopReason::Dropped => info!(%node, %group, %why, "stopped"),
             StopReason::Storage(_)
             | StopReason::Restore { .. }
@@ -598,8 +595,7 @@ impl<S: StateMachine> LastWord<S> {
     fn leave(&mut self) {
         if let Some(place) = self.place.take() {
             if let Some(lanes) = self.shared.host.lanes() {
-                let (group, incarnation) = (self.shared.group, self.incarnation);
-                drop(lanes.writes.send(host::Job::Close { group, incarnation }));
+                drop(lanes.writes.send(host::Job::Close { group: self.shared.group }));
             }
             // After that: another life, if there is one, begins behind it.
             drop(place);

@@ -8,6 +8,7 @@ mod feed;
 mod groups;
 mod health;
 mod load;
+mod opening;
 mod own_storage;
 mod pause;
 mod sessions;
