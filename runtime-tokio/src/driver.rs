@@ -26,7 +26,7 @@ use crate::{
     error::{Refusal, StopReason, Stopped},
     health::DiskHealth,
     host::{self, Host, NoPlace, Place},
-    inbox::{Answer, Inbox, Look, Proposed, Work},
+    inbox::{Answer, Inbox, Look, Proposed, Touch, Work},
     lane,
     recorded::Recorded,
     shared::Shared,
@@ -106,6 +106,7 @@ impl<S: StateMachine> Driver<S> {
     pub(crate) async fn run(mut self, mut ended: Ended) {
         let mut alarm = Alarm::new(self.shared.host.clock);
         let mut work = Work::new();
+        self.miss_absent();
         self.act();
         let why = loop {
             self.hand_over();
@@ -132,6 +133,7 @@ impl<S: StateMachine> Driver<S> {
             tokio::task::coop::consume_budget().await;
         };
         self.resolve_all(&why);
+        self.resign();
         #[cfg(feature = "record")]
         self.raft.stopped(&why);
         self.last_word.why = why;
@@ -195,14 +197,24 @@ impl<S: StateMachine> Driver<S> {
         for news in work.news.drain(..) {
             self.hear(news);
         }
-        for (peer, lost) in std::mem::take(&mut work.touch) {
-            if lost { self.lost_touch(peer) } else { self.in_touch(peer) }
-        }
         count(&self.shared.counters.messages, work.messages.len());
         for (n, (from, message)) in work.messages.drain(..).enumerate() {
             self.receive(from, message);
             if n % MESSAGES_AT_ONCE == MESSAGES_AT_ONCE - 1 {
                 self.act();
+            }
+        }
+        // After the messages, for those of a link that was lost came before its loss. Were that told first, then an old word of
+        // the leader would count as touch with it, and let this node sleep by the leave of one that is gone: nobody would
+        // say so again. A message that came by a new link is taken for an older one here. No harm: the transport has said,
+        // or will say, that there is touch, and so does the next message. Nor does it matter that touch is told after what came
+        // by it: whoever was lost and is heard is in touch by that.
+        for (peer, touch) in std::mem::take(&mut work.touch) {
+            if touch != Touch::Found {
+                self.lost_touch(peer);
+            }
+            if touch != Touch::Lost {
+                self.in_touch(peer);
             }
         }
         // Whoever has given up by now wants nothing any more.
@@ -343,6 +355,9 @@ impl<S: StateMachine> Driver<S> {
                 Action::Event(event) => {
                     self.tell(&event);
                     self.snapshots.event(&event);
+                    if matches!(event, Event::Membership { .. }) {
+                        self.miss_absent();
+                    }
                     if matches!(event, Event::Transfer { to: None }) {
                         self.transfer_ended();
                         self.transfer_for_health_ended();
@@ -469,6 +484,8 @@ impl<S: StateMachine> Driver<S> {
             stopping => *stopping = Some(Stopping { why, until, handover }),
         }
         if failed {
+            // While it can still speak.
+            self.resign();
             self.step(Input::StorageFailed);
         }
     }

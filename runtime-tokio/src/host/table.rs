@@ -1,7 +1,7 @@
 //! Which groups are open, and how what arrives finds them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak},
 };
 
@@ -12,7 +12,7 @@ use tracing::debug;
 use super::{Port, Shared};
 use crate::transport::{BoxFuture, BoxStream, ForwardError, Inbound};
 
-/// The open groups, and those that are being opened or removed.
+/// The open groups, and those that are being opened or removed; and who is in touch with them.
 #[derive(Default)]
 pub(crate) struct Table {
     state: RwLock<State>,
@@ -21,6 +21,8 @@ pub(crate) struct Table {
 #[derive(Default)]
 struct State {
     groups: BTreeMap<GroupId, Option<Arc<dyn Port>>>,
+    /// The nodes with which there is touch: the transport has said so, or they were heard, and it has not lost them since.
+    in_touch: BTreeSet<NodeId>,
     /// No group is opened any more.
     closed: bool,
 }
@@ -59,8 +61,32 @@ impl Table {
         state.ports()
     }
 
-    fn ports(&self) -> Vec<Arc<dyn Port>> {
-        self.read().ports()
+    /// Those of these nodes with which there is no touch. Who asks is told by its port of what changes from now on.
+    pub(crate) fn out_of_touch(&self, nodes: impl Iterator<Item = NodeId>) -> Vec<NodeId> {
+        let state = self.read();
+        nodes.filter(|node| !state.in_touch.contains(node)).collect()
+    }
+
+    /// Whom to give what has come from this node. Of transports that say nothing of touch this is how it is known.
+    fn heard(&self, from: NodeId, group: GroupId) -> Option<Arc<dyn Port>> {
+        let state = self.read();
+        let (port, known) = (state.of(group), state.in_touch.contains(&from));
+        drop(state);
+        if !known {
+            self.write().in_touch.insert(from);
+        }
+        port
+    }
+
+    /// There is touch with a node, or none any more: says who is to be told.
+    fn touch(&self, peer: NodeId, lost: bool) -> Vec<Arc<dyn Port>> {
+        let mut state = self.write();
+        if lost {
+            state.in_touch.remove(&peer);
+        } else {
+            state.in_touch.insert(peer);
+        }
+        state.ports()
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {
@@ -140,8 +166,7 @@ impl Entrance {
 impl Inbound for Entrance {
     fn receive(&self, group: GroupId, from: NodeId, message: Message) {
         let Some(host) = self.0.upgrade() else { return };
-        let port = host.groups.read().of(group);
-        match port {
+        match host.groups.heard(from, group) {
             Some(port) => port.receive(from, message),
             None => {
                 host.meters.message_astray();
@@ -152,14 +177,14 @@ impl Inbound for Entrance {
 
     fn unreachable(&self, peer: NodeId) {
         let Some(host) = self.0.upgrade() else { return };
-        for port in host.groups.ports() {
+        for port in host.groups.touch(peer, true) {
             port.unreachable(peer);
         }
     }
 
     fn reachable(&self, peer: NodeId) {
         let Some(host) = self.0.upgrade() else { return };
-        for port in host.groups.ports() {
+        for port in host.groups.touch(peer, false) {
             port.reachable(peer);
         }
     }

@@ -9,17 +9,17 @@ use quorate_runtime_tokio::{
 
 use crate::support::{ELECTION, LONG, Words, within};
 
-const IDS: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
+pub(crate) const IDS: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
 
 /// Three hosts, each with a store.
-struct Hosts {
+pub(crate) struct Hosts {
     network: MemoryNetwork,
-    stores: Vec<MemoryStore>,
-    hosts: Vec<Host>,
+    pub(crate) stores: Vec<MemoryStore>,
+    pub(crate) hosts: Vec<Host>,
 }
 
 impl Hosts {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let stores: Vec<_> = IDS.iter().map(|_| MemoryStore::default()).collect();
         let mut hosts = Self { network: MemoryNetwork::new(), stores, hosts: Vec::new() };
         hosts.hosts = IDS.iter().zip(&hosts.stores).map(|(id, store)| hosts.host(*id, store)).collect();

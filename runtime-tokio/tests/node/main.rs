@@ -13,6 +13,7 @@ mod own_storage;
 mod pause;
 mod sessions;
 mod single;
+mod sleep;
 mod snapshot;
 mod snapshots;
 mod support;
