@@ -27,7 +27,7 @@ use crate::{
     control::Controls,
     driver::{Driver, Lanes, LastWord, Reads},
     health::DiskHealth,
-    host::{self, Host, HostBuilder, Open, Opening, Place},
+    host::{self, Host, HostBuilder, NoPlace, Open, Opening, Place},
     inbox::Limits,
     lane::{Kind, Use},
     metrics::MetricsLevel,
@@ -420,19 +420,23 @@ impl<S: StateMachine> Builder<S> {
         alive: Alive,
     ) -> Result<(Arc<Shared<S>>, Driver<S>), StartError> {
         let (id, group) = (host.id(), self.config.group);
-        let place = Place::take(&host.shared, group).ok_or(StartError::AlreadyOpen(group))?;
+        let place = Place::take(&host.shared, group).map_err(|why| match why {
+            NoPlace::Taken => StartError::AlreadyOpen(group),
+            NoPlace::Closed => StartError::HostClosed,
+        })?;
         let lanes = host.shared.lanes().ok_or(StartError::HostClosed)?;
         let (requests, feeds) = (self.request_timeout, self.feed_bytes);
         let shared = Shared::new(group, self.limits(), host.shared.clone(), requests, feeds);
 
+        // From here on the group may be open in the store's thread, until this is dropped: also if nobody waits any more for
+        // this to end.
+        let mut last_word = LastWord::new(shared.clone(), place, own.then(|| host.clone()));
         let (answer, opened) = oneshot::channel();
         let job = host::Job::Open(Opening { group, port: shared.clone(), answer });
         lanes.writes.send(job).map_err(|_| StartError::HostClosed)?;
+        // Dropped, if the store has failed before it came to this.
         let Open { mut recovered, snapshot, snapshot_bytes } =
-            opened.await.map_err(|_| StartError::StorePanicked)??;
-        // From here on the group is open in the store's thread, until this is dropped.
-        let last_word =
-            LastWord::new(shared.clone(), place, recovered.incarnation, own.then(|| host.clone()));
+            opened.await.map_err(|_| StartError::HostClosed)??;
 
         let membership = recovered.memberships.last().map_or(&recovered.base_membership, |(_, last)| last);
         let members = membership.members().len();
@@ -493,7 +497,7 @@ impl<S: StateMachine> Builder<S> {
         shared.leadership.send_replace(Leadership::of(&raft));
         shared.progress.send_replace(Progress::of(&raft, at.last.index));
 
-        last_word.open();
+        last_word.open().map_err(|_closed| StartError::HostClosed)?;
         let driver = Driver {
             last_word,
             raft: Recorded::new(

@@ -131,6 +131,29 @@ impl<S: StateMachine> Driver<S> {
         }
     }
 
+    /// The group ends here, and its process lives on: no transport notices. If this node leads, those who sleep by its leave are
+    /// woken, and learn from its silence what has become of it. Those that are awake hear nothing of this.
+    ///
+    /// Nothing has to be durable for it, so it is said by a leader whose store has failed, too.
+    pub(crate) fn resign(&mut self) {
+        if self.raft.role() == RoleKind::Leader && !self.raft.config().quiesce_after.is_zero() {
+            self.step(Input::StepDown);
+            self.act();
+        }
+    }
+
+    /// The group begins here, or others are members now: with whom there is no touch already, that won't be said again. Else a
+    /// leader would wait for them to sleep.
+    ///
+    /// What the transport says from now on waits in the inbox, behind this: so the last word is the true one.
+    pub(crate) fn miss_absent(&mut self) {
+        let me = self.shared.id();
+        let others = self.raft.membership().members().into_iter().filter(|peer| *peer != me);
+        for peer in self.shared.host.groups.out_of_touch(others) {
+            self.lost_touch(peer);
+        }
+    }
+
     /// The transport has lost touch with a peer.
     pub(crate) fn lost_touch(&mut self, peer: NodeId) {
         self.lost.insert(peer);

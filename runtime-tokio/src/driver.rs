@@ -13,8 +13,8 @@ use std::{
 };
 
 use quorate_core::{
-    Action, Apply, Batch, ENTRY_HEADER, Event, Incarnation, Index, Input, Instant, Message, NodeId, Outcome,
-    Proposal, ReadKind, Reason, Rejected, RoleKind, Run, StateMachine, Token, Tokens,
+    Action, Apply, Batch, ENTRY_HEADER, Event, Index, Input, Instant, Message, NodeId, Outcome, Proposal,
+    ReadKind, Reason, Rejected, RoleKind, Run, StateMachine, Token, Tokens,
 };
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
@@ -25,8 +25,8 @@ use crate::{
     control::{Controls, Handover},
     error::{Refusal, StopReason, Stopped},
     health::DiskHealth,
-    host::{self, Host, Place},
-    inbox::{Answer, Inbox, Look, Proposed, Work},
+    host::{self, Host, NoPlace, Place},
+    inbox::{Answer, Inbox, Look, Proposed, Touch, Work},
     lane,
     recorded::Recorded,
     shared::Shared,
@@ -106,6 +106,7 @@ impl<S: StateMachine> Driver<S> {
     pub(crate) async fn run(mut self, mut ended: Ended) {
         let mut alarm = Alarm::new(self.shared.host.clock);
         let mut work = Work::new();
+        self.miss_absent();
         self.act();
         let why = loop {
             self.hand_over();
@@ -132,6 +133,7 @@ impl<S: StateMachine> Driver<S> {
             tokio::task::coop::consume_budget().await;
         };
         self.resolve_all(&why);
+        self.resign();
         #[cfg(feature = "record")]
         self.raft.stopped(&why);
         self.last_word.why = why;
@@ -195,14 +197,24 @@ impl<S: StateMachine> Driver<S> {
         for news in work.news.drain(..) {
             self.hear(news);
         }
-        for (peer, lost) in std::mem::take(&mut work.touch) {
-            if lost { self.lost_touch(peer) } else { self.in_touch(peer) }
-        }
         count(&self.shared.counters.messages, work.messages.len());
         for (n, (from, message)) in work.messages.drain(..).enumerate() {
             self.receive(from, message);
             if n % MESSAGES_AT_ONCE == MESSAGES_AT_ONCE - 1 {
                 self.act();
+            }
+        }
+        // After the messages, for those of a link that was lost came before its loss. Were that told first, then an old word of
+        // the leader would count as touch with it, and let this node sleep by the leave of one that is gone: nobody would
+        // say so again. A message that came by a new link is taken for an older one here. No harm: the transport has said,
+        // or will say, that there is touch, and so does the next message. Nor does it matter that touch is told after what came
+        // by it: whoever was lost and is heard is in touch by that.
+        for (peer, touch) in std::mem::take(&mut work.touch) {
+            if touch != Touch::Found {
+                self.lost_touch(peer);
+            }
+            if touch != Touch::Lost {
+                self.in_touch(peer);
             }
         }
         // Whoever has given up by now wants nothing any more.
@@ -343,6 +355,9 @@ impl<S: StateMachine> Driver<S> {
                 Action::Event(event) => {
                     self.tell(&event);
                     self.snapshots.event(&event);
+                    if matches!(event, Event::Membership { .. }) {
+                        self.miss_absent();
+                    }
                     if matches!(event, Event::Transfer { to: None }) {
                         self.transfer_ended();
                         self.transfer_for_health_ended();
@@ -469,6 +484,8 @@ impl<S: StateMachine> Driver<S> {
             stopping => *stopping = Some(Stopping { why, until, handover }),
         }
         if failed {
+            // While it can still speak.
+            self.resign();
             self.step(Input::StorageFailed);
         }
     }
@@ -542,7 +559,8 @@ fn batch_len<R>(proposals: &[Proposed<R>], max_bytes: usize) -> usize {
 pub(crate) struct LastWord<S: StateMachine> {
     shared: Arc<Shared<S>>,
     why: StopReason,
-    incarnation: Incarnation,
+    /// It was a node, for a while.
+    opened: bool,
     /// What arrives finds it there.
     place: Option<Place>,
     /// The host, if it is there for this node alone.
@@ -550,20 +568,15 @@ pub(crate) struct LastWord<S: StateMachine> {
 }
 
 impl<S: StateMachine> LastWord<S> {
-    pub(crate) const fn new(
-        shared: Arc<Shared<S>>,
-        place: Place,
-        incarnation: Incarnation,
-        own: Option<Host>,
-    ) -> Self {
-        Self { shared, why: StopReason::Died, incarnation, place: Some(place), own }
+    pub(crate) const fn new(shared: Arc<Shared<S>>, place: Place, own: Option<Host>) -> Self {
+        Self { shared, why: StopReason::Died, opened: false, place: Some(place), own }
     }
 
     /// What arrives is taken in from now on.
-    pub(crate) fn open(&self) {
-        if let Some(place) = &self.place {
-            place.open(self.shared.clone());
-        }
+    pub(crate) fn open(&mut self) -> Result<(), NoPlace> {
+        self.place.as_ref().ok_or(NoPlace::Closed)?.open(self.shared.clone())?;
+        self.opened = true;
+        Ok(())
     }
 
     fn say(&self) {
@@ -582,7 +595,8 @@ impl<S: StateMachine> LastWord<S> {
             first
         });
         match why {
-            _ if !first => {}
+            // Why a start has failed, whoever wanted it learns.
+            _ if !first || !self.opened => {}
             StopReason::Shutdown | StopReason::Dropped => info!(%node, %group, %why, "stopped"),
             StopReason::Storage(_)
             | StopReason::Restore { .. }
@@ -598,8 +612,7 @@ impl<S: StateMachine> LastWord<S> {
     fn leave(&mut self) {
         if let Some(place) = self.place.take() {
             if let Some(lanes) = self.shared.host.lanes() {
-                let (group, incarnation) = (self.shared.group, self.incarnation);
-                drop(lanes.writes.send(host::Job::Close { group, incarnation }));
+                drop(lanes.writes.send(host::Job::Close { group: self.shared.group }));
             }
             // After that: another life, if there is one, begins behind it.
             drop(place);

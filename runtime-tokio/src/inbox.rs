@@ -94,6 +94,17 @@ pub(crate) struct Depth {
     pub(crate) message_bytes: usize,
 }
 
+/// What has become of touch with a peer since the driver last looked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Touch {
+    /// It is lost.
+    Lost,
+    /// It is there.
+    Found,
+    /// It was lost, and is there again: the peer may have been started anew meanwhile, and not lead any more.
+    LostMeanwhile,
+}
+
 /// All that has been waiting at one moment.
 pub(crate) struct Work<S: StateMachine> {
     /// From this node's own threads. As many as the core has asked for: its bounds are theirs.
@@ -113,8 +124,8 @@ pub(crate) struct Work<S: StateMachine> {
     pub(crate) snapshots: Vec<SnapshotAnswer>,
     /// What has become of snapshots. As many as are under way.
     pub(crate) news: Vec<News>,
-    /// Peers that the transport has lost touch with (`true`), or is in touch with again: what was last.
-    pub(crate) touch: BTreeMap<NodeId, bool>,
+    /// Peers of which the transport has said something.
+    pub(crate) touch: BTreeMap<NodeId, Touch>,
     /// Somebody wants the node to stop.
     pub(crate) stop: Option<StopReason>,
     proposal_bytes: usize,
@@ -238,7 +249,12 @@ impl<S: StateMachine> Inbox<S> {
     pub(crate) fn touch(&self, peer: NodeId, lost: bool) {
         let mut state = self.lock();
         if !state.over {
-            state.work.touch.insert(peer, lost);
+            let told = match state.work.touch.get(&peer) {
+                _ if lost => Touch::Lost,
+                Some(Touch::Lost | Touch::LostMeanwhile) => Touch::LostMeanwhile,
+                Some(Touch::Found) | None => Touch::Found,
+            };
+            state.work.touch.insert(peer, told);
             wake(state);
         }
     }
@@ -516,6 +532,22 @@ mod tests {
         let mut work = Work::new();
         inbox.take(&mut work, 0);
         assert!(work.is_empty());
+    }
+
+    #[test]
+    fn a_loss_is_told_though_the_peer_is_back() {
+        let told = |said: &[bool]| {
+            let inbox = inbox();
+            said.iter().for_each(|lost| inbox.touch(NodeId(2), *lost));
+            inbox.lock().work.touch[&NodeId(2)]
+        };
+        assert_eq!(told(&[true]), Touch::Lost);
+        assert_eq!(told(&[false]), Touch::Found);
+        assert_eq!(told(&[false, false]), Touch::Found);
+        assert_eq!(told(&[false, true]), Touch::Lost);
+        assert_eq!(told(&[true, false]), Touch::LostMeanwhile);
+        assert_eq!(told(&[true, false, false]), Touch::LostMeanwhile);
+        assert_eq!(told(&[true, false, true]), Touch::Lost);
     }
 
     #[test]

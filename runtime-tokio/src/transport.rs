@@ -45,12 +45,13 @@ pub trait Inbound: Send + Sync + 'static {
     /// A message has arrived. Never blocks; drops it if the node can't keep up.
     fn receive(&self, group: GroupId, from: NodeId, message: Message);
 
-    /// Touch with `peer` is lost, and with it whatever was under way to it: its connection was closed, or is dead. Never
-    /// blocks. Does nothing by default; a transport that can't know it need not say it.
+    /// Touch with `peer` is lost, and with it whatever was under way to it: its connection was closed, or is dead. Said after all
+    /// that has come by that connection was delivered, and also if another took its place at once: who was started anew may
+    /// not lead any more. Never blocks. Does nothing by default; a transport that can't know it need not say it.
     fn unreachable(&self, _peer: NodeId) {}
 
-    /// The transport is in touch with `peer`, for the first time or again. Never blocks. Does nothing by default; a transport that
-    /// can't know it need not say it.
+    /// The transport is in touch with `peer`, for the first time or again; so is a node of whom a message comes. Never blocks. Does
+    /// nothing by default; a transport that can't know it need not say it.
     fn reachable(&self, _peer: NodeId) {}
 
     /// A request has been forwarded here.

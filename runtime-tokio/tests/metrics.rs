@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, num::NonZeroU64};
 
 use bytes::Bytes;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
-use quorate_core::{Entry, GroupId, Membership, NodeId, StateMachine};
+use quorate_core::{Body, Entry, GroupId, Membership, Message, NodeId, StateMachine, Term};
 use quorate_runtime_tokio::{
     Host, MemoryNetwork, MemoryStore, MetricsLevel, Node, ProposeError, SnapshotPolicy,
     metrics::names::{self, Kind},
@@ -280,9 +280,13 @@ async fn groups_are_told_apart_only_if_asked_for() {
         for node in &nodes {
             within(node.propose(Bytes::from_static(b"word"))).await.unwrap();
         }
+        // For a group that was never here: which one that is, others choose, so there is no series for each.
+        let stray = Message { term: Term(1), body: Body::TimeoutNow };
+        network.transport(NodeId(2)).send(GroupId(9), NodeId(1), stray);
         let mut seen = Seen::default();
         seen.look(&snapshotter);
         if !series.is_empty() {
+            assert_eq!(seen.number("quorate_messages_refused_total{node=1}"), 1.0, "{level:?}");
             let each = if level == MetricsLevel::PerHost { 2.0 } else { 1.0 };
             assert_eq!(seen.number(series), each, "{level:?}");
             // The store is all groups'.

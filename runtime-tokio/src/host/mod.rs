@@ -27,8 +27,8 @@ use crate::{
 };
 
 pub(crate) use reader::{Asker, Question};
-pub(crate) use table::Place;
 use table::Table;
+pub(crate) use table::{NoPlace, Place};
 pub(crate) use writer::{Job, Open, Opening};
 
 /// A process's part in the groups that it has replicas of: they share its store, which makes what all of them write durable
@@ -191,9 +191,10 @@ impl Host {
     /// # Errors
     /// As [`GroupError`] says: also if it is open.
     pub async fn remove(&self, group: GroupId) -> Result<(), GroupError> {
-        let Some(_reserved) = Place::take(&self.shared, group) else {
-            return Err(GroupError::Open(group));
-        };
+        let _reserved = Place::take(&self.shared, group).map_err(|why| match why {
+            NoPlace::Taken => GroupError::Open(group),
+            NoPlace::Closed => GroupError::Closed,
+        })?;
         self.ask(|answer| Job::Remove { group, answer }).await
     }
 
@@ -235,10 +236,11 @@ impl Host {
     }
 
     /// Stops all groups in good order, as [`Node::shutdown`](crate::Node::shutdown) does, all at once; then the transport
-    /// and the store. When it returns all threads have ended.
+    /// and the store. When it returns all threads have ended. A group that is still being opened is not: its start ends in
+    /// [`StartError::HostClosed`].
     pub async fn shutdown(&self) {
         let mut stopping = JoinSet::new();
-        for port in self.shared.groups.ports() {
+        for port in self.shared.groups.close() {
             stopping.spawn(port.shutdown());
         }
         while stopping.join_next().await.is_some() {}

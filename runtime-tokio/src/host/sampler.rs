@@ -10,7 +10,7 @@ use quorate_core::GroupId;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Port, Shared};
-use crate::metrics::{Gauges, GroupSample};
+use crate::metrics::{Gauges, GroupSample, QueueSample};
 
 /// How often.
 const EVERY: Duration = Duration::from_secs(1);
@@ -33,14 +33,17 @@ pub(super) async fn run(host: Weak<Shared>, mut gauges: Gauges) {
     }
 }
 
-/// How they are now. A group in which nothing has happened since is not asked again: thousands of idle ones sleep on.
+/// How they are now. A group in which nothing has happened since is not asked again: thousands of idle ones sleep on. But if
+/// something waited in it then, it may be done by now without a turn of its driver: by the state machine, say.
 async fn look(mut seen: Seen, ports: Vec<(GroupId, Arc<dyn Port>)>) -> Seen {
     let mut now = Seen::new();
     for (group, port) in ports {
         // Before it is asked: what happens meanwhile is for the next time.
         let turns = port.turns();
         let sample = match seen.remove(&group) {
-            Some((before, sample)) if before == turns => Some(sample),
+            Some((before, sample)) if before == turns && sample.queues == QueueSample::default() => {
+                Some(sample)
+            }
             _ => port.sample().await,
         };
         now.extend(sample.map(|sample| (group, (turns, sample))));
@@ -58,7 +61,6 @@ mod tests {
     use super::*;
     use crate::{
         error::StopReason,
-        metrics::QueueSample,
         status::Counters,
         transport::{BoxFuture, BoxStream, ForwardError},
     };
@@ -68,6 +70,8 @@ mod tests {
     struct Asked {
         turns: AtomicU64,
         asked: AtomicU64,
+        /// Reads that wait.
+        reads: AtomicU64,
         counters: Counters,
     }
 
@@ -102,6 +106,7 @@ mod tests {
 
         fn sample(self: Arc<Self>) -> BoxFuture<Option<GroupSample>> {
             let asked = self.asked.fetch_add(1, Relaxed) + 1;
+            let queues = QueueSample { reads: self.reads.load(Relaxed), ..QueueSample::default() };
             Box::pin(async move {
                 Some(GroupSample {
                     role: RoleKind::Follower,
@@ -115,7 +120,7 @@ mod tests {
                     unpersisted_bytes: 0,
                     cached_bytes: 0,
                     peers: vec![],
-                    queues: QueueSample::default(),
+                    queues,
                 })
             })
         }
@@ -138,5 +143,21 @@ mod tests {
         assert_eq!(seen[&GroupId(2)].1.term, 5);
         seen = look(seen, ports().split_off(1)).await;
         assert!(!seen.contains_key(&GroupId(1)));
+    }
+
+    #[tokio::test]
+    async fn what_waited_is_looked_at_again_until_nothing_does() {
+        let port = Arc::new(Asked::default());
+        let ports = || -> Vec<(GroupId, Arc<dyn Port>)> { vec![(GroupId(1), port.clone())] };
+        port.reads.store(3, Relaxed);
+        let mut seen = look(Seen::new(), ports()).await;
+        assert_eq!(seen[&GroupId(1)].1.queues.reads, 3);
+        // They are answered without a turn.
+        port.reads.store(0, Relaxed);
+        for _ in 0..3 {
+            seen = look(seen, ports()).await;
+            assert_eq!(seen[&GroupId(1)].1.queues.reads, 0);
+        }
+        assert_eq!(port.asked.load(Relaxed), 2);
     }
 }

@@ -32,10 +32,9 @@ pub(crate) enum Job {
     Write(Write),
     /// A group begins a new life.
     Open(Opening),
-    /// Its life is over: nothing of it comes after this.
+    /// Its life is over, if it began: nothing of it comes after this, and another begins behind it.
     Close {
         group: GroupId,
-        incarnation: Incarnation,
     },
     Create {
         group: GroupId,
@@ -110,11 +109,7 @@ impl<St: Store> Writer<St> {
         self.flush()?;
         match job {
             Job::Write(_) | Job::Open(_) => {}
-            Job::Close { group, incarnation } => {
-                if self.ports.get(&group).is_some_and(|(current, _)| *current == incarnation) {
-                    self.ports.remove(&group);
-                }
-            }
+            Job::Close { group } => drop(self.ports.remove(&group)),
             Job::Create { group, membership, answer } => {
                 let result = self.guarded(|writer| writer.store.create(group, &membership))?;
                 let _gone = answer.send(result.map_err(GroupError::store));
@@ -143,19 +138,31 @@ impl<St: Store> Writer<St> {
         let groups: Vec<GroupId> = opening.iter().map(|opening| opening.group).collect();
         // Together only if all can be: else each learns what is wrong with itself.
         let together = match groups.len() {
-            0 | 1 => None,
-            _ => self.guarded(|writer| writer.store.recover_many(&groups))?.ok(),
+            0 | 1 => Ok(None),
+            _ => self.guarded(|writer| writer.store.recover_many(&groups)).map(Result::ok),
         };
-        let mut recovered = together.map(Vec::into_iter);
+        let (mut recovered, mut failed) = match together {
+            Ok(together) => (together.map(Vec::into_iter), None),
+            Err(failed) => (None, Some(failed)),
+        };
         for Opening { group, port, answer } in opening {
-            let known = recovered.as_mut().and_then(Iterator::next);
-            let result = self.guarded(|writer| writer.open(group, known))?;
-            if let Ok(open) = &result {
-                self.ports.insert(group, (open.recovered.incarnation, port));
+            if failed.is_none() {
+                let known = recovered.as_mut().and_then(Iterator::next);
+                match self.guarded(|writer| writer.open(group, known)) {
+                    Ok(result) => {
+                        if let Ok(open) = &result {
+                            self.ports.insert(group, (open.recovered.incarnation, port));
+                        }
+                        // Whoever has gone meanwhile closes it, behind this.
+                        let _gone = answer.send(result);
+                        continue;
+                    }
+                    Err(panicked) => failed = Some(panicked),
+                }
             }
-            let _gone = answer.send(result);
+            let _gone = answer.send(Err(StartError::StorePanicked));
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     fn open(&mut self, group: GroupId, recovered: Option<Recovered>) -> Result<Open, StartError> {
@@ -194,6 +201,8 @@ impl<St: Store> Writer<St> {
         }
         let bytes = self.batch.iter().map(Write::bytes).sum();
         self.meter.committed(begun.elapsed(), self.batch.len(), bytes);
+        // Each group's side by side, in their order: it is woken once.
+        self.batch.sort_by_key(|write| write.receipt().group());
         let mut merged: Option<(usize, Receipt)> = None;
         for receipt in self.batch.drain(..).map(Write::into_receipt) {
             merged = Some(match merged.take() {
@@ -267,3 +276,6 @@ impl<St: Store> Worker<Job> for Writer<St> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

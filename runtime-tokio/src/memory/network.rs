@@ -27,9 +27,10 @@ struct Inner {
 
 impl Inner {
     /// Those who notice that `id` is gone: a cut link tells nothing.
-    fn in_touch_with(&self, id: NodeId) -> impl Iterator<Item = &Arc<dyn Inbound>> {
+    fn in_touch_with(&self, id: NodeId) -> impl Iterator<Item = (NodeId, &Arc<dyn Inbound>)> {
         let cut = move |other: NodeId| self.cut.contains(&(id, other));
-        self.nodes.iter().filter(move |(other, _)| **other != id && !cut(**other)).map(|(_, node)| node)
+        let others = self.nodes.iter().map(|(other, node)| (*other, node));
+        others.filter(move |(other, _)| *other != id && !cut(*other))
     }
 }
 
@@ -111,11 +112,12 @@ impl Transport for Endpoint {
     fn start(&self, inbound: Arc<dyn Inbound>) {
         *self.started.lock().unwrap_or_else(PoisonError::into_inner) = Some(Started(inbound.clone()));
         let mut inner = self.network.lock();
-        inner.nodes.insert(self.id, inbound);
-        let others: Vec<_> = inner.in_touch_with(self.id).cloned().collect();
+        inner.nodes.insert(self.id, inbound.clone());
+        let others: Vec<_> = inner.in_touch_with(self.id).map(|(id, other)| (id, other.clone())).collect();
         drop(inner);
-        for other in others {
+        for (id, other) in others {
             other.reachable(self.id);
+            inbound.reachable(id);
         }
     }
 
@@ -156,7 +158,7 @@ impl Transport for Endpoint {
             let mut inner = self.network.lock();
             if inner.nodes.get(&self.id).is_some_and(|current| Arc::ptr_eq(current, &mine)) {
                 inner.nodes.remove(&self.id);
-                let others: Vec<_> = inner.in_touch_with(self.id).cloned().collect();
+                let others: Vec<_> = inner.in_touch_with(self.id).map(|(_, other)| other.clone()).collect();
                 drop(inner);
                 for other in others {
                     other.unreachable(self.id);

@@ -36,6 +36,8 @@ pub(crate) struct Meters {
     /// What all groups share, unless each has its own.
     host: Arc<Meter>,
     store: Arc<StoreMeter>,
+    /// Of a group that is not here. Never by group: which of them others speak of is not this node's choice.
+    astray: Counter,
 }
 
 impl Meters {
@@ -51,7 +53,18 @@ impl Meters {
             MetricsLevel::PerHost | MetricsLevel::PerGroup => StoreMeter::new(&labels(node, None)),
             MetricsLevel::Off => StoreMeter::off(),
         };
-        Self { node, level, host: Arc::new(host), store: Arc::new(store) }
+        let astray = match level {
+            MetricsLevel::PerHost | MetricsLevel::PerGroup => {
+                counter!(names::MESSAGES_REFUSED.name, labels(node, None))
+            }
+            MetricsLevel::Off => Counter::noop(),
+        };
+        Self { node, level, host: Arc::new(host), store: Arc::new(store), astray }
+    }
+
+    /// A message has come for a group that is not open here.
+    pub(crate) fn message_astray(&self) {
+        self.astray.increment(1);
     }
 
     pub(crate) const fn store(&self) -> &Arc<StoreMeter> {

@@ -164,7 +164,7 @@ metrics! {
     MESSAGES_RECEIVED = "quorate_messages_received_total", Counter, Count, ["class"],
         "Messages taken up from the transport.";
     MESSAGES_REFUSED = "quorate_messages_refused_total", Counter, Count, [],
-        "Messages that a core refused: malformed, of a group that is not here, or from somebody who can't have sent them.";
+        "Messages refused: malformed, of a group that is not open here, or from somebody who can't have sent them.";
     MESSAGES_DROPPED = "quorate_messages_dropped_total", Counter, Count, [],
         "Messages dropped because the inbox was full.";
 }

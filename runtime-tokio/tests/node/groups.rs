@@ -9,17 +9,17 @@ use quorate_runtime_tokio::{
 
 use crate::support::{ELECTION, LONG, Words, within};
 
-const IDS: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
+pub(crate) const IDS: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
 
 /// Three hosts, each with a store.
-struct Hosts {
+pub(crate) struct Hosts {
     network: MemoryNetwork,
-    stores: Vec<MemoryStore>,
-    hosts: Vec<Host>,
+    pub(crate) stores: Vec<MemoryStore>,
+    pub(crate) hosts: Vec<Host>,
 }
 
 impl Hosts {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let stores: Vec<_> = IDS.iter().map(|_| MemoryStore::default()).collect();
         let mut hosts = Self { network: MemoryNetwork::new(), stores, hosts: Vec::new() };
         hosts.hosts = IDS.iter().zip(&hosts.stores).map(|(id, store)| hosts.host(*id, store)).collect();
@@ -155,7 +155,28 @@ async fn a_store_that_fails_stops_all_groups() {
         assert_eq!(within(node.stopped()).await.why, failed, "group {}", node.group());
         within(node.shutdown()).await;
     }
-    assert!(matches!(open(&host, GroupId(1)).await, Err(StartError::HostClosed | StartError::StorePanicked)));
+    assert!(matches!(open(&host, GroupId(1)).await, Err(StartError::HostClosed)));
+    within(host.shutdown()).await;
+}
+
+/// It did not panic, nor was it asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_that_was_to_be_opened_when_the_store_failed_finds_its_host_closed() {
+    let store = MemoryStore::default();
+    let host = Host::builder(NodeId(1)).start(store.clone()).unwrap();
+    for group in [GroupId(1), GroupId(2)] {
+        within(host.create(group, Membership::of_voters([NodeId(1)]))).await.unwrap();
+    }
+    let first = open(&host, GroupId(1)).await.unwrap();
+    within(first.propose("kept")).await.unwrap();
+    store.set_commit_time(Duration::from_millis(300));
+    store.fail("no space left");
+    let proposal = tokio::spawn(async move { first.propose("lost").await });
+    // It waits behind that commit.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let second = open(&host, GroupId(2)).await.map(|_| ());
+    assert!(matches!(second, Err(StartError::HostClosed)), "{second:?}");
+    assert!(matches!(within(proposal).await.unwrap(), Err(ProposeError::Unknown { .. })));
     within(host.shutdown()).await;
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quorate_core::{Membership, NodeId};
+use quorate_core::{Membership, NodeId, StateMachine};
 use quorate_runtime_tokio::{MemoryNetwork, MemoryStore, Node};
 
 use crate::support::{Cluster, ELECTION, LONG, Words, start_alone, until, within};
@@ -75,7 +75,7 @@ async fn sleepers() -> (MemoryNetwork, Vec<Node<Words>>) {
     (network, nodes)
 }
 
-async fn all_asleep(nodes: &[Node<Words>]) {
+pub(crate) async fn all_asleep<S: StateMachine>(nodes: &[Node<S>]) {
     for node in nodes {
         within(async {
             while !node.status().await.unwrap().raft.asleep {

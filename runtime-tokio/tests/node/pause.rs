@@ -17,14 +17,17 @@ const ELECTION: Duration = Duration::from_millis(300);
 
 /// Nobody is there but the test, which writes down what it hears and speaks as node 1.
 #[derive(Default)]
-struct Test {
-    heard: Mutex<Vec<Message>>,
-    node: OnceLock<Arc<dyn Inbound>>,
+pub(crate) struct Test {
+    pub(crate) heard: Mutex<Vec<Message>>,
+    pub(crate) node: OnceLock<Arc<dyn Inbound>>,
 }
 
 impl Test {
     fn heartbeat(&self, round: u64) {
-        let body = Body::Heartbeat { commit: Index(0), round, quiesce: false };
+        self.say(Body::Heartbeat { commit: Index(0), round, quiesce: false });
+    }
+
+    pub(crate) fn say(&self, body: Body) {
         self.node.get().unwrap().receive(GROUP, NodeId(1), Message { term: Term(1), body });
     }
 
