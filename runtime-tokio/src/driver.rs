@@ -90,8 +90,12 @@ pub(crate) struct Lanes<S: StateMachine> {
 /// Reads that wait for a read index. Those that came together wait together.
 pub(crate) struct Reads<S> {
     next: u64,
-    waiting: BTreeMap<Token, Vec<Box<dyn Reading<S>>>>,
+    waiting: Waiting<S>,
+    /// Those that wait for an index, which may never come.
+    at_least: Waiting<S>,
 }
+
+type Waiting<S> = BTreeMap<Token, Vec<Box<dyn Reading<S>>>>;
 
 /// The node is to stop.
 pub(crate) struct Stopping {
@@ -213,6 +217,9 @@ impl<S: StateMachine> Driver<S> {
         for (index, mut reads) in std::mem::take(&mut work.reads_at) {
             self.read(ReadKind::AtLeast(index), &mut reads);
         }
+        if std::mem::take(&mut work.given_up) {
+            self.give_up_reads();
+        }
         for control in work.controls.drain(..) {
             self.control(control);
         }
@@ -296,6 +303,8 @@ impl<S: StateMachine> Driver<S> {
 
     /// One read index serves all the reads of a kind that came together.
     fn read(&mut self, kind: ReadKind, reads: &mut Vec<Box<dyn Reading<S>>>) {
+        // As of proposals.
+        reads.retain(|read| !read.is_closed());
         if reads.is_empty() {
             return;
         }
@@ -305,9 +314,21 @@ impl<S: StateMachine> Driver<S> {
                 self.shared.meter.asked(reads.len());
                 count(&self.shared.counters.reads, reads.len());
                 count(&self.shared.counters.read_batches, 1);
-                self.reads.waiting.insert(token, std::mem::take(reads));
+                let at_least = matches!(kind, ReadKind::AtLeast(_));
+                let Reads { waiting, at_least: patient, .. } = &mut self.reads;
+                let waiting = if at_least { patient } else { waiting };
+                waiting.insert(token, std::mem::take(reads));
             }
             Err(rejected) => reads.drain(..).for_each(|read| read.refuse(rejected.into())),
+        }
+    }
+
+    /// Lets go of the reads for an index that nobody waits for any more. Else those whose index never comes would fill the
+    /// core's bound and ours, until no read is taken any more.
+    fn give_up_reads(&mut self) {
+        for token in self.reads.let_go() {
+            // Its outcome clears away what is left of it, whether it comes of this or was on its way already.
+            self.step(Input::CancelRead { token });
         }
     }
 
@@ -379,7 +400,7 @@ impl<S: StateMachine> Driver<S> {
     fn resolve(&mut self, tokens: Tokens, outcome: Outcome) {
         if tokens.first.0 >= FIRST_READ {
             for token in tokens.iter() {
-                let Some(reads) = self.reads.waiting.remove(&token) else {
+                let Some(reads) = self.reads.remove(token) else {
                     self.conclude(token, outcome);
                     continue;
                 };
@@ -475,7 +496,8 @@ impl<S: StateMachine> Driver<S> {
 
     fn is_over(&self) -> Option<StopReason> {
         let stopping = self.stopping.as_ref()?;
-        let idle = self.is_drained() && self.handed <= self.applied && stopping.handover == Handover::Over;
+        let answered = self.is_drained() && self.reads.at_least.is_empty() && self.handed <= self.applied;
+        let idle = answered && stopping.handover == Handover::Over;
         (idle || stopping.until <= self.now).then(|| stopping.why.clone())
     }
 
@@ -486,7 +508,8 @@ impl<S: StateMachine> Driver<S> {
             answer.send(Err(Refusal::Unknown(stopped.to_string())));
         }
         self.abandon_controls(&stopped.to_string());
-        for read in std::mem::take(&mut self.reads.waiting).into_values().flatten() {
+        let Reads { waiting, at_least, .. } = &mut self.reads;
+        for read in [waiting, at_least].into_iter().flat_map(std::mem::take).flat_map(|(_, reads)| reads) {
             read.refuse(Refusal::Stopped(stopped.clone()));
         }
         self.snapshots.stop(&stopped);
@@ -496,7 +519,7 @@ impl<S: StateMachine> Driver<S> {
 
 impl<S> Reads<S> {
     pub(crate) const fn new() -> Self {
-        Self { next: FIRST_READ, waiting: BTreeMap::new() }
+        Self { next: FIRST_READ, waiting: BTreeMap::new(), at_least: BTreeMap::new() }
     }
 
     pub(crate) const fn take_token(&mut self) -> Token {
@@ -504,8 +527,22 @@ impl<S> Reads<S> {
         Token(self.next)
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// None waits but for an index.
+    pub(crate) fn is_drained(&self) -> bool {
         self.waiting.is_empty()
+    }
+
+    fn remove(&mut self, token: Token) -> Option<Vec<Box<dyn Reading<S>>>> {
+        self.waiting.remove(&token).or_else(|| self.at_least.remove(&token))
+    }
+
+    /// Drops those for an index that nobody waits for. Returns under which names none is left.
+    fn let_go(&mut self) -> Vec<Token> {
+        let left = self.at_least.iter_mut().filter_map(|(token, reads)| {
+            reads.retain(|read| !read.is_closed());
+            reads.is_empty().then_some(*token)
+        });
+        left.collect()
     }
 }
 

@@ -107,6 +107,8 @@ pub(crate) struct Work<S: StateMachine> {
     /// By the index that they must see.
     pub(crate) reads_at: BTreeMap<Index, Vec<Box<dyn Reading<S>>>>,
     pub(crate) stale_reads: Vec<Box<dyn Reading<S>>>,
+    /// Somebody has given up a read for an index.
+    pub(crate) given_up: bool,
     pub(crate) questions: Vec<oneshot::Sender<Look>>,
     pub(crate) controls: Vec<Control>,
     /// Who wants a snapshot to be taken.
@@ -190,6 +192,15 @@ impl<S: StateMachine> Inbox<S> {
         };
         lane.push(read);
         wake(state);
+    }
+
+    /// Nobody waits any more for some read for an index: it can be let go of.
+    pub(crate) fn given_up(&self) {
+        let mut state = self.lock();
+        if !state.over {
+            state.work.given_up = true;
+            wake(state);
+        }
     }
 
     /// Asks for the protocol's state.
@@ -382,6 +393,7 @@ impl<S: StateMachine> Work<S> {
             lease_reads: Vec::new(),
             reads_at: BTreeMap::new(),
             stale_reads: Vec::new(),
+            given_up: false,
             questions: Vec::new(),
             controls: Vec::new(),
             snapshots: Vec::new(),
@@ -407,6 +419,7 @@ impl<S: StateMachine> Work<S> {
             && self.lease_reads.is_empty()
             && self.reads_at.is_empty()
             && self.stale_reads.is_empty()
+            && !self.given_up
             && self.controls.is_empty()
             && self.snapshots.is_empty()
             && self.news.is_empty()

@@ -291,9 +291,15 @@ impl<S: StateMachine> Shared<S> {
                 let what = format!("overloaded: pending reads would pass their bound of {bound}");
                 return Err(ReadError::Overloaded { what });
             };
+            // Before the channel, and so dropped after it: who is told that nobody waits finds that it is so.
+            let mut waits = Waits(matches!(consistency, Consistency::AtLeast(_)).then_some(&self.inbox));
             let (answer, outcome) = oneshot::channel();
             self.inbox.read(Box::new(Closure { read, answer, ticket }), consistency);
-            let refusal = match timeout_at(attempts.deadline, outcome).await {
+            let outcome = timeout_at(attempts.deadline, outcome).await;
+            if outcome.is_ok() {
+                waits.0 = None;
+            }
+            let refusal = match outcome {
                 Ok(Ok(Read::Done(result))) => {
                     self.meter.answered(begun.elapsed());
                     return Ok(result);
@@ -564,6 +570,17 @@ enum Retry {
 impl From<Refusal> for Retry {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
+    }
+}
+
+/// A read for an index, while it waits: given up, it tells the driver, for that index may never come.
+struct Waits<'a, S: StateMachine>(Option<&'a Inbox<S>>);
+
+impl<S: StateMachine> Drop for Waits<'_, S> {
+    fn drop(&mut self) {
+        if let Some(inbox) = self.0 {
+            inbox.given_up();
+        }
     }
 }
 

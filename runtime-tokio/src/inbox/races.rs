@@ -65,6 +65,10 @@ impl Reading<Nothing> for Read {
         self.ended = true;
         self.reads.refused.fetch_add(1, Relaxed);
     }
+
+    fn is_closed(&self) -> bool {
+        false
+    }
 }
 
 impl Drop for Read {
