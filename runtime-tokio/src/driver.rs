@@ -487,6 +487,8 @@ impl<S: StateMachine> Driver<S> {
         match &mut self.stopping {
             // Dropping the handle hurries a shutdown, and does not rename it.
             Some(stopping) if why == StopReason::Dropped => stopping.until = until,
+            // Asked again, it takes no longer, and goes on with handing over; and what has failed meanwhile is why.
+            Some(_) if why == StopReason::Shutdown => {}
             stopping => *stopping = Some(Stopping { why, until, handover }),
         }
         if failed {

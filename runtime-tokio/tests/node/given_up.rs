@@ -72,6 +72,20 @@ async fn a_shutdown_does_not_wait_for_those_who_have_given_up() {
     assert!(begun.elapsed() < LONG / 2, "it took {:?}", begun.elapsed());
 }
 
+/// The time that it may take counts from the first call on, while somebody waits.
+#[tokio::test]
+async fn a_shutdown_that_is_asked_for_again_and_again_ends_in_time() {
+    let builder = Node::builder(NodeId(1)).request_timeout(2 * LONG).shutdown_timeout(Duration::from_secs(1));
+    let node = builder.store(alone()).start(Words::default()).await.unwrap();
+    let waiting = tokio::spawn({
+        let node = node.clone();
+        async move { node.read_with(NEVER, |_| ()).await }
+    });
+    within(async { while node.status().await.unwrap().raft.pending == 0 {} }).await;
+    within(async { while timeout(SHORT, node.shutdown()).await.is_err() {} }).await;
+    assert!(matches!(within(waiting).await.unwrap(), Err(ReadError::Stopped(_))));
+}
+
 /// Who waits for an index does not need this leader: another may bring it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_hands_over_although_somebody_waits_for_an_index() {
