@@ -174,7 +174,7 @@ impl<S: StateMachine> Driver<S> {
 
     /// Takes up all that waits, and does what follows from it.
     fn take_up(&mut self, work: &mut Work<S>) {
-        self.shared.inbox.take(work, self.proposals.len());
+        self.shared.inbox.take(work);
         if !work.changes_nothing() {
             self.shared.turned();
         }
