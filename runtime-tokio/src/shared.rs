@@ -286,8 +286,7 @@ impl<S: StateMachine> Shared<S> {
         loop {
             let bound = self.inbox.limits().pending;
             let Some(ticket) = Ticket::take(&self.reads, 1, bound) else {
-                count(&self.counters.overloaded, 1);
-                self.meter.overloaded();
+                self.overloaded();
                 let what = format!("overloaded: pending reads would pass their bound of {bound}");
                 return Err(ReadError::Overloaded { what });
             };
@@ -316,8 +315,7 @@ impl<S: StateMachine> Shared<S> {
                 // A read changes nothing: whatever became of it, it may be tried again.
                 Refusal::NotLeader(_) | Refusal::Transferring(_) | Refusal::Unknown(_) => {}
                 Refusal::Overloaded(what) => {
-                    count(&self.counters.overloaded, 1);
-                    self.meter.overloaded();
+                    self.overloaded();
                     return Err(ReadError::Overloaded { what });
                 }
                 Refusal::Stopped(stopped) => return Err(ReadError::Stopped(stopped)),
@@ -332,6 +330,14 @@ impl<S: StateMachine> Shared<S> {
 
     /// A request about the cluster itself, made of this node: it is not handed on.
     pub(crate) async fn control(&self, wish: Wish) -> Verdict {
+        let verdict = self.control_here(wish).await;
+        if let Err(ControlError::Overloaded { .. }) = &verdict {
+            self.overloaded();
+        }
+        verdict
+    }
+
+    async fn control_here(&self, wish: Wish) -> Verdict {
         let mut attempts = Attempts::new(self.request_timeout);
         loop {
             let (answer, outcome) = oneshot::channel();
@@ -414,10 +420,25 @@ impl<S: StateMachine> Shared<S> {
         let (answer, outcome) = oneshot::channel();
         self.inbox.snapshot(answer).map_err(|refusal| match refusal {
             Refusal::Stopped(stopped) => SnapshotError::Stopped(stopped),
-            Refusal::Overloaded(what) => SnapshotError::Overloaded { what },
+            Refusal::Overloaded(what) => {
+                self.overloaded();
+                SnapshotError::Overloaded { what }
+            }
             refusal => SnapshotError::Failed { why: format!("{refusal:?}") },
         })?;
         outcome.await.unwrap_or_else(|_dropped| Err(SnapshotError::Stopped(self.why())))
+    }
+
+    /// A request that is no proposal ends as overloaded. Proposals have a count of all that they end in.
+    fn overloaded(&self) {
+        count(&self.counters.overloaded, 1);
+        self.meter.overloaded();
+    }
+
+    /// A message has found the inbox full.
+    fn message_dropped(&self) {
+        count(&self.counters.messages_dropped, 1);
+        self.meter.message_dropped();
     }
 
     /// Why the node has stopped; to be asked when it has.
@@ -434,7 +455,7 @@ impl<S: StateMachine> Inlet for Shared<S> {
     fn deliver(&self, from: NodeId, message: Message) {
         if !self.inbox.receive(from, message) {
             // Its leader finds out when it probes, and offers the snapshot again.
-            count(&self.counters.messages_dropped, 1);
+            self.message_dropped();
         }
     }
 }
@@ -456,12 +477,12 @@ impl<S: StateMachine> Port for Shared<S> {
         if matches!(message.body, Body::InstallSnapshot { .. }) {
             // The core may hear of a snapshot when its bytes are staged, and not before: it comes on their stream.
             count(&self.counters.messages_refused, 1);
+            self.meter.message_refused();
             let (node, group) = (self.id(), self.group);
             return warn!(%node, %group, %from, "a message that announces a snapshot without its bytes");
         }
         if !self.inbox.receive(from, message) {
-            count(&self.counters.messages_dropped, 1);
-            self.meter.message_dropped();
+            self.message_dropped();
         }
     }
 
