@@ -309,6 +309,9 @@ impl<S: StateMachine> Shared<S> {
                     refusal
                 }
                 Ok(Err(_dropped)) => return Err(ReadError::Stopped(self.why())),
+                Err(_elapsed) if consistency == Consistency::Stale => {
+                    return Err(ReadError::Behind { waited: self.request_timeout });
+                }
                 Err(_elapsed) => return Err(no_leader("no quorum, or a state machine that lags")),
             };
             match refusal {

@@ -381,6 +381,9 @@ async fn freeze_and_write<S: StateMachine>(
     let frozen = shared.read(freeze, Consistency::Stale).await.map_err(|error| match error {
         ReadError::Stopped(stopped) => SnapshotError::Stopped(stopped),
         ReadError::Overloaded { what } => SnapshotError::Overloaded { what },
+        ReadError::Behind { waited } => {
+            failed(format!("the state machine did not come to hold its state still within {waited:?}"))
+        }
         ReadError::NoLeader { .. } | ReadError::Refused { .. } | ReadError::Panicked { .. } => {
             failed(error.to_string())
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use quorate_core::{NodeId, RoleKind};
-use quorate_runtime_tokio::{MemoryStore, Node, ProposeError, ReadError};
+use quorate_runtime_tokio::{MemoryStore, Node, ProposeError, ReadError, SnapshotError};
 use tokio::task::JoinSet;
 
 use crate::support::{Cluster, Place, Words, alone, start_alone, within};
@@ -194,6 +194,28 @@ async fn a_bound_on_pending_reads_is_kept() {
         assert_eq!(within(readers.join_next()).await.unwrap().unwrap(), Ok(0));
     }
     assert_eq!(node.status().await.unwrap().counts.overloaded, 191);
+}
+
+/// It asks nobody, so nobody else is to blame.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stale_read_that_the_state_machine_does_not_come_to_says_so() {
+    let patience = Duration::from_millis(500);
+    let node = limited(&alone(), |node| node.request_timeout(patience)).await;
+    let (go, gate) = std::sync::mpsc::channel::<()>();
+    let (blocks, blocked) = tokio::sync::oneshot::channel();
+    let reader = node.clone();
+    let reading = tokio::spawn(async move {
+        reader.read_stale(move |_: &Words| blocks.send(()).is_ok() && gate.recv().is_err()).await
+    });
+    within(blocked).await.unwrap();
+    let behind = ReadError::Behind { waited: patience };
+    assert_eq!(within(node.read_stale(|_| ())).await, Err(behind.clone()));
+    assert_eq!(within(reading).await.unwrap(), Err(behind));
+    let outcome = within(node.snapshot()).await;
+    let Err(SnapshotError::Failed { why }) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(why, "the state machine did not come to hold its state still within 500ms");
+    drop(go);
+    assert_eq!(within(node.propose("in time again")).await, Ok(Place(1)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
