@@ -74,6 +74,8 @@ pub(crate) trait Reading<S>: Send {
     fn run(self: Box<Self>, machine: &S, at: &Snapshot);
     /// Gives it back unread.
     fn refuse(self: Box<Self>, refusal: Refusal);
+    /// Nobody waits any more.
+    fn is_closed(&self) -> bool;
 }
 
 /// How a read ended.
@@ -121,7 +123,7 @@ where
     R: Send,
 {
     fn run(self: Box<Self>, machine: &S, at: &Snapshot) {
-        let Self { read, answer, ticket: _ticket } = *self;
+        let Self { read, answer, ticket } = *self;
         if answer.is_closed() {
             return;
         }
@@ -130,6 +132,8 @@ where
             Ok(result) => Read::Done(result),
             Err(panic) => Read::Panicked(panic_message(&*panic)),
         };
+        // Who has the answer finds room for the next read.
+        drop(ticket);
         let _gone = answer.send(read);
     }
 
@@ -137,6 +141,10 @@ where
         let Self { read, answer, ticket } = *self;
         drop(ticket);
         let _gone = answer.send(Read::Refused(read, refusal));
+    }
+
+    fn is_closed(&self) -> bool {
+        self.answer.is_closed()
     }
 }
 

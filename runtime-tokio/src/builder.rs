@@ -23,7 +23,7 @@ use crate::record::Recording;
 use crate::{
     apply,
     compare::{Online, Origin, Stride},
-    config::{NodeConfig, NodeConfigError},
+    config::{NodeConfig, NodeConfigError, validate_driver},
     control::Controls,
     driver::{Driver, Lanes, LastWord, Reads},
     health::DiskHealth,
@@ -82,7 +82,7 @@ pub enum StartError {
     /// The configuration is not valid.
     #[error("the configuration: {0}")]
     Config(#[from] ConfigError),
-    /// The settings that [`Builder::with_config`] was given are not valid.
+    /// A setting of the builder's own is not valid, or one that [`Builder::with_config`] was given.
     #[error("the settings: {0}")]
     NodeConfig(#[from] NodeConfigError),
     /// What was said about snapshots is not valid.
@@ -387,6 +387,8 @@ impl<S: StateMachine> Builder<S> {
             return Err(wrong.into());
         }
         self.config.validate()?;
+        let stall = self.disk_stall_timeout.unwrap_or(self.config.election_timeout);
+        validate_driver(self.request_timeout, self.shutdown_timeout, stall, self.max_pending)?;
         self.snapshots.validate()?;
         let (host, own) = match std::mem::replace(
             &mut self.home,

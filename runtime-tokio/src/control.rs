@@ -170,9 +170,9 @@ impl<S: StateMachine> Driver<S> {
         self.step(Input::Reachable { peer });
     }
 
-    /// Nobody waits for anything but the state machine.
+    /// Nobody waits for anything but the state machine; or for an index, which may not come before another leads.
     pub(crate) fn is_drained(&self) -> bool {
-        self.proposals.is_empty() && self.reads.is_empty() && self.controls.is_empty()
+        self.proposals.is_empty() && self.reads.is_drained() && self.controls.is_empty()
     }
 
     /// Nobody is left waiting.

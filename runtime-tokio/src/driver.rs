@@ -90,8 +90,12 @@ pub(crate) struct Lanes<S: StateMachine> {
 /// Reads that wait for a read index. Those that came together wait together.
 pub(crate) struct Reads<S> {
     next: u64,
-    waiting: BTreeMap<Token, Vec<Box<dyn Reading<S>>>>,
+    waiting: Waiting<S>,
+    /// Those that wait for an index, which may never come.
+    at_least: Waiting<S>,
 }
+
+type Waiting<S> = BTreeMap<Token, Vec<Box<dyn Reading<S>>>>;
 
 /// The node is to stop.
 pub(crate) struct Stopping {
@@ -172,7 +176,7 @@ impl<S: StateMachine> Driver<S> {
 
     /// Takes up all that waits, and does what follows from it.
     fn take_up(&mut self, work: &mut Work<S>) {
-        self.shared.inbox.take(work, self.proposals.len());
+        self.shared.inbox.take(work);
         if !work.changes_nothing() {
             self.shared.turned();
         }
@@ -224,6 +228,9 @@ impl<S: StateMachine> Driver<S> {
         self.read(ReadKind::Lease, &mut work.lease_reads);
         for (index, mut reads) in std::mem::take(&mut work.reads_at) {
             self.read(ReadKind::AtLeast(index), &mut reads);
+        }
+        if std::mem::take(&mut work.given_up) {
+            self.give_up_reads();
         }
         for control in work.controls.drain(..) {
             self.control(control);
@@ -308,6 +315,8 @@ impl<S: StateMachine> Driver<S> {
 
     /// One read index serves all the reads of a kind that came together.
     fn read(&mut self, kind: ReadKind, reads: &mut Vec<Box<dyn Reading<S>>>) {
+        // As of proposals.
+        reads.retain(|read| !read.is_closed());
         if reads.is_empty() {
             return;
         }
@@ -317,9 +326,21 @@ impl<S: StateMachine> Driver<S> {
                 self.shared.meter.asked(reads.len());
                 count(&self.shared.counters.reads, reads.len());
                 count(&self.shared.counters.read_batches, 1);
-                self.reads.waiting.insert(token, std::mem::take(reads));
+                let at_least = matches!(kind, ReadKind::AtLeast(_));
+                let Reads { waiting, at_least: patient, .. } = &mut self.reads;
+                let waiting = if at_least { patient } else { waiting };
+                waiting.insert(token, std::mem::take(reads));
             }
             Err(rejected) => reads.drain(..).for_each(|read| read.refuse(rejected.into())),
+        }
+    }
+
+    /// Lets go of the reads for an index that nobody waits for any more. Else those whose index never comes would fill the
+    /// core's bound and ours, until no read is taken any more.
+    fn give_up_reads(&mut self) {
+        for token in self.reads.let_go() {
+            // Its outcome clears away what is left of it, whether it comes of this or was on its way already.
+            self.step(Input::CancelRead { token });
         }
     }
 
@@ -394,7 +415,7 @@ impl<S: StateMachine> Driver<S> {
     fn resolve(&mut self, tokens: Tokens, outcome: Outcome) {
         if tokens.first.0 >= FIRST_READ {
             for token in tokens.iter() {
-                let Some(reads) = self.reads.waiting.remove(&token) else {
+                let Some(reads) = self.reads.remove(token) else {
                     self.conclude(token, outcome);
                     continue;
                 };
@@ -481,6 +502,8 @@ impl<S: StateMachine> Driver<S> {
         match &mut self.stopping {
             // Dropping the handle hurries a shutdown, and does not rename it.
             Some(stopping) if why == StopReason::Dropped => stopping.until = until,
+            // Asked again, it takes no longer, and goes on with handing over; and what has failed meanwhile is why.
+            Some(_) if why == StopReason::Shutdown => {}
             stopping => *stopping = Some(Stopping { why, until, handover }),
         }
         if failed {
@@ -492,7 +515,8 @@ impl<S: StateMachine> Driver<S> {
 
     fn is_over(&self) -> Option<StopReason> {
         let stopping = self.stopping.as_ref()?;
-        let idle = self.is_drained() && self.handed <= self.applied && stopping.handover == Handover::Over;
+        let answered = self.is_drained() && self.reads.at_least.is_empty() && self.handed <= self.applied;
+        let idle = answered && stopping.handover == Handover::Over;
         (idle || stopping.until <= self.now).then(|| stopping.why.clone())
     }
 
@@ -503,7 +527,8 @@ impl<S: StateMachine> Driver<S> {
             answer.send(Err(Refusal::Unknown(stopped.to_string())));
         }
         self.abandon_controls(&stopped.to_string());
-        for read in std::mem::take(&mut self.reads.waiting).into_values().flatten() {
+        let Reads { waiting, at_least, .. } = &mut self.reads;
+        for read in [waiting, at_least].into_iter().flat_map(std::mem::take).flat_map(|(_, reads)| reads) {
             read.refuse(Refusal::Stopped(stopped.clone()));
         }
         self.snapshots.stop(&stopped);
@@ -513,7 +538,7 @@ impl<S: StateMachine> Driver<S> {
 
 impl<S> Reads<S> {
     pub(crate) const fn new() -> Self {
-        Self { next: FIRST_READ, waiting: BTreeMap::new() }
+        Self { next: FIRST_READ, waiting: BTreeMap::new(), at_least: BTreeMap::new() }
     }
 
     pub(crate) const fn take_token(&mut self) -> Token {
@@ -521,8 +546,22 @@ impl<S> Reads<S> {
         Token(self.next)
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// None waits but for an index.
+    pub(crate) fn is_drained(&self) -> bool {
         self.waiting.is_empty()
+    }
+
+    fn remove(&mut self, token: Token) -> Option<Vec<Box<dyn Reading<S>>>> {
+        self.waiting.remove(&token).or_else(|| self.at_least.remove(&token))
+    }
+
+    /// Drops those for an index that nobody waits for. Returns under which names none is left.
+    fn let_go(&mut self) -> Vec<Token> {
+        let left = self.at_least.iter_mut().filter_map(|(token, reads)| {
+            reads.retain(|read| !read.is_closed());
+            reads.is_empty().then_some(*token)
+        });
+        left.collect()
     }
 }
 

@@ -58,13 +58,20 @@ pub enum ProposeError {
 /// Why a read has no answer. A read changes nothing, so it may always be tried again.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ReadError {
-    /// Nobody could say in time from where on the read would be linearizable.
+    /// Nobody could say in time from where on the read would be linearizable; or what it is to see had not come here, or not
+    /// to the state machine, in time.
     #[error("the read was not answered within {waited:?} ({last})")]
     NoLeader {
         /// How long was tried.
         waited: Duration,
         /// How the last attempt ended.
         last: String,
+    },
+    /// A stale read, which asks nobody: this node's state machine has not come to it in time.
+    #[error("the state machine did not come to the read within {waited:?}")]
+    Behind {
+        /// How long it had.
+        waited: Duration,
     },
     /// A bound would be passed; try again when some of it has been worked off.
     #[error("{what}")]

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     mem,
-    sync::PoisonError,
+    sync::{Arc, PoisonError},
     task::{Context, Poll, Waker},
 };
 
@@ -52,6 +52,9 @@ impl<R> AsRef<[u8]> for Proposed<R> {
 
 /// Where a proposal's outcome goes, and what is known of it on its way there.
 pub(crate) struct Answer<R> {
+    /// Counts for as long as it lives, wherever it is; set when it is taken in. The first field, and so dropped before `sender`:
+    /// whoever learns that he gets no answer finds room for another proposal.
+    owed: Option<Arc<()>>,
     sender: oneshot::Sender<Result<R, Refusal>>,
     pub(crate) stages: Stages,
     /// When the core took it.
@@ -60,7 +63,7 @@ pub(crate) struct Answer<R> {
 
 impl<R> Answer<R> {
     pub(crate) const fn new(sender: oneshot::Sender<Result<R, Refusal>>, stages: Stages) -> Self {
-        Self { sender, stages, taken: Instant(0) }
+        Self { owed: None, sender, stages, taken: Instant(0) }
     }
 
     /// Nobody waits any more.
@@ -70,8 +73,8 @@ impl<R> Answer<R> {
 
     /// Gives it to whoever waits, who may have gone: nobody minds.
     pub(crate) fn send(self, outcome: Result<R, Refusal>) {
-        // Its last stage is over before anybody can know that it is.
-        drop(self.stages);
+        // Its last stage is over, and its place free, before anybody can know that it is.
+        drop((self.stages, self.owed));
         let _gone = self.sender.send(outcome);
     }
 }
@@ -118,6 +121,8 @@ pub(crate) struct Work<S: StateMachine> {
     /// By the index that they must see.
     pub(crate) reads_at: BTreeMap<Index, Vec<Box<dyn Reading<S>>>>,
     pub(crate) stale_reads: Vec<Box<dyn Reading<S>>>,
+    /// Somebody has given up a read for an index.
+    pub(crate) given_up: bool,
     pub(crate) questions: Vec<oneshot::Sender<Look>>,
     pub(crate) controls: Vec<Control>,
     /// Who wants a snapshot to be taken.
@@ -136,6 +141,9 @@ pub(crate) struct Work<S: StateMachine> {
 /// with one exchange of buffers, so nobody holds the lock for long.
 pub(crate) struct Inbox<S: StateMachine> {
     limits: Limits,
+    /// Each answer that is owed has one of these, beside the one here: so their count is kept by the `Arc` itself, for one
+    /// addition and one subtraction each. Cloned under the lock alone, so two can't both be the last that there is room for.
+    owed: Arc<()>,
     state: Mutex<State<S>>,
 }
 
@@ -146,14 +154,12 @@ struct State<S: StateMachine> {
     closed: Option<Stopped>,
     /// Nothing at all is taken any more.
     over: bool,
-    /// Proposals that the driver has taken up and that have no outcome yet.
-    pending: usize,
 }
 
 impl<S: StateMachine> Inbox<S> {
     pub(crate) fn new(limits: Limits) -> Self {
-        let state = State { work: Work::new(), waker: None, closed: None, over: false, pending: 0 };
-        Self { limits, state: Mutex::new(state) }
+        let state = State { work: Work::new(), waker: None, closed: None, over: false };
+        Self { limits, owed: Arc::new(()), state: Mutex::new(state) }
     }
 
     pub(crate) const fn limits(&self) -> &Limits {
@@ -161,7 +167,7 @@ impl<S: StateMachine> Inbox<S> {
     }
 
     /// Puts a command in, or gives the reason why not.
-    pub(crate) fn propose(&self, command: Bytes, answer: Answer<S::Reply>) -> Result<(), Refusal> {
+    pub(crate) fn propose(&self, command: Bytes, mut answer: Answer<S::Reply>) -> Result<(), Refusal> {
         let mut state = self.open()?;
         let Limits { pending, proposal_bytes, .. } = self.limits;
         let size = ENTRY_HEADER + command.len();
@@ -169,7 +175,7 @@ impl<S: StateMachine> Inbox<S> {
             // The core would say the same: it would never be taken, however empty the queue.
             return Err(Refusal::TooBig { bytes: size as u64, bound: proposal_bytes as u64 });
         }
-        if state.work.proposals.len() + state.pending >= pending {
+        if self.owed() >= pending {
             return Err(Refusal::Overloaded(format!(
                 "overloaded: pending proposals would pass their bound of {pending}"
             )));
@@ -181,6 +187,7 @@ impl<S: StateMachine> Inbox<S> {
             )));
         }
         state.work.proposal_bytes = bytes;
+        answer.owed = Some(self.owed.clone());
         state.work.proposals.push(Proposed { command, answer });
         wake(state);
         Ok(())
@@ -201,6 +208,15 @@ impl<S: StateMachine> Inbox<S> {
         };
         lane.push(read);
         wake(state);
+    }
+
+    /// Nobody waits any more for some read for an index: it can be let go of.
+    pub(crate) fn given_up(&self) {
+        let mut state = self.lock();
+        if !state.over {
+            state.work.given_up = true;
+            wake(state);
+        }
     }
 
     /// Asks for the protocol's state.
@@ -340,7 +356,7 @@ impl<S: StateMachine> Inbox<S> {
     pub(crate) fn depth(&self) -> Depth {
         let state = self.lock();
         Depth {
-            proposals: state.work.proposals.len() + state.pending,
+            proposals: self.owed(),
             proposal_bytes: state.work.proposal_bytes,
             messages: state.work.messages.len(),
             message_bytes: state.work.message_bytes,
@@ -364,13 +380,15 @@ impl<S: StateMachine> Inbox<S> {
         Poll::Ready(())
     }
 
-    /// Takes up all that waits, into `work`, which is empty. `pending` is how many proposals the driver holds already.
-    pub(crate) fn take(&self, work: &mut Work<S>, pending: usize) {
-        let mut state = self.lock();
-        mem::swap(&mut state.work, work);
-        state.pending = pending + work.proposals.len();
-        drop(state);
+    /// Takes up all that waits, into `work`, which is empty.
+    pub(crate) fn take(&self, work: &mut Work<S>) {
+        mem::swap(&mut self.lock().work, work);
         (work.proposal_bytes, work.message_bytes) = (0, 0);
+    }
+
+    /// How many proposals have no outcome, wherever they are.
+    fn owed(&self) -> usize {
+        Arc::strong_count(&self.owed) - 1
     }
 
     fn open(&self) -> Result<MutexGuard<'_, State<S>>, Refusal> {
@@ -398,6 +416,7 @@ impl<S: StateMachine> Work<S> {
             lease_reads: Vec::new(),
             reads_at: BTreeMap::new(),
             stale_reads: Vec::new(),
+            given_up: false,
             questions: Vec::new(),
             controls: Vec::new(),
             snapshots: Vec::new(),
@@ -423,6 +442,7 @@ impl<S: StateMachine> Work<S> {
             && self.lease_reads.is_empty()
             && self.reads_at.is_empty()
             && self.stale_reads.is_empty()
+            && !self.given_up
             && self.controls.is_empty()
             && self.snapshots.is_empty()
             && self.news.is_empty()
@@ -491,12 +511,12 @@ mod tests {
         assert!(inbox.receive(from, append(5000)), "a single one always has room, or it would never come");
         assert!(!inbox.receive(from, append(5)));
         let mut work = Work::new();
-        inbox.take(&mut work, 0);
+        inbox.take(&mut work);
         assert_eq!(work.messages.len(), 1);
         work.messages.clear();
         let taken = (0..10).filter(|_| inbox.receive(from, append(300))).count();
         assert_eq!(taken, 2, "each weighs 300 and some");
-        inbox.take(&mut work, 0);
+        inbox.take(&mut work);
         work.messages.clear();
         let small = Inbox::<Nothing>::new(Limits { message_bytes: usize::MAX, ..inbox.limits });
         let taken = (0..2 * MAX_MESSAGES).filter(|_| small.receive(from, append(5))).count();
@@ -511,10 +531,18 @@ mod tests {
         assert!(matches!(propose(&inbox, 41), Err(Refusal::Overloaded(_))));
         assert_eq!(propose(&inbox, 40), Ok(()));
         let mut work = Work::new();
-        inbox.take(&mut work, 0);
+        inbox.take(&mut work);
         assert_eq!(work.proposals.len(), 2);
         assert_eq!(propose(&inbox, 40), Ok(()));
         assert!(matches!(propose(&inbox, 40), Err(Refusal::Overloaded(_))), "two are held, one waits");
+        assert_eq!(inbox.depth().proposals, 3);
+        // Answered or given up: whoever is told so finds room, though nothing more was taken up.
+        let [first, second] = <[_; 2]>::try_from(work.proposals).ok().unwrap();
+        first.answer.send(Ok(Bytes::new()));
+        assert_eq!((inbox.depth().proposals, propose(&inbox, 30)), (2, Ok(())));
+        drop(second);
+        assert_eq!((inbox.depth().proposals, propose(&inbox, 30)), (2, Ok(())));
+        assert!(matches!(propose(&inbox, 10), Err(Refusal::Overloaded(_))));
     }
 
     #[test]
@@ -530,7 +558,7 @@ mod tests {
         assert!(!inbox.receive(NodeId(2), append(10)));
         assert_eq!(outcome.try_recv(), Ok(Err(Refusal::Stopped(stopped))), "it was never taken up");
         let mut work = Work::new();
-        inbox.take(&mut work, 0);
+        inbox.take(&mut work);
         assert!(work.is_empty());
     }
 

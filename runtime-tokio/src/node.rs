@@ -21,7 +21,8 @@ use crate::{
 
 /// A running node of one group: a handle, cheap to clone. When the last one is dropped the node stops.
 ///
-/// Every call may be given up by dropping its future: nothing is left behind but, for a proposal, that it may happen.
+/// Every call may be given up by dropping its future. What it was to change may happen all the same: a proposal, another
+/// membership or leader, a campaign, a snapshot, a shutdown. Else nothing is left behind.
 pub struct Node<S: StateMachine> {
     handle: Arc<Handle<S>>,
 }
@@ -62,7 +63,7 @@ impl<S: StateMachine> Node<S> {
     /// Runs `read` on the state machine as it is on this node, which may lag behind by any amount.
     ///
     /// # Errors
-    /// As [`ReadError`] says; never for want of a leader.
+    /// As [`ReadError`] says; never for want of a leader, but [`ReadError::Behind`] if the state machine has too much to do.
     pub async fn read_stale<F, R>(&self, read: F) -> Result<R, ReadError>
     where
         F: FnOnce(&S) -> R + Send + 'static,
@@ -315,8 +316,10 @@ impl<S: StateMachine> Node<S> {
     }
 
     /// Stops the node: takes no more requests, lets those under way end, hands leadership over if it leads and another voter
-    /// is in touch (both within [`Builder::shutdown_timeout`]), writes what is queued. When it returns all of the node's threads have ended, store and state machine are dropped, and the
-    /// transport is shut down; a call of the state machine or the store that doesn't return holds it up.
+    /// is in touch (both within [`Builder::shutdown_timeout`], from the first call on), writes what is queued. When it returns
+    /// nothing runs for the node any more, and its state machine is dropped. Store and transport are the host's: of a node that
+    /// has one of its own ([`Node::builder`]) the threads have ended then, the store is dropped, and the transport shut down; those
+    /// of a [`Host`](crate::Host) go on. A call of the state machine or the store that doesn't return holds it up.
     pub async fn shutdown(&self) {
         self.shared().stop_and_wait().await;
     }

@@ -286,14 +286,19 @@ impl<S: StateMachine> Shared<S> {
         loop {
             let bound = self.inbox.limits().pending;
             let Some(ticket) = Ticket::take(&self.reads, 1, bound) else {
-                count(&self.counters.overloaded, 1);
-                self.meter.overloaded();
+                self.overloaded();
                 let what = format!("overloaded: pending reads would pass their bound of {bound}");
                 return Err(ReadError::Overloaded { what });
             };
+            // Before the channel, and so dropped after it: who is told that nobody waits finds that it is so.
+            let mut waits = Waits(matches!(consistency, Consistency::AtLeast(_)).then_some(&self.inbox));
             let (answer, outcome) = oneshot::channel();
             self.inbox.read(Box::new(Closure { read, answer, ticket }), consistency);
-            let refusal = match timeout_at(attempts.deadline, outcome).await {
+            let outcome = timeout_at(attempts.deadline, outcome).await;
+            if outcome.is_ok() {
+                waits.0 = None;
+            }
+            let refusal = match outcome {
                 Ok(Ok(Read::Done(result))) => {
                     self.meter.answered(begun.elapsed());
                     return Ok(result);
@@ -304,14 +309,16 @@ impl<S: StateMachine> Shared<S> {
                     refusal
                 }
                 Ok(Err(_dropped)) => return Err(ReadError::Stopped(self.why())),
+                Err(_elapsed) if consistency == Consistency::Stale => {
+                    return Err(ReadError::Behind { waited: self.request_timeout });
+                }
                 Err(_elapsed) => return Err(no_leader("no quorum, or a state machine that lags")),
             };
             match refusal {
                 // A read changes nothing: whatever became of it, it may be tried again.
                 Refusal::NotLeader(_) | Refusal::Transferring(_) | Refusal::Unknown(_) => {}
                 Refusal::Overloaded(what) => {
-                    count(&self.counters.overloaded, 1);
-                    self.meter.overloaded();
+                    self.overloaded();
                     return Err(ReadError::Overloaded { what });
                 }
                 Refusal::Stopped(stopped) => return Err(ReadError::Stopped(stopped)),
@@ -326,6 +333,14 @@ impl<S: StateMachine> Shared<S> {
 
     /// A request about the cluster itself, made of this node: it is not handed on.
     pub(crate) async fn control(&self, wish: Wish) -> Verdict {
+        let verdict = self.control_here(wish).await;
+        if let Err(ControlError::Overloaded { .. }) = &verdict {
+            self.overloaded();
+        }
+        verdict
+    }
+
+    async fn control_here(&self, wish: Wish) -> Verdict {
         let mut attempts = Attempts::new(self.request_timeout);
         loop {
             let (answer, outcome) = oneshot::channel();
@@ -408,10 +423,25 @@ impl<S: StateMachine> Shared<S> {
         let (answer, outcome) = oneshot::channel();
         self.inbox.snapshot(answer).map_err(|refusal| match refusal {
             Refusal::Stopped(stopped) => SnapshotError::Stopped(stopped),
-            Refusal::Overloaded(what) => SnapshotError::Overloaded { what },
+            Refusal::Overloaded(what) => {
+                self.overloaded();
+                SnapshotError::Overloaded { what }
+            }
             refusal => SnapshotError::Failed { why: format!("{refusal:?}") },
         })?;
         outcome.await.unwrap_or_else(|_dropped| Err(SnapshotError::Stopped(self.why())))
+    }
+
+    /// A request that is no proposal ends as overloaded. Proposals have a count of all that they end in.
+    fn overloaded(&self) {
+        count(&self.counters.overloaded, 1);
+        self.meter.overloaded();
+    }
+
+    /// A message has found the inbox full.
+    fn message_dropped(&self) {
+        count(&self.counters.messages_dropped, 1);
+        self.meter.message_dropped();
     }
 
     /// Why the node has stopped; to be asked when it has.
@@ -428,7 +458,7 @@ impl<S: StateMachine> Inlet for Shared<S> {
     fn deliver(&self, from: NodeId, message: Message) {
         if !self.inbox.receive(from, message) {
             // Its leader finds out when it probes, and offers the snapshot again.
-            count(&self.counters.messages_dropped, 1);
+            self.message_dropped();
         }
     }
 }
@@ -450,12 +480,12 @@ impl<S: StateMachine> Port for Shared<S> {
         if matches!(message.body, Body::InstallSnapshot { .. }) {
             // The core may hear of a snapshot when its bytes are staged, and not before: it comes on their stream.
             count(&self.counters.messages_refused, 1);
+            self.meter.message_refused();
             let (node, group) = (self.id(), self.group);
             return warn!(%node, %group, %from, "a message that announces a snapshot without its bytes");
         }
         if !self.inbox.receive(from, message) {
-            count(&self.counters.messages_dropped, 1);
-            self.meter.message_dropped();
+            self.message_dropped();
         }
     }
 
@@ -564,6 +594,17 @@ enum Retry {
 impl From<Refusal> for Retry {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
+    }
+}
+
+/// A read for an index, while it waits: given up, it tells the driver, for that index may never come.
+struct Waits<'a, S: StateMachine>(Option<&'a Inbox<S>>);
+
+impl<S: StateMachine> Drop for Waits<'_, S> {
+    fn drop(&mut self) {
+        if let Some(inbox) = self.0 {
+            inbox.given_up();
+        }
     }
 }
 

@@ -85,9 +85,9 @@ counters! {
     proposals,
     /// In how many batches.
     batches,
-    /// Reads for which its core took the question for a read index.
+    /// Reads that its core took, to say when they may be served: all but stale ones.
     reads,
-    /// In how many such questions.
+    /// In how many batches.
     read_batches,
     /// Proposals handed on to the leader.
     forwarded,

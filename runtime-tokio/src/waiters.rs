@@ -18,10 +18,6 @@ impl<W> Waiters<W> {
         Self { first: 1, slots: VecDeque::new() }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.slots.len()
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
@@ -75,9 +71,9 @@ mod tests {
         waiters.extend(["a", "b", "c", "d"]);
         assert_eq!(waiters.next(), Token(5));
         assert_eq!(take(&mut waiters, 2, 2), [(0, "b"), (1, "c")]);
-        assert_eq!(waiters.len(), 4, "a holds its place");
+        assert_eq!(waiters.slots.len(), 4, "a holds its place");
         assert_eq!(take(&mut waiters, 1, 2), [(0, "a")]);
-        assert_eq!(waiters.len(), 1, "only d is left");
+        assert_eq!(waiters.slots.len(), 1, "only d is left");
         assert_eq!(take(&mut waiters, 0, 9), [(4, "d")]);
         assert!(waiters.is_empty());
         assert_eq!(waiters.next(), Token(5));

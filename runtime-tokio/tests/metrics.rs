@@ -10,13 +10,16 @@ use std::{collections::BTreeMap, num::NonZeroU64};
 
 use bytes::Bytes;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
-use quorate_core::{Body, Entry, GroupId, Membership, Message, NodeId, StateMachine, Term};
+use quorate_core::{
+    Body, Entry, GroupId, Index, LogId, Membership, Message, NodeId, Snapshot, StateMachine, Term,
+};
 use quorate_runtime_tokio::{
-    Host, MemoryNetwork, MemoryStore, MetricsLevel, Node, ProposeError, SnapshotPolicy,
+    ControlError, Host, MemoryNetwork, MemoryStore, MetricsLevel, Node, ProposeError, SnapshotError,
+    SnapshotPolicy,
     metrics::names::{self, Kind},
 };
 
-use support::{Cluster, ELECTION, LONG, Words, alone, until, within};
+use support::{Cluster, ELECTION, GROUP, LONG, Words, alone, until, within};
 
 /// All that was told so far, by name and labels. Counters and histograms add up; a gauge is as it was told last.
 #[derive(Default)]
@@ -297,6 +300,34 @@ async fn groups_are_told_apart_only_if_asked_for() {
         assert!(wrong.is_empty(), "{level:?}: {wrong:?}");
         within(host.shutdown()).await;
     }
+}
+
+/// By the node itself and in the metrics alike.
+#[tokio::test]
+async fn what_is_refused_is_counted_whatever_it_is() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _recorder = metrics::set_default_local_recorder(&recorder);
+    let (network, id) = (MemoryNetwork::new(), NodeId(1));
+    let builder = Node::builder(id).max_pending(1).transport(network.transport(id)).store(alone());
+    let node = within(builder.start(Words::default())).await.unwrap();
+    within(node.until_applied(Index(1))).await.unwrap();
+    // On this one thread the driver takes nothing up before both have been made.
+    let (_, refused) = within(async { tokio::join!(node.campaign(), node.campaign()) }).await;
+    assert!(matches!(refused, Err(ControlError::Overloaded { .. })), "{refused:?}");
+    let (_, refused) = within(async { tokio::join!(node.snapshot(), node.snapshot()) }).await;
+    assert!(matches!(refused, Err(SnapshotError::Overloaded { .. })), "{refused:?}");
+    // No snapshot is announced without its bytes.
+    let snapshot = Snapshot { last: LogId::new(Term(9), Index(9)), membership: Membership::of_voters([id]) };
+    let message = Message { term: Term(9), body: Body::InstallSnapshot { snapshot: Box::new(snapshot) } };
+    network.transport(NodeId(2)).send(GROUP, id, message);
+    let counts = within(node.status()).await.unwrap().counts;
+    assert_eq!((counts.overloaded, counts.messages_refused), (2, 1));
+    let mut seen = Seen::default();
+    seen.look(&snapshotter);
+    assert_eq!(seen.number("quorate_overloaded_total{node=1}"), 2.0);
+    assert_eq!(seen.number("quorate_messages_refused_total{node=1}"), 1.0);
+    within(node.shutdown()).await;
 }
 
 #[tokio::test]

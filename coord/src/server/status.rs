@@ -60,6 +60,7 @@ pub(super) fn of_proposal(error: &ProposeError) -> Status {
 pub(super) fn of_read(error: &ReadError) -> Status {
     match error {
         ReadError::NoLeader { .. } => Status::unavailable(NO_LEADER),
+        ReadError::Behind { .. } => Status::unavailable(TIMED_OUT),
         ReadError::Overloaded { .. } => too_many(),
         ReadError::Refused { why } => {
             warn!(why, "a read was refused");
@@ -140,6 +141,7 @@ mod tests {
         assert_eq!(of_proposal(&ProposeError::Reply { why: why.clone() }).code(), Code::Unknown);
         for (error, code, words) in [
             (ReadError::NoLeader { waited, last }, unavailable, "etcdserver: no leader"),
+            (ReadError::Behind { waited }, unavailable, "etcdserver: request timed out"),
             (ReadError::Overloaded { what }, Code::ResourceExhausted, "etcdserver: too many requests"),
             (ReadError::Refused { why: why.clone() }, unavailable, "etcdserver: unhealthy cluster"),
             (ReadError::Stopped(stopped), unavailable, "etcdserver: server stopped"),

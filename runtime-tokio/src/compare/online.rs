@@ -120,6 +120,8 @@ impl Online {
 
     /// Tells what was found; and what is known by now of what was found before.
     fn alarm(&self, state: MutexGuard<'_, State>, found: &[Divergence]) {
+        // Before it is told: who hears of it finds it counted.
+        found.iter().for_each(|_| self.meter.diverged());
         let all = state.comparison.divergences();
         if !all.is_empty() {
             self.found.send_if_modified(|told| {
@@ -133,7 +135,6 @@ impl Online {
         drop(state);
         for divergence in found {
             let Divergence { node: other, last_equal, first_different, ours, theirs, minority } = divergence;
-            self.meter.diverged();
             error!(
                 node = %self.host.id, group = %self.group, %other, %last_equal, %first_different,
                 ours = format_args!("{ours:016x}"), theirs = format_args!("{theirs:016x}"), ?minority,

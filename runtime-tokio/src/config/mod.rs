@@ -237,9 +237,12 @@ impl NodeConfig {
         // Looked at below, under the name and in the unit that it has here.
         core.quiesce_after = Duration::ZERO;
         core.validate().map_err(Self::named)?;
-        self.validate_times()?;
-        let pending = self.max_pending;
-        rule((1..=1 << 24).contains(&pending), "max_pending", pending, "from 1 to 16,777,216")?;
+        let stall = self.disk_stall_timeout();
+        validate_driver(self.request_timeout, self.shutdown_timeout, stall, self.max_pending)?;
+        if let Some(quiesce) = self.quiesce_after {
+            let must = "at least election_timeout, or left out";
+            time(quiesce >= self.election_timeout, "quiesce_after", quiesce, must)?;
+        }
         let every = self.state_hash_every;
         rule(every != Some(0), "state_hash_every", 0, "at least 1, or left out")?;
         self.snapshots.validate().map_err(|error| Self::of("snapshots", &error))?;
@@ -250,25 +253,6 @@ impl NodeConfig {
     pub(crate) fn validate_at_host(&self) -> Result<(), NodeConfigError> {
         let own = self.snapshot_limits == SnapshotLimits::default();
         rule(own, "snapshot_limits", "given", "left out for a node of a Host, which has its own")
-    }
-
-    fn validate_times(&self) -> Result<(), NodeConfigError> {
-        const HOUR: Duration = Duration::from_secs(3600);
-        const LEAST: Duration = Duration::from_millis(1);
-        let time = |ok: bool, field, value: Duration, must| rule(ok, field, format!("{value:?}"), must);
-        let request = self.request_timeout;
-        time((LEAST..=HOUR).contains(&request), "request_timeout", request, "from 1 ms to an hour")?;
-        let shutdown = self.shutdown_timeout;
-        time(shutdown <= HOUR, "shutdown_timeout", shutdown, "at most an hour")?;
-        let stall = self.disk_stall_timeout();
-        time((LEAST..=HOUR).contains(&stall), "disk_stall_timeout", stall, "from 1 ms to an hour")?;
-        let Some(quiesce) = self.quiesce_after else { return Ok(()) };
-        time(
-            quiesce >= self.election_timeout,
-            "quiesce_after",
-            quiesce,
-            "at least election_timeout, or left out",
-        )
     }
 
     /// What is wrong about snapshots, as a file has it.
@@ -292,6 +276,26 @@ impl NodeConfig {
         let table = if name.starts_with("max_") && name != "max_clock_drift" { "limits." } else { "" };
         NodeConfigError { field: format!("{table}{name}"), value, rule: error.rule }
     }
+}
+
+/// Is what the driver goes by in its range, wherever it was said?
+pub(crate) fn validate_driver(
+    request_timeout: Duration,
+    shutdown_timeout: Duration,
+    disk_stall_timeout: Duration,
+    max_pending: usize,
+) -> Result<(), NodeConfigError> {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let range = Duration::from_millis(1)..=HOUR;
+    for (field, value) in [("request_timeout", request_timeout), ("disk_stall_timeout", disk_stall_timeout)] {
+        time(range.contains(&value), field, value, "from 1 ms to an hour")?;
+    }
+    time(shutdown_timeout <= HOUR, "shutdown_timeout", shutdown_timeout, "at most an hour")?;
+    rule((1..=1 << 24).contains(&max_pending), "max_pending", max_pending, "from 1 to 16,777,216")
+}
+
+fn time(ok: bool, field: &str, value: Duration, must: &'static str) -> Result<(), NodeConfigError> {
+    rule(ok, field, format!("{value:?}"), must)
 }
 
 fn rule(ok: bool, field: &str, value: impl fmt::Display, rule: &'static str) -> Result<(), NodeConfigError> {

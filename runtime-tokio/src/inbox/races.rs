@@ -65,6 +65,10 @@ impl Reading<Nothing> for Read {
         self.ended = true;
         self.reads.refused.fetch_add(1, Relaxed);
     }
+
+    fn is_closed(&self) -> bool {
+        false
+    }
 }
 
 impl Drop for Read {
@@ -76,9 +80,9 @@ impl Drop for Read {
 }
 
 /// Sleeps until something waits, and takes it up.
-fn next(inbox: &Inbox<Nothing>, work: &mut Work<Nothing>, pending: usize) {
+fn next(inbox: &Inbox<Nothing>, work: &mut Work<Nothing>) {
     block_on(poll_fn(|context| inbox.poll(context)));
-    inbox.take(work, pending);
+    inbox.take(work);
     assert!(!work.is_empty(), "woken for nothing");
 }
 
@@ -130,7 +134,7 @@ fn the_driver_hears_of_all_that_is_put_in() {
         let putting: Vec<_> = (first..first + missing).map(|which| put(all[which % all.len()])).collect();
         while missing > 0 {
             let mut work = Work::new();
-            next(&inbox, &mut work, 0);
+            next(&inbox, &mut work);
             missing -= work.proposals.len()
                 + work.reads.len()
                 + work.reads_at.len()
@@ -163,7 +167,7 @@ fn whoever_polls_last_is_woken() {
         let putting = thread::spawn(move || late.applied(Index(1)));
         once.join().unwrap();
         let mut work = Work::new();
-        next(&inbox, &mut work, 0);
+        next(&inbox, &mut work);
         assert_eq!(work.applied, Some(Index(1)));
         putting.join().unwrap();
     });
@@ -175,7 +179,7 @@ fn drive(inbox: &Inbox<Nothing>, times: usize) -> usize {
     let mut answered = 0;
     for _ in 0..times {
         let mut work = Work::new();
-        next(inbox, &mut work, 0);
+        next(inbox, &mut work);
         for proposed in work.proposals {
             proposed.answer.send(Ok(Bytes::new()));
             answered += 1;
@@ -257,13 +261,15 @@ fn no_more_proposals_than_its_bound_are_without_an_outcome() {
             loop {
                 let mut work = Work::new();
                 if held.is_empty() {
-                    next(&driver, &mut work, 0);
+                    next(&driver, &mut work);
                 } else {
-                    driver.take(&mut work, held.len());
+                    driver.take(&mut work);
                 }
                 held.append(&mut work.proposals);
                 let waiting = driver.lock().work.proposals.len();
                 assert!(held.len() + waiting <= PENDING, "{} held, {waiting} waiting", held.len());
+                let known = driver.depth().proposals;
+                assert!((held.len() + waiting..=PENDING).contains(&known), "{known} are known");
                 // Some of them, and the rest when others have come, or have not.
                 for proposed in held.drain(..thread_rng().gen_range(0..=held.len())) {
                     proposed.answer.send(Ok(Bytes::new()));
@@ -279,5 +285,6 @@ fn no_more_proposals_than_its_bound_are_without_an_outcome() {
         inbox.stop(StopReason::Shutdown);
         assert_eq!(driver.join().unwrap(), accepted);
         assert!(accepted >= PENDING, "there was room for so many");
+        assert_eq!(inbox.depth().proposals, 0);
     });
 }

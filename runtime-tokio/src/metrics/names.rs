@@ -86,9 +86,9 @@ metrics! {
     DIVERGENCES = "quorate_divergences_total", Counter, Count, [],
         "Replicas that were found to differ from this node's although they have applied the same.";
     READS = "quorate_reads_total", Counter, Count, [],
-        "Linearizable and lease reads for which a core took the question for a read index.";
+        "Reads that a core took, to say when they may be served: all but stale ones, which ask nobody.";
     READ_BATCHES = "quorate_read_batches_total", Counter, Count, [],
-        "Questions for a read index; reads that come together share one.";
+        "Batches in which they were asked for: reads that come together and want the same share one.";
     READ_SECONDS = "quorate_read_duration_seconds", Histogram, Seconds, [],
         "From the call to the answer of a read on this node, stale ones included.";
     OVERLOADED = "quorate_overloaded_total", Counter, Count, [],
@@ -102,7 +102,7 @@ metrics! {
     STORE_BYTES = "quorate_store_bytes_total", Counter, Bytes, [],
         "Bytes of entries made durable.";
     LOADS = "quorate_loads_total", Counter, Count, [],
-        "Questions to the log: for a slow follower, or a state machine that lags.";
+        "Questions to the log: for a slow follower, a state machine that lags, or a feed.";
     LOAD_SECONDS = "quorate_load_duration_seconds", Histogram, Seconds, [],
         "How long the log took to answer one.";
 

@@ -452,10 +452,14 @@ impl Attempts {
     /// A leader that was just lost is replaced in about an election timeout: to ask much more often helps nobody.
     const MAX_PAUSE: Duration = Duration::from_millis(100);
 
+    /// Longer than anybody waits, and not so long that no clock can tell when it is over.
+    const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
     fn new(timeout: Duration) -> Self {
         let pause = Duration::from_millis(1);
         let last = "another task registers".to_owned();
-        Self { waited: timeout, deadline: Instant::now() + timeout, pause, last }
+        let deadline = Instant::now() + timeout.min(Self::FOR_EVER);
+        Self { waited: timeout, deadline, pause, last }
     }
 
     /// Waits before another attempt; false if there is no time for one.

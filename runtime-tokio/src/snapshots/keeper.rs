@@ -1,6 +1,11 @@
 //! The driver's part: takes a snapshot when one is due or asked for, cuts the log to it, sends what the core wants sent.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    cmp::Ordering::{Equal, Greater, Less},
+    collections::BTreeMap,
+    sync::Arc,
+    time::Duration,
+};
 
 use quorate_core::{
     Event, Index, Input, Instant, LogId, Mode, NodeId, Rebase, Recovered, SendId, SendSnapshot, Snapshot,
@@ -287,12 +292,18 @@ impl<S: StateMachine> Driver<S> {
         if self.snapshots.cutting.is_some() || self.snapshots.log.snapshot() == Index(0) {
             return;
         }
+        if self.snapshots.log.snapshot() > self.applied {
+            // The state was held still between two entries that were handed over together, and were not reported before all
+            // of them were applied: again when that is known, which it isn't before something else has happened.
+            self.snapshots.uncut = true;
+            return;
+        }
         let needed = self.needed();
         let Keeper { policy, log, .. } = &self.snapshots;
         let base = policy.next_piece(log, policy.base(log, needed)).unwrap_or(log.base());
         let (snapshot, keep) = (log.snapshot(), log.snapshot().0.saturating_sub(base.0));
         if let Err(rejected) = self.raft.step(self.now, Input::Compact { snapshot, keep }) {
-            // A machine that keeps its own state may have begun before the snapshot; or a later one was installed.
+            // A later one was installed.
             debug!(node = %self.shared.id(), group = %self.shared.group, %rejected, "the log is not cut yet");
         }
         self.act();
@@ -370,14 +381,20 @@ async fn freeze_and_write<S: StateMachine>(
     let frozen = shared.read(freeze, Consistency::Stale).await.map_err(|error| match error {
         ReadError::Stopped(stopped) => SnapshotError::Stopped(stopped),
         ReadError::Overloaded { what } => SnapshotError::Overloaded { what },
+        ReadError::Behind { waited } => {
+            failed(format!("the state machine did not come to hold its state still within {waited:?}"))
+        }
         ReadError::NoLeader { .. } | ReadError::Refused { .. } | ReadError::Panicked { .. } => {
             failed(error.to_string())
         }
     })?;
     let (snapshot, frozen) = frozen.ok_or(SnapshotError::Unsupported)?;
     let last = snapshot.last;
-    if last.index <= newest {
-        return Ok(Taken { last, bytes: None });
+    match last.index.cmp(&newest) {
+        // The leader's is in the log, but not in the state yet. What was here before it is no snapshot, and becomes none.
+        Less => return Err(SnapshotError::Superseded),
+        Equal => return Ok(Taken { last, bytes: None }),
+        Greater => {}
     }
     let (group, meter) = (shared.group, shared.meter.clone());
     let (runner, cancelled) = (desk.runner.clone(), cancel.clone());

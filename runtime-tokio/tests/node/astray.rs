@@ -335,12 +335,14 @@ async fn reports_that_are_none_are_refused_and_those_of_strangers_ignored() {
             within(transport.forward(GROUP, me, Bytes::copy_from_slice(request))).await.unwrap()
         };
         // Incarnation 1, no snapshot, one hash: at entry 2.
-        let report = [&[1, 2][..], &word(1), &word(0), &[1], &word(2), &word(77)].concat();
+        let report = [&[1, 3][..], &word(1), &word(0), &[1], &word(2), &word(77)].concat();
         assert_eq!(ask(&report).await, [1, 0][..], "accepted");
         let refused = ask(&report[..report.len() - 1]).await;
         assert_eq!(refused == [1, 0][..], !compares, "{refused:?}");
         assert_eq!(*node.divergences().borrow(), []);
         within(node.propose("two")).await.unwrap();
+        let applied = within(node.read(|sums| sums.commands)).await.unwrap();
+        assert_eq!(applied, 2, "no report is taken for a command");
         within(node.shutdown()).await;
     }
 }

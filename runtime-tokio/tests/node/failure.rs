@@ -1,8 +1,14 @@
 //! Stores and state machines that fail.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, mpsc},
+    thread,
+    time::Duration,
+};
 
-use quorate_core::{GroupId, Load, Loaded, LogReader, Membership, NodeId, Recovered, Store, Write};
+use quorate_core::{
+    GroupId, Load, Loaded, LogReader, Membership, NodeId, Recovered, Run, Store, Term, Write,
+};
 use quorate_runtime_tokio::{
     MemorySnapshots, MemoryStore, MemoryStoreError, Node, ProposeError, ReadError, StopReason, Stopped,
 };
@@ -87,15 +93,20 @@ async fn a_state_machine_that_panics_stops_its_node() {
 pub(crate) struct Faulty {
     store: MemoryStore,
     panics: bool,
+    lies: Option<Gate>,
 }
 
+/// Opens once, when something is sent.
+type Gate = Arc<Mutex<mpsc::Receiver<()>>>;
+
+/// Its log can't be read back; or something else is read, once the gate opens.
 #[derive(Clone)]
-pub(crate) struct Unreadable;
+pub(crate) struct Unreadable(Option<Gate>);
 
 impl Faulty {
     /// Its log can't be read back.
     pub(crate) const fn unreadable(store: MemoryStore) -> Self {
-        Self { store, panics: false }
+        Self { store, panics: false, lies: None }
     }
 }
 
@@ -126,7 +137,7 @@ impl Store for Faulty {
     }
 
     fn reader(&self) -> Unreadable {
-        Unreadable
+        Unreadable(self.lies.clone())
     }
 
     fn snapshots(&self) -> MemorySnapshots {
@@ -138,7 +149,11 @@ impl LogReader for Unreadable {
     type Error = MemoryStoreError;
 
     fn load(&self, _: GroupId, load: &Load) -> Result<Loaded, MemoryStoreError> {
-        Err(MemoryStoreError::Failed(format!("entry {} is damaged", load.first)))
+        let Some(gate) = &self.0 else {
+            return Err(MemoryStoreError::Failed(format!("entry {} is damaged", load.first)));
+        };
+        let _opened = gate.lock().unwrap().recv();
+        Ok(Loaded::Entries([Run::noop(Term(99), load.first)].into_iter().collect()))
     }
 }
 
@@ -154,9 +169,28 @@ async fn a_log_that_cannot_be_read_stops_its_node() {
     assert_stopped(&node, &storage("entry 1 is damaged")).await;
 }
 
+/// The driver hears of both in the same turn.
+#[tokio::test]
+async fn a_failure_is_told_although_a_shutdown_comes_with_it() {
+    let store = alone();
+    let node = start_alone(&store).await;
+    node.propose("there").await.unwrap();
+    within(node.shutdown()).await;
+    let (open, gate) = mpsc::channel();
+    let faulty = Faulty { lies: Some(Arc::new(Mutex::new(gate))), ..Faulty::unreadable(store) };
+    let node = Node::builder(NodeId(1)).store(faulty).start(Words::default()).await.unwrap();
+    within(async { while node.status().await.unwrap().counts.loads == 0 {} }).await;
+    open.send(()).unwrap();
+    // This runtime stands still, and the thread that reads does not.
+    thread::sleep(Duration::from_millis(200));
+    within(node.shutdown()).await;
+    let why = within(node.stopped()).await.why;
+    assert!(matches!(why, StopReason::Storage(_)), "{why:?}");
+}
+
 #[tokio::test]
 async fn a_store_that_panics_has_failed() {
-    let faulty = Faulty { store: alone(), panics: true };
+    let faulty = Faulty { panics: true, ..Faulty::unreadable(alone()) };
     let node = Node::builder(NodeId(1)).store(faulty).start(Words::default()).await.unwrap();
     assert_stopped(&node, &storage("it panicked: disk on fire")).await;
 }

@@ -220,7 +220,9 @@ async fn a_restarted_host_finds_its_groups() {
     }
     within(hosts.hosts[2].shutdown()).await;
     hosts.hosts[2] = hosts.host(NodeId(3), &hosts.stores[2]);
-    for group in within(hosts.hosts[2].groups()).await.unwrap() {
+    let groups = within(hosts.hosts[2].groups()).await.unwrap();
+    assert_eq!(groups, [GroupId(1), GroupId(2)]);
+    for group in groups {
         let node = open(&hosts.hosts[2], group).await.unwrap();
         assert_eq!(within(node.read(Words::texts)).await.unwrap(), [format!("of {group}")]);
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use quorate_core::{NodeId, RoleKind};
-use quorate_runtime_tokio::{MemoryStore, Node, ProposeError, ReadError};
+use quorate_runtime_tokio::{MemoryStore, Node, ProposeError, ReadError, SnapshotError};
 use tokio::task::JoinSet;
 
 use crate::support::{Cluster, Place, Words, alone, start_alone, within};
@@ -73,6 +73,44 @@ async fn a_bound_on_pending_proposals_is_kept() {
     // What was refused did not happen, and when the storm is over there is room again.
     store.set_commit_time(Duration::ZERO);
     assert_eq!(node.propose("after").await, Ok(Place(done as u64 + 1)));
+}
+
+/// Whoever has a reply does not count any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_after_the_other_finds_room_for_one() {
+    let node = limited(&alone(), |node| node.max_pending(1)).await;
+    for n in 0..500 {
+        assert_eq!(within(node.propose(format!("{n}"))).await, Ok(Place(n + 1)));
+        assert_eq!(within(node.read(|words| words.words.len() as u64)).await, Ok(n + 1));
+    }
+}
+
+/// Whoever waits for the state machine counts, until that has come to him.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proposals_that_wait_for_the_state_machine_count() {
+    let node = limited(&alone(), |node| node.max_pending(3)).await;
+    let (go, gate) = std::sync::mpsc::channel::<()>();
+    let (blocks, blocked) = tokio::sync::oneshot::channel();
+    let reader = node.clone();
+    let reading = tokio::spawn(async move {
+        reader.read_stale(move |_: &Words| blocks.send(()).is_ok() && gate.recv().is_err()).await
+    });
+    within(blocked).await.unwrap();
+    let mut proposers = JoinSet::new();
+    for n in 0..3 {
+        let node = node.clone();
+        proposers.spawn(async move { node.propose(format!("{n}")).await });
+    }
+    // With the leader's first entry.
+    within(node.until(|now| now.commit.0 == 4)).await.unwrap();
+    let outcome = within(node.propose("one too many")).await;
+    assert!(matches!(outcome, Err(ProposeError::Overloaded { .. })), "{outcome:?}");
+    drop(go);
+    assert_eq!(within(reading).await.unwrap(), Ok(true));
+    while let Some(outcome) = within(proposers.join_next()).await {
+        assert!(outcome.unwrap().is_ok());
+    }
+    assert_eq!(within(node.propose("room again")).await, Ok(Place(4)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -156,6 +194,28 @@ async fn a_bound_on_pending_reads_is_kept() {
         assert_eq!(within(readers.join_next()).await.unwrap().unwrap(), Ok(0));
     }
     assert_eq!(node.status().await.unwrap().counts.overloaded, 191);
+}
+
+/// It asks nobody, so nobody else is to blame.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stale_read_that_the_state_machine_does_not_come_to_says_so() {
+    let patience = Duration::from_millis(500);
+    let node = limited(&alone(), |node| node.request_timeout(patience)).await;
+    let (go, gate) = std::sync::mpsc::channel::<()>();
+    let (blocks, blocked) = tokio::sync::oneshot::channel();
+    let reader = node.clone();
+    let reading = tokio::spawn(async move {
+        reader.read_stale(move |_: &Words| blocks.send(()).is_ok() && gate.recv().is_err()).await
+    });
+    within(blocked).await.unwrap();
+    let behind = ReadError::Behind { waited: patience };
+    assert_eq!(within(node.read_stale(|_| ())).await, Err(behind.clone()));
+    assert_eq!(within(reading).await.unwrap(), Err(behind));
+    let outcome = within(node.snapshot()).await;
+    let Err(SnapshotError::Failed { why }) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(why, "the state machine did not come to hold its state still within 500ms");
+    drop(go);
+    assert_eq!(within(node.propose("in time again")).await, Ok(Place(1)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

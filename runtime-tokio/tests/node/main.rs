@@ -5,6 +5,7 @@ mod cluster;
 mod control;
 mod failure;
 mod feed;
+mod given_up;
 mod groups;
 mod health;
 mod load;

@@ -4,7 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use quorate_core::{GroupId, Membership, NodeId, RoleKind};
-use quorate_runtime_tokio::{MemoryStore, Node, ProposeError, ReadError, StartError, StopReason, Stopped};
+use quorate_runtime_tokio::{
+    MemoryStore, Node, NodeConfig, ProposeError, ReadError, StartError, StopReason, Stopped,
+};
 
 use crate::support::{GROUP, Place, Words, alone, start_alone, until, within};
 
@@ -72,6 +74,24 @@ async fn says_why_it_cannot_start() {
     let broken = alone();
     broken.fail("bad sector");
     assert_eq!(start(broken).await.unwrap_err().to_string(), "the store can't be opened: bad sector");
+}
+
+/// What a file may not say its program may not say either.
+#[tokio::test]
+async fn settings_of_the_builder_are_held_to_the_same_rules_as_those_of_a_file() {
+    let (node, ms) = (|| Node::<Words>::builder(NodeId(1)), Duration::from_millis);
+    let of = NodeConfig::default;
+    for (builder, config) in [
+        (node().request_timeout(Duration::MAX), NodeConfig { request_timeout: Duration::MAX, ..of() }),
+        (node().request_timeout(ms(0)), NodeConfig { request_timeout: ms(0), ..of() }),
+        (node().shutdown_timeout(Duration::MAX), NodeConfig { shutdown_timeout: Duration::MAX, ..of() }),
+        (node().disk_stall_timeout(ms(0)), NodeConfig { disk_stall_timeout: Some(ms(0)), ..of() }),
+        (node().max_pending(0), NodeConfig { max_pending: 0, ..of() }),
+    ] {
+        let same = config.validate().unwrap_err();
+        let found = builder.store(alone()).start(Words::default()).await.unwrap_err();
+        assert!(matches!(&found, StartError::NodeConfig(error) if *error == same), "{found} is not {same}");
+    }
 }
 
 #[test]

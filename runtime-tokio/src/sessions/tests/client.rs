@@ -253,3 +253,12 @@ async fn a_client_says_the_time() {
     assert_ne!(client.session(), first);
     assert_eq!(line.applied(), ["a", "b", "c"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_may_wait_for_ever() {
+    let line = Line::new(small());
+    let client = line.client().timeout(Duration::MAX);
+    line.script(&[Fate::Refused; 20]);
+    assert_eq!(client.propose("a").await.unwrap(), "a#1");
+    assert!(client.close().await.is_ok());
+}
