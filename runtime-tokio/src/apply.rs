@@ -224,7 +224,7 @@ impl<S: StateMachine> Applier<S> {
         }
         if let Some(source) = snapshot {
             let meter = self.shared.meter.snapshot(SnapshotKind::Restored, None);
-            restore(&mut self.machine, Metered { source, meter }).map_err(failed)?;
+            self.restore_from(Metered { source, meter }).map_err(failed)?;
         }
         // Without a snapshot the log is there from its beginning, which is its base.
         let begin = || Snapshot { last: recovered.base, membership: recovered.base_membership.clone() };
@@ -271,7 +271,7 @@ impl<S: StateMachine> Applier<S> {
                 let bytes = reader.info().bytes;
                 let meter = self.shared.meter.snapshot(SnapshotKind::Restored, Some(bytes));
                 let source = Box::new(AnySource::new(reader));
-                restore(&mut self.machine, Metered { source, meter }).map(|()| bytes)
+                self.restore_from(Metered { source, meter }).map(|()| bytes)
             }
             Ok(None) => Err("the store does not have it".into()),
             Err(error) => Err(error),
@@ -296,6 +296,18 @@ impl<S: StateMachine> Applier<S> {
         }
     }
 
+    /// Puts what a snapshot holds into the state machine.
+    fn restore_from(&mut self, mut snapshot: Metered) -> Result<(), StateError> {
+        let Self { machine, shared, .. } = self;
+        let name = format!("quorate-{}-restore", shared.id());
+        shared.host.desk.runner.giving_way(&name, || {
+            let restore = AssertUnwindSafe(|| machine.restore(&mut snapshot));
+            catch_unwind(restore).unwrap_or_else(|panic| Err(panicked(&*panic)))
+        })?;
+        snapshot.meter.done();
+        Ok(())
+    }
+
     /// Tells the driver how far the state machine is.
     fn report(&mut self) -> ControlFlow<()> {
         if self.unreported == 0 {
@@ -317,14 +329,6 @@ impl<S: StateMachine> Applier<S> {
             }
         }
     }
-}
-
-/// Puts what a snapshot holds into a state machine.
-fn restore<S: StateMachine>(machine: &mut S, mut snapshot: Metered) -> Result<(), StateError> {
-    let restore = AssertUnwindSafe(|| machine.restore(&mut snapshot));
-    catch_unwind(restore).unwrap_or_else(|panic| Err(panicked(&*panic)))?;
-    snapshot.meter.done();
-    Ok(())
 }
 
 /// A snapshot that is being read.

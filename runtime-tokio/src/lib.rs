@@ -126,6 +126,7 @@
 mod admission;
 mod alarm;
 mod apply;
+mod background;
 mod builder;
 mod clock;
 mod compare;

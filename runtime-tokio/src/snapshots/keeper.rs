@@ -396,12 +396,14 @@ async fn freeze_and_write<S: StateMachine>(
         Equal => return Ok(Taken { last, bytes: None }),
         Greater => {}
     }
-    let (group, meter) = (shared.group, shared.meter.clone());
+    let (node, group, meter) = (shared.id(), shared.group, shared.meter.clone());
     let (runner, cancelled) = (desk.runner.clone(), cancel.clone());
+    let here = runner.clone();
     let work = move || {
         // Until the state that is held still is let go of.
         let (_alive, _permit) = (alive, permit);
-        take(&desk, &*store, &meter, group, &snapshot, &*frozen, &cancelled)
+        let take = move || take(&desk, &*store, &meter, group, &snapshot, &*frozen, &cancelled);
+        here.giving_way(&format!("quorate-{node}-take"), take)
     };
     match runner.blocking(work).await.map_err(failed)? {
         Ok(info) => Ok(Taken { last, bytes: Some(info.bytes) }),
