@@ -518,6 +518,7 @@ pub(crate) fn put_entry(block: &mut Vec<u8>, kind: EntryKind, payload: &[u8]) {
     block.extend_from_slice(payload);
 }
 
+#[inline]
 pub(crate) fn put_header(block: &mut Vec<u8>, kind: EntryKind, len: usize) {
     let [a, b, c, d] = u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes();
     block.extend_from_slice(&[kind.code(), a, b, c, d]);

@@ -67,7 +67,7 @@ impl Raft {
             matches!(voice, Voice::PreCandidate | Voice::Candidate)
                 && self.memberships.current().contains(from)
         };
-        let result = self.take_message(from, message);
+        let result = self.receive(from, message);
         if wakes && self.asleep && result.is_ok() {
             if !leads {
                 // As if it had just heard its leader, who was asked as well.

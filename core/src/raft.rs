@@ -327,6 +327,7 @@ impl Raft {
         }
         let result = match input {
             Input::Tick => self.uncongested().map(|()| self.tick()),
+            Input::Receive { from, message } if self.asleep => self.receive_asleep(from, message),
             Input::Receive { from, message } => self.receive(from, message),
             Input::Propose(proposal) => self.propose(proposal),
             Input::Read { token, kind: ReadKind::AtLeast(index) } => {

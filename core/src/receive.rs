@@ -28,13 +28,6 @@ impl Raft {
         if among_members && !self.memberships.current().contains(from) && !self.still_leads(from, term) {
             return Err(Rejected::NotMember { from });
         }
-        if self.asleep { self.receive_asleep(from, message) } else { self.take_message(from, message) }
-    }
-
-    /// One that is possible.
-    #[inline(always)]
-    pub(crate) fn take_message(&mut self, from: NodeId, message: Message) -> Result<(), Rejected> {
-        let (term, voice) = (message.term, message.body.voice());
         if term != self.hard_state.term && !self.meet_other_term(from, term, voice, &message.body)? {
             return Ok(());
         }

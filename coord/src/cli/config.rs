@@ -93,7 +93,7 @@ pub(crate) const SNAPSHOT_BYTES: u64 = 64 << 20;
 /// What [`Snapshots::keep_entries`] is unless told otherwise.
 pub(crate) const SNAPSHOT_KEEP: u64 = 10_000;
 /// What [`Snapshots::rate`] is unless told otherwise.
-pub(crate) const SNAPSHOT_RATE: u64 = 64 << 20;
+pub(crate) const SNAPSHOT_RATE: u64 = 32 << 20;
 
 impl Default for Snapshots {
     fn default() -> Self {

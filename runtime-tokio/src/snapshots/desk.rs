@@ -24,13 +24,13 @@ use crate::{lane::Runner, sync::Mutex};
 )]
 pub struct SnapshotLimits {
     /// Bytes a second that are written of snapshots taken here; `None`: as fast as it goes, at the cost of whoever commits
-    /// meanwhile. Default 64 MiB.
+    /// meanwhile. Default 32 MiB.
     #[cfg_attr(feature = "serde", serde(with = "text::rate"))]
     pub take_rate: Option<NonZeroU64>,
-    /// Bytes a second that are sent. Default 64 MiB.
+    /// Bytes a second that are sent. Default 32 MiB.
     #[cfg_attr(feature = "serde", serde(with = "text::rate"))]
     pub send_rate: Option<NonZeroU64>,
-    /// Bytes a second that are staged of what peers send. Default 64 MiB.
+    /// Bytes a second that are staged of what peers send. Default 32 MiB.
     #[cfg_attr(feature = "serde", serde(with = "text::rate"))]
     pub receive_rate: Option<NonZeroU64>,
     /// How many are sent at a time; others wait their turn. At least 1, default 2.
@@ -76,7 +76,7 @@ impl Default for SnapshotLimits {
 impl SnapshotLimits {
     /// The defaults.
     pub(crate) const fn standard() -> Self {
-        let rate = NonZeroU64::new(64 << 20);
+        let rate = NonZeroU64::new(32 << 20);
         Self {
             take_rate: rate,
             send_rate: rate,
