@@ -6,7 +6,6 @@
 use std::{
     collections::BTreeMap,
     error::Error,
-    iter::successors,
     ops::Range,
     sync::{
         Arc,
@@ -15,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Chain, Result};
 use bytes::Bytes;
 use quorate_coord::pb::{
     etcdserverpb::{
@@ -269,7 +268,7 @@ fn went_away_before(status: &Status) -> bool {
 }
 
 fn causes(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
-    successors(status.source(), |&cause| cause.source())
+    Chain::new(status).skip(1)
 }
 
 fn chain(status: &Status) -> String {

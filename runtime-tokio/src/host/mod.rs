@@ -2,6 +2,8 @@
 
 mod reader;
 mod sampler;
+#[cfg(test)]
+mod stub;
 mod table;
 mod writer;
 

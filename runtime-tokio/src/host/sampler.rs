@@ -53,82 +53,14 @@ async fn look(mut seen: Seen, ports: Vec<(GroupId, Arc<dyn Port>)>) -> Seen {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
-    use bytes::Bytes;
-    use quorate_core::{Input, Message, NodeId, RoleKind};
+    use std::sync::atomic::Ordering::Relaxed;
 
     use super::*;
-    use crate::{
-        error::StopReason,
-        status::Counters,
-        transport::{BoxFuture, BoxStream, ForwardError},
-    };
-
-    /// Counts how often it is asked.
-    #[derive(Default)]
-    struct Asked {
-        turns: AtomicU64,
-        asked: AtomicU64,
-        /// Reads that wait.
-        reads: AtomicU64,
-        counters: Counters,
-    }
-
-    impl Port for Asked {
-        fn receive(&self, _: NodeId, _: Message) {}
-
-        fn unreachable(&self, _: NodeId) {}
-
-        fn reachable(&self, _: NodeId) {}
-
-        fn forwarded(self: Arc<Self>, from: NodeId, _: Bytes) -> BoxFuture<Result<Bytes, ForwardError>> {
-            Box::pin(async move { Err(ForwardError::NotDelivered { to: from, why: "a test".into() }) })
-        }
-
-        fn opened(self: Arc<Self>, _: NodeId, _: BoxStream) {}
-
-        fn input(&self, _: Input) {}
-
-        fn fail(&self, _: StopReason) {}
-
-        fn shutdown(self: Arc<Self>) -> BoxFuture<()> {
-            Box::pin(async {})
-        }
-
-        fn counters(&self) -> &Counters {
-            &self.counters
-        }
-
-        fn turns(&self) -> u64 {
-            self.turns.load(Relaxed)
-        }
-
-        fn sample(self: Arc<Self>) -> BoxFuture<Option<GroupSample>> {
-            let asked = self.asked.fetch_add(1, Relaxed) + 1;
-            let queues = QueueSample { reads: self.reads.load(Relaxed), ..QueueSample::default() };
-            Box::pin(async move {
-                Some(GroupSample {
-                    role: RoleKind::Follower,
-                    has_leader: true,
-                    term: asked,
-                    commit: 0,
-                    applied: 0,
-                    last: 0,
-                    entries: 0,
-                    uncommitted_bytes: 0,
-                    unpersisted_bytes: 0,
-                    cached_bytes: 0,
-                    peers: vec![],
-                    queues,
-                })
-            })
-        }
-    }
+    use crate::host::stub::Stub;
 
     #[tokio::test]
     async fn an_idle_group_is_not_woken_to_be_looked_at() {
-        let (idle, busy) = (Arc::new(Asked::default()), Arc::new(Asked::default()));
+        let (idle, busy) = (Arc::new(Stub::default()), Arc::new(Stub::default()));
         let ports = || -> Vec<(GroupId, Arc<dyn Port>)> {
             vec![(GroupId(1), idle.clone()), (GroupId(2), busy.clone())]
         };
@@ -147,7 +79,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_waited_is_looked_at_again_until_nothing_does() {
-        let port = Arc::new(Asked::default());
+        let port = Arc::new(Stub::default());
         let ports = || -> Vec<(GroupId, Arc<dyn Port>)> { vec![(GroupId(1), port.clone())] };
         port.reads.store(3, Relaxed);
         let mut seen = look(Seen::new(), ports()).await;

@@ -10,7 +10,8 @@ use quorate_core::{
     GroupId, Load, Loaded, LogReader, Membership, NodeId, Recovered, Run, Store, Term, Write,
 };
 use quorate_runtime_tokio::{
-    MemorySnapshots, MemoryStore, MemoryStoreError, Node, ProposeError, ReadError, StopReason, Stopped,
+    MemorySnapshots, MemoryStore, MemoryStoreError, MemoryStoreReader, Node, ProposeError, ReadError,
+    StopReason, Stopped,
 };
 
 use crate::support::{Cluster, GROUP, Place, Words, alone, start_alone, within};
@@ -93,26 +94,45 @@ async fn a_state_machine_that_panics_stops_its_node() {
 pub(crate) struct Faulty {
     store: MemoryStore,
     panics: bool,
-    lies: Option<Gate>,
+    /// How long it takes to open a group.
+    opens_in: Duration,
+    /// Nothing, if its log can be read.
+    reads: Option<FaultyReader>,
+    /// There as long as it is: the lock of one on a disk.
+    _held: Arc<()>,
 }
 
 /// Opens once, when something is sent.
 type Gate = Arc<Mutex<mpsc::Receiver<()>>>;
 
-/// Its log can't be read back; or something else is read, once the gate opens.
 #[derive(Clone)]
-pub(crate) struct Unreadable(Option<Gate>);
+pub(crate) enum FaultyReader {
+    Well(MemoryStoreReader),
+    /// What is in the log can't be read.
+    Damaged,
+    /// Something else is read, once the gate opens.
+    Lies(Gate),
+}
 
 impl Faulty {
+    const fn new(store: MemoryStore, held: Arc<()>) -> Self {
+        Self { store, panics: false, opens_in: Duration::ZERO, reads: None, _held: held }
+    }
+
     /// Its log can't be read back.
-    pub(crate) const fn unreadable(store: MemoryStore) -> Self {
-        Self { store, panics: false, lies: None }
+    pub(crate) fn unreadable(store: MemoryStore) -> Self {
+        Self { reads: Some(FaultyReader::Damaged), ..Self::new(store, Arc::default()) }
+    }
+
+    /// It takes so long to open a group. As long as it is there, it has a share in `held`.
+    pub(crate) fn slow(store: MemoryStore, opens_in: Duration, held: &Arc<()>) -> Self {
+        Self { opens_in, ..Self::new(store, held.clone()) }
     }
 }
 
 impl Store for Faulty {
     type Error = MemoryStoreError;
-    type Reader = Unreadable;
+    type Reader = FaultyReader;
     type Snapshots = MemorySnapshots;
 
     fn groups(&self) -> Result<Vec<GroupId>, MemoryStoreError> {
@@ -128,6 +148,7 @@ impl Store for Faulty {
     }
 
     fn recover(&mut self, group: GroupId) -> Result<Recovered, MemoryStoreError> {
+        thread::sleep(self.opens_in);
         self.store.recover(group)
     }
 
@@ -136,8 +157,12 @@ impl Store for Faulty {
         self.store.commit(writes)
     }
 
-    fn reader(&self) -> Unreadable {
-        Unreadable(self.lies.clone())
+    fn refused(error: &MemoryStoreError) -> Option<GroupId> {
+        MemoryStore::refused(error)
+    }
+
+    fn reader(&self) -> FaultyReader {
+        self.reads.clone().unwrap_or_else(|| FaultyReader::Well(self.store.reader()))
     }
 
     fn snapshots(&self) -> MemorySnapshots {
@@ -145,15 +170,18 @@ impl Store for Faulty {
     }
 }
 
-impl LogReader for Unreadable {
+impl LogReader for FaultyReader {
     type Error = MemoryStoreError;
 
-    fn load(&self, _: GroupId, load: &Load) -> Result<Loaded, MemoryStoreError> {
-        let Some(gate) = &self.0 else {
-            return Err(MemoryStoreError::Failed(format!("entry {} is damaged", load.first)));
-        };
-        let _opened = gate.lock().unwrap().recv();
-        Ok(Loaded::Entries([Run::noop(Term(99), load.first)].into_iter().collect()))
+    fn load(&self, group: GroupId, load: &Load) -> Result<Loaded, MemoryStoreError> {
+        match self {
+            Self::Well(reader) => reader.load(group, load),
+            Self::Damaged => Err(MemoryStoreError::Failed(format!("entry {} is damaged", load.first))),
+            Self::Lies(gate) => {
+                let _opened = gate.lock().unwrap().recv();
+                Ok(Loaded::Entries([Run::noop(Term(99), load.first)].into_iter().collect()))
+            }
+        }
     }
 }
 
@@ -177,7 +205,8 @@ async fn a_failure_is_told_although_a_shutdown_comes_with_it() {
     node.propose("there").await.unwrap();
     within(node.shutdown()).await;
     let (open, gate) = mpsc::channel();
-    let faulty = Faulty { lies: Some(Arc::new(Mutex::new(gate))), ..Faulty::unreadable(store) };
+    let lies = FaultyReader::Lies(Arc::new(Mutex::new(gate)));
+    let faulty = Faulty { reads: Some(lies), ..Faulty::unreadable(store) };
     let node = Node::builder(NodeId(1)).store(faulty).start(Words::default()).await.unwrap();
     within(async { while node.status().await.unwrap().counts.loads == 0 {} }).await;
     open.send(()).unwrap();

@@ -1,10 +1,13 @@
 //! More than a node can do.
 
-use std::time::Duration;
+use std::{sync::mpsc, time::Duration};
 
 use quorate_core::{NodeId, RoleKind};
 use quorate_runtime_tokio::{MemoryStore, Node, ProposeError, ReadError, SnapshotError};
-use tokio::task::JoinSet;
+use tokio::{
+    sync::oneshot,
+    task::{JoinHandle, JoinSet},
+};
 
 use crate::support::{Cluster, Place, Words, alone, start_alone, within};
 
@@ -30,6 +33,17 @@ async fn storm(node: &Node<Words>, words: impl IntoIterator<Item = String>) -> (
         }
     }
     (done, refused)
+}
+
+/// Has a read hold up the state machine, until what is returned first is dropped.
+async fn hold(node: &Node<Words>) -> (mpsc::Sender<()>, JoinHandle<Result<bool, ReadError>>) {
+    let (go, gate) = mpsc::channel();
+    let (blocks, blocked) = oneshot::channel();
+    let wait = move |_: &Words| blocks.send(()).is_ok() && gate.recv().is_err();
+    let reader = node.clone();
+    let reading = tokio::spawn(async move { reader.read_stale(wait).await });
+    within(blocked).await.unwrap();
+    (go, reading)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -89,13 +103,7 @@ async fn one_after_the_other_finds_room_for_one() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn proposals_that_wait_for_the_state_machine_count() {
     let node = limited(&alone(), |node| node.max_pending(3)).await;
-    let (go, gate) = std::sync::mpsc::channel::<()>();
-    let (blocks, blocked) = tokio::sync::oneshot::channel();
-    let reader = node.clone();
-    let reading = tokio::spawn(async move {
-        reader.read_stale(move |_: &Words| blocks.send(()).is_ok() && gate.recv().is_err()).await
-    });
-    within(blocked).await.unwrap();
+    let (go, reading) = hold(&node).await;
     let mut proposers = JoinSet::new();
     for n in 0..3 {
         let node = node.clone();
@@ -165,14 +173,7 @@ async fn a_leader_with_a_slow_disk_pushes_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bound_on_pending_reads_is_kept() {
     let node = limited(&alone(), |node| node.max_pending(10)).await;
-    let (go, gate) = std::sync::mpsc::channel::<()>();
-    let (blocks, blocked) = tokio::sync::oneshot::channel();
-    let reader = node.clone();
-    let first = tokio::spawn(async move {
-        let wait = move |_: &Words| blocks.send(()).is_ok() && gate.recv().is_err();
-        reader.read_stale(wait).await
-    });
-    within(blocked).await.unwrap();
+    let (go, first) = hold(&node).await;
     // Linearizable ones get their read index, and wait for the state machine like the others.
     let mut readers = JoinSet::new();
     for n in 0..200 {
@@ -201,13 +202,7 @@ async fn a_bound_on_pending_reads_is_kept() {
 async fn a_stale_read_that_the_state_machine_does_not_come_to_says_so() {
     let patience = Duration::from_millis(500);
     let node = limited(&alone(), |node| node.request_timeout(patience)).await;
-    let (go, gate) = std::sync::mpsc::channel::<()>();
-    let (blocks, blocked) = tokio::sync::oneshot::channel();
-    let reader = node.clone();
-    let reading = tokio::spawn(async move {
-        reader.read_stale(move |_: &Words| blocks.send(()).is_ok() && gate.recv().is_err()).await
-    });
-    within(blocked).await.unwrap();
+    let (go, reading) = hold(&node).await;
     let behind = ReadError::Behind { waited: patience };
     assert_eq!(within(node.read_stale(|_| ())).await, Err(behind.clone()));
     assert_eq!(within(reading).await.unwrap(), Err(behind));

@@ -5,14 +5,11 @@ use std::{
     pin::pin,
     sync::{Arc, Mutex},
     task::Poll,
-    thread,
     time::Duration,
 };
 
-use quorate_core::{GroupId, Membership, NodeId, Recovered, Store, Write};
-use quorate_runtime_tokio::{
-    Host, MemoryNetwork, MemorySnapshots, MemoryStore, MemoryStoreError, MemoryStoreReader, Node, StartError,
-};
+use quorate_core::{GroupId, Membership, NodeId};
+use quorate_runtime_tokio::{Host, MemoryNetwork, MemoryStore, Node, StartError};
 use tokio::time::sleep;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::{
@@ -20,62 +17,15 @@ use tracing_subscriber::{
     layer::{Context, SubscriberExt as _},
 };
 
-use crate::support::{Words, alone, until, within};
+use crate::{
+    failure::Faulty,
+    support::{Words, alone, until, within},
+};
 
 const ONE: NodeId = NodeId(1);
 
-/// Takes its time to open a group.
-struct Slow {
-    store: MemoryStore,
-    time: Duration,
-    /// There as long as it is: the lock of one on a disk.
-    _held: Arc<()>,
-}
-
-impl Slow {
-    fn new(store: &MemoryStore, held: &Arc<()>) -> Self {
-        Self { store: store.clone(), time: Duration::from_millis(30), _held: held.clone() }
-    }
-}
-
-impl Store for Slow {
-    type Error = MemoryStoreError;
-    type Reader = MemoryStoreReader;
-    type Snapshots = MemorySnapshots;
-
-    fn groups(&self) -> Result<Vec<GroupId>, MemoryStoreError> {
-        self.store.groups()
-    }
-
-    fn create(&mut self, group: GroupId, membership: &Membership) -> Result<(), MemoryStoreError> {
-        self.store.create(group, membership)
-    }
-
-    fn remove(&mut self, group: GroupId) -> Result<(), MemoryStoreError> {
-        self.store.remove(group)
-    }
-
-    fn recover(&mut self, group: GroupId) -> Result<Recovered, MemoryStoreError> {
-        thread::sleep(self.time);
-        self.store.recover(group)
-    }
-
-    fn commit(&mut self, writes: &[Write]) -> Result<(), MemoryStoreError> {
-        self.store.commit(writes)
-    }
-
-    fn refused(error: &MemoryStoreError) -> Option<GroupId> {
-        MemoryStore::refused(error)
-    }
-
-    fn reader(&self) -> MemoryStoreReader {
-        self.store.reader()
-    }
-
-    fn snapshots(&self) -> MemorySnapshots {
-        self.store.snapshots()
-    }
-}
+/// How long a store takes to open a group here.
+const OPENS_IN: Duration = Duration::from_millis(30);
 
 /// Polls it so often, waits for what is under way then, or not, and drops it. What it has come to, if it has.
 async fn given_up<T>(start: impl Future<Output = T>, polls: usize, patience: Duration) -> Option<T> {
@@ -102,8 +52,9 @@ async fn a_start_that_is_given_up_lets_go_of_the_store_and_the_transport() {
     for patience in PATIENCE {
         for polls in 0.. {
             let (held, network) = (Arc::new(()), MemoryNetwork::new());
-            let builder =
-                Node::builder(ONE).store(Slow::new(&store, &held)).transport(network.transport(ONE));
+            let builder = Node::builder(ONE)
+                .store(Faulty::slow(store.clone(), OPENS_IN, &held))
+                .transport(network.transport(ONE));
             let node = within(given_up(builder.start(Words::default()), polls, patience)).await;
             if let Some(node) = node {
                 assert!(polls > 2, "it waits for the store, and for the state machine");
@@ -117,30 +68,36 @@ async fn a_start_that_is_given_up_lets_go_of_the_store_and_the_transport() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_group_whose_start_is_given_up_can_be_started_again() {
-    let held = Arc::new(());
-    let host = Host::builder(ONE).start(Slow::new(&MemoryStore::default(), &held)).unwrap();
-    for (group, patience) in (1..).map(GroupId).zip(PATIENCE) {
-        within(host.create(group, Membership::of_voters([ONE]))).await.unwrap();
+async fn a_group_whose_start_is_given_up_can_be_started_again_and_holds_nothing() {
+    let group = GroupId(1);
+    for patience in PATIENCE {
         for polls in 0.. {
-            let start = host.group(group).start(Words::default());
-            if let Some(node) = within(given_up(start, polls, patience)).await {
-                within(node.unwrap().propose("works")).await.unwrap();
+            let held = Arc::new(());
+            let host =
+                Host::builder(ONE).start(Faulty::slow(MemoryStore::default(), OPENS_IN, &held)).unwrap();
+            within(host.create(group, Membership::of_voters([ONE]))).await.unwrap();
+            let start = || host.group(group).start(Words::default());
+            if within(given_up(start(), polls, patience)).await.is_some() {
                 break;
             }
-            assert_eq!(host.open_groups(), []);
+            let node = within(start()).await.unwrap();
+            within(node.propose("works")).await.unwrap();
+            within(node.shutdown()).await;
+            drop(node);
+            // Nobody comes after this one: what it leaves behind stays.
+            if within(given_up(start(), polls, patience)).await.is_none() {
+                assert_eq!(host.open_groups(), []);
+                drop(host);
+                until(|| (Arc::strong_count(&held) == 1).then_some(())).await;
+            }
         }
-        until(|| host.open_groups().is_empty().then_some(())).await;
-        within(host.remove(group)).await.unwrap();
     }
-    drop(host);
-    until(|| (Arc::strong_count(&held) == 1).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_group_that_is_being_opened_does_not_hold_up_a_shutdown() {
     let (held, group) = (Arc::new(()), GroupId(1));
-    let slow = Slow { time: Duration::from_millis(300), ..Slow::new(&MemoryStore::default(), &held) };
+    let slow = Faulty::slow(MemoryStore::default(), 10 * OPENS_IN, &held);
     let host = Host::builder(ONE).start(slow).unwrap();
     within(host.create(group, Membership::of_voters([ONE]))).await.unwrap();
     let opening = host.clone();

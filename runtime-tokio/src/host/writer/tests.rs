@@ -1,61 +1,14 @@
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 
-use bytes::Bytes;
 use quorate_core::{Action, Body, Config, Index, LogId, Message, NodeId, Raft, Run, Term};
 
 use super::*;
 use crate::{
+    host::stub::Stub,
     memory::MemoryStore,
-    metrics::{GroupSample, Meters, MetricsLevel},
-    status::Counters,
+    metrics::{Meters, MetricsLevel},
     thread::roll_call,
-    transport::{BoxFuture, BoxStream, ForwardError},
 };
-
-/// Keeps what it is told.
-#[derive(Default)]
-struct Told {
-    inputs: Mutex<Vec<Input>>,
-    counters: Counters,
-}
-
-impl Port for Told {
-    fn receive(&self, _: NodeId, _: Message) {}
-
-    fn unreachable(&self, _: NodeId) {}
-
-    fn reachable(&self, _: NodeId) {}
-
-    fn forwarded(self: Arc<Self>, from: NodeId, _: Bytes) -> BoxFuture<Result<Bytes, ForwardError>> {
-        Box::pin(async move { Err(ForwardError::NotDelivered { to: from, why: "a test".into() }) })
-    }
-
-    fn opened(self: Arc<Self>, _: NodeId, _: BoxStream) {}
-
-    fn input(&self, input: Input) {
-        self.inputs.lock().unwrap_or_else(PoisonError::into_inner).push(input);
-    }
-
-    fn fail(&self, why: StopReason) {
-        panic!("{why}");
-    }
-
-    fn shutdown(self: Arc<Self>) -> BoxFuture<()> {
-        Box::pin(async {})
-    }
-
-    fn counters(&self) -> &Counters {
-        &self.counters
-    }
-
-    fn turns(&self) -> u64 {
-        0
-    }
-
-    fn sample(self: Arc<Self>) -> BoxFuture<Option<GroupSample>> {
-        Box::pin(async { None })
-    }
-}
 
 /// A follower, and the write that each of its leader's appends leads to.
 fn append(raft: &mut Raft, index: u64) -> Write {
@@ -82,7 +35,7 @@ fn a_group_hears_of_a_commit_once_whosever_writes_lie_between_its_own() {
     let (mut ports, mut rafts) = (Vec::new(), Vec::new());
     for group in groups {
         writer.store.create(group, &membership).unwrap();
-        let (port, (answer, mut opened)) = (Arc::new(Told::default()), oneshot::channel());
+        let (port, (answer, mut opened)) = (Arc::new(Stub::default()), oneshot::channel());
         let mut jobs = VecDeque::from([Job::Open(Opening { group, port: port.clone(), answer })]);
         assert!(writer.work(&mut jobs).is_continue());
         let mut config = Config::new(NodeId(1));
